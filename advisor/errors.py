@@ -1,0 +1,35 @@
+"""The tree of mistakes a user can meet. Each message is one sentence: what, why, the mend."""
+
+from __future__ import annotations
+
+
+class AdvisorError(Exception):
+    """Base of every error that is shown as one sentence; `exit_code` is what the command line returns."""
+
+    exit_code = 3
+
+
+class QuestionError(AdvisorError):
+    """The question cannot be answered as asked: a bad option, file, name or combination (exit 2)."""
+
+    exit_code = 2
+
+
+class ProfileError(QuestionError):
+    """A model, hardware, engine, cluster or calibration file does not say what it must (exit 2)."""
+
+
+class PlanError(QuestionError):
+    """A plan that the user gave cannot run: degrees that do not divide, or an axis the engine lacks (exit 2)."""
+
+
+class NoPlanFitsError(AdvisorError):
+    """Every plan was rejected (exit 1)."""
+
+    exit_code = 1
+
+
+class MachineError(AdvisorError):
+    """The machine failed: no driver, a rank died, a disk is full (exit 3)."""
+
+    exit_code = 3

@@ -1,0 +1,272 @@
+"""What one rank has to do in a step, op by op: sizes only, no seconds.
+
+`count` repeats an op (equal layers). FLOP counts two per multiply-add. HBM bytes are what a perfect kernel must move:
+weights once, activations in and out once, cache read once. Wire bytes are the payload a rank hands to a collective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from advisor.specs.formats import FORMATS
+
+ACTIVATION_BYTES = 2  # activations travel in 16 bits between kernels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gemm:
+    """(m, k) x (k, n): `m` tokens, weights (k, n) in `weights` format."""
+
+    name: str
+    m: float
+    n: float
+    k: float
+    weights: str
+    count: float = 1
+
+    @property
+    def flop(self) -> float:
+        """2 m n k."""
+        return 2 * self.m * self.n * self.k * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Weights, inputs and outputs once."""
+        weights = self.n * self.k * FORMATS[self.weights].bytes_per_value
+        return (weights + ACTIVATION_BYTES * self.m * (self.n + self.k)) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Grouped GEMMs of one MoE layer on one rank.
+
+    `tokens` tokens of the batch reach this layer, each drawing `top_k` of all `experts`; the rank holds `local_experts` of
+    them, each with `matrices` matrices of (hidden, width) after splitting. `routed_rows`: token-expert pairs that land here in
+    expectation; `hit`: local experts with at least one row, local * (1 - (1 - top_k / experts) ^ tokens).
+    """
+
+    name: str
+    tokens: float
+    top_k: int
+    experts: int
+    local_experts: float
+    hidden: int
+    width: float
+    matrices: int
+    weights: str
+    count: float = 1
+
+    @property
+    def routed_rows(self) -> float:
+        """Token-expert pairs on this rank when the draw is even."""
+        return self.tokens * self.top_k * self.local_experts / self.experts
+
+    @property
+    def hit(self) -> float:
+        """Expected local experts with work under an even draw."""
+        return float(self.local_experts * (1.0 - (1.0 - self.top_k / self.experts) ** self.tokens))
+
+    @property
+    def flop(self) -> float:
+        """2 per weight and routed row."""
+        return 2 * self.routed_rows * self.matrices * self.hidden * self.width * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Weights of the experts hit, and activations in and out of each matrix."""
+        weights = self.hit * self.matrices * self.hidden * self.width * FORMATS[self.weights].bytes_per_value
+        activations = ACTIVATION_BYTES * self.routed_rows * (2 * self.hidden + self.matrices * self.width)
+        return (weights + activations) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillAttention:
+    """Causal attention of `batch` sequences with `new` query tokens each over `past` cached ones (read from cache).
+
+    `window` 0 is global; otherwise each query sees at most so many keys. Heads are those of this rank.
+    """
+
+    name: str
+    batch: float
+    new: float
+    past: float
+    heads: float
+    kv_heads: float
+    head_dim: int
+    value_dim: int
+    window: int = 0
+    cache: str = "bf16"
+    count: float = 1
+
+    @property
+    def pairs(self) -> float:
+        """Query-key pairs of one sequence that are not masked: new * past + new (new + 1) / 2, cut to the window."""
+        full = self.new * self.past + self.new * (self.new + 1) / 2
+        if not self.window or self.past + self.new <= self.window:
+            return full
+        growing = max(0.0, min(self.new, self.window - self.past))
+        return growing * self.past + growing * (growing + 1) / 2 + (self.new - growing) * self.window
+
+    @property
+    def flop(self) -> float:
+        """2 (head_dim + value_dim) per pair and head."""
+        return 2 * self.batch * self.pairs * self.heads * (self.head_dim + self.value_dim) * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Queries and outputs, new keys and values, and the cached ones in sight."""
+        io = self.new * self.heads * (self.head_dim + self.value_dim) + self.new * self.kv_heads * (self.head_dim + self.value_dim)
+        past = min(self.past, self.window) if self.window else self.past
+        cached = past * self.kv_heads * (self.head_dim + self.value_dim) * FORMATS[self.cache].bytes_per_value
+        return self.batch * (ACTIVATION_BYTES * io + cached) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeAttention:
+    """One query token a sequence over `context` cached tokens, `batch` sequences. Heads are those of this rank."""
+
+    name: str
+    batch: float
+    context: float
+    heads: float
+    kv_heads: float
+    head_dim: int
+    value_dim: int
+    window: int = 0
+    cache: str = "bf16"
+    count: float = 1
+
+    @property
+    def seen(self) -> float:
+        """Cached tokens one query reads."""
+        return min(self.context, self.window) if self.window else self.context
+
+    @property
+    def flop(self) -> float:
+        """2 (head_dim + value_dim) per cached token and query head."""
+        return 2 * self.batch * self.seen * self.heads * (self.head_dim + self.value_dim) * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """The cache once for all heads of a group, queries and outputs."""
+        cached = self.seen * self.kv_heads * (self.head_dim + self.value_dim) * FORMATS[self.cache].bytes_per_value
+        return self.batch * (cached + ACTIVATION_BYTES * self.heads * (self.head_dim + self.value_dim)) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentDecode:
+    """MLA with absorbed projections: `heads` query heads read one latent of `kv_rank + rope_dim` a cached token."""
+
+    name: str
+    batch: float
+    context: float
+    heads: float
+    kv_rank: int
+    rope_dim: int
+    topk: int = 0
+    cache: str = "bf16"
+    count: float = 1
+
+    @property
+    def seen(self) -> float:
+        """Cached tokens one query reads (at most `topk` with sparse attention)."""
+        return min(self.context, self.topk) if self.topk else self.context
+
+    @property
+    def flop(self) -> float:
+        """2 (kv_rank + rope_dim) for scores and 2 kv_rank for values, per cached token and head."""
+        return 2 * self.batch * self.seen * self.heads * (2 * self.kv_rank + self.rope_dim) * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """The latent cache once, queries and outputs."""
+        cached = self.seen * (self.kv_rank + self.rope_dim) * FORMATS[self.cache].bytes_per_value
+        return self.batch * (cached + ACTIVATION_BYTES * self.heads * (2 * self.kv_rank + self.rope_dim)) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentPrefill:
+    """MLA prefill with expanded keys and values: causal attention with head sizes nope + rope and v."""
+
+    name: str
+    batch: float
+    new: float
+    past: float
+    heads: float
+    head_dim: int
+    value_dim: int
+    kv_rank: int
+    rope_dim: int
+    topk: int = 0
+    cache: str = "bf16"
+    count: float = 1
+
+    @property
+    def pairs(self) -> float:
+        """Query-key pairs of one sequence, cut to `topk` keys a query with sparse attention."""
+        full = self.new * self.past + self.new * (self.new + 1) / 2
+        return min(full, self.new * self.topk) if self.topk else full
+
+    @property
+    def flop(self) -> float:
+        """2 (head_dim + value_dim) per pair and head."""
+        return 2 * self.batch * self.pairs * self.heads * (self.head_dim + self.value_dim) * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Queries, expanded keys and values, outputs, and the cached latent."""
+        io = self.new * self.heads * 2 * (self.head_dim + self.value_dim)
+        cached = self.past * (self.kv_rank + self.rope_dim) * FORMATS[self.cache].bytes_per_value
+        return self.batch * (ACTIVATION_BYTES * io + cached) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Memory traffic without matrix work: norms, activations, RoPE, cache writes, embeddings, recurrent states."""
+
+    name: str
+    bytes_moved: float
+    kernels: float
+    count: float = 1
+
+    @property
+    def flop(self) -> float:
+        """Not counted: the tensor cores do none of it."""
+        return 0.0
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Bytes read and written."""
+        return self.bytes_moved * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collective:
+    """A collective over one axis. `payload_bytes` is what one rank puts in (all-reduce: the whole tensor; all-gather: its
+    part; all-to-all: all it sends; p2p: the message)."""
+
+    name: str
+    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"]
+    axis: Literal["tp", "ep", "adp", "pp"]
+    payload_bytes: float
+    count: float = 1
+
+    @property
+    def flop(self) -> float:
+        """None on the tensor cores."""
+        return 0.0
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Left to the collective's own time."""
+        return 0.0
+
+    @property
+    def wire_bytes(self) -> float:
+        """Payload of all repeats."""
+        return self.payload_bytes * self.count
+
+
+Kernel = Gemm | Experts | PrefillAttention | DecodeAttention | LatentDecode | LatentPrefill | Stream
+Work = Kernel | Collective

@@ -1,0 +1,68 @@
+"""A serving engine, one version: what it can split, how it spends host time, schedules, admits and fills memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTime:
+    """CPU time around a step, fitted on published points. All in seconds.
+
+    A decode step costs max(kernels, `step_s` + `sequence_s` * B) when the scheduler overlaps with the GPU, their sum when it
+    does not; `request_s` is paid once a request before its first token (HTTP, tokeniser, first scheduling).
+    """
+
+    step_s: float
+    sequence_s: float
+    request_s: float
+    overlap: float
+    kernel_s: float
+    prefill_step_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryRule:
+    """How the engine turns a GPU's memory into KV cache.
+
+    `of` "total": KV = total * fraction - weights - activations - other. `of` "free": KV = (free after load) * fraction.
+    `of` "static": KV = free after load - free before load * (1 - fraction).
+    """
+
+    of: Literal["total", "free", "static"]
+    fraction: float
+    context_bytes: float
+    collective_bytes: float
+    graph_bytes: float
+    activation_factor: float
+    activation_floor_bytes: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """An engine profile. `axes` are the degrees it can use. `admission` "reserve" keeps blocks for the whole output,
+    "preempt" admits while blocks are free and preempts. `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager).
+    `fused_elementwise` counts memory passes over the activations per layer. `source` says where the figures are from.
+    """
+
+    name: str
+    version: str
+    program: str
+    axes: tuple[str, ...]
+    host: HostTime
+    memory: MemoryRule
+    page_tokens: int
+    chunked_prefill: bool
+    admission: Literal["reserve", "preempt"]
+    max_sequences: int
+    token_budget: int
+    graphs_up_to: int
+    fused_elementwise: float
+    custom_all_reduce: bool
+    source: str
+    points: int = 0
+    residual_median: float | None = None
+    residual_p90: float | None = None
+    flags_version: str = ""
+    image: str = ""

@@ -1,0 +1,69 @@
+"""The seam between advisor and runner: a `Job` is asked, a `Measurement` is answered, both as JSON files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from advisor.specs.model import ModelSpec
+from advisor.specs.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One thing to time: a prefill of `batch` sequences of `context_tokens`, or a decode step of `batch` at that context."""
+
+    phase: Literal["prefill", "decode"]
+    batch: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What the ranks are to measure. `layers` > 0 measures so many and scales. `shard_of` runs one rank of a larger plan alone."""
+
+    id: str
+    model: ModelSpec
+    plan: Plan
+    cells: tuple[Cell, ...]
+    seed: int = 0
+    warmup: int = 3
+    repeats: int = 10
+    layers: int = 0
+    shard: bool = False
+    device: Literal["cuda", "cpu"] = "cuda"
+    schedule: Literal["1f1b", "naive"] = "1f1b"
+    weights_dir: str = ""
+    time_limit_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What one cell took: median and spread of the step in seconds, with what it achieved."""
+
+    cell: Cell
+    median_s: float
+    low_s: float
+    high_s: float
+    repeats: int
+    achieved_flop_per_s: float
+    achieved_bytes_per_s: float
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What came back for a Job: timings, memory, or the reason of the failure."""
+
+    job_id: str
+    plan: Plan
+    status: Literal["ok", "failed"]
+    reason: str
+    timings: tuple[Timing, ...]
+    kv_tokens: int
+    weights_bytes: float
+    device_name: str
+    driver: str
+    software: str
+    date: str
+    notes: tuple[str, ...] = field(default=())

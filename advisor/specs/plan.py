@@ -1,0 +1,133 @@
+"""A plan: the degrees of parallelism, the engine settings that go with them, and which rank sits where.
+
+Rank order is replica, stage, attention-DP group, tp rank, with the tp rank fastest: the order of vLLM, SGLang and TensorRT-LLM.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+_AXES = ("tp", "pp", "dp", "ep", "adp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Engine settings that belong to the plan that was ranked; the launch script carries them.
+
+    `max_sequences` and `token_budget` are per engine instance (per attention-DP rank where there are several);
+    `memory_fraction` means what the engine's own option of that purpose means.
+    """
+
+    max_sequences: int
+    token_budget: int
+    max_context_tokens: int
+    memory_fraction: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coordinates:
+    """Where one rank stands in the plan."""
+
+    rank: int
+    replica: int
+    stage: int
+    adp_rank: int
+    tp_rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`tp` tensor, `pp` pipeline, `dp` replicas that share nothing, `ep` expert, `adp` attention-data parallel.
+
+    A replica has `tp * adp * pp` GPUs. With `adp` > 1 the attention of a stage runs as `adp` groups of `tp` ranks on separate
+    sequences, and its experts are spread over all `tp * adp` ranks: `ep` expert groups, each split `tp * adp / ep` ways.
+    `layer_split` has the layers of each stage (empty: even, as the engine splits them). `gpus` has the GPU index of each rank
+    over the cluster (empty: 0, 1, 2, ...).
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    ep: int = 1
+    adp: int = 1
+    layer_split: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
+    settings: Settings | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if min(self.tp, self.pp, self.dp, self.ep, self.adp) < 1:
+            raise ValueError("degrees are positive")
+        if (self.tp * self.adp) % self.ep:
+            raise ValueError(f"ep={self.ep} does not divide tp*adp={self.tp * self.adp}")
+        if self.layer_split and len(self.layer_split) != self.pp:
+            raise ValueError(f"{len(self.layer_split)} stage sizes for pp={self.pp}")
+        if self.gpus and len(self.gpus) != self.world:
+            raise ValueError(f"{len(self.gpus)} GPUs for {self.world} ranks")
+
+    @property
+    def stage_gpus(self) -> int:
+        """GPUs of one pipeline stage of one replica."""
+        return self.tp * self.adp
+
+    @property
+    def replica_gpus(self) -> int:
+        """GPUs of one replica."""
+        return self.tp * self.adp * self.pp
+
+    @property
+    def world(self) -> int:
+        """GPUs the plan uses."""
+        return self.replica_gpus * self.dp
+
+    @property
+    def expert_tp(self) -> int:
+        """How many ways each expert's matrices are split."""
+        return self.tp * self.adp // self.ep
+
+    def coordinates(self, rank: int) -> Coordinates:
+        """Where `rank` stands."""
+        rest, tp_rank = divmod(rank, self.tp)
+        rest, adp_rank = divmod(rest, self.adp)
+        replica, stage = divmod(rest, self.pp)
+        return Coordinates(rank=rank, replica=replica, stage=stage, adp_rank=adp_rank, tp_rank=tp_rank)
+
+    def groups(self, axis: str) -> tuple[tuple[int, ...], ...]:
+        """The rank groups that communicate along `axis` ("tp", "pp", "ep" or "adp"), each in rank order."""
+        keys: dict[str, Callable[[Coordinates], tuple[int, ...]]] = {
+            "tp": lambda c: (c.replica, c.stage, c.adp_rank),
+            "adp": lambda c: (c.replica, c.stage, c.tp_rank),
+            "pp": lambda c: (c.replica, c.adp_rank, c.tp_rank),
+            "ep": lambda c: (c.replica, c.stage, (c.adp_rank * self.tp + c.tp_rank) % self.expert_tp),
+        }
+        found: dict[tuple[int, ...], list[int]] = {}
+        for rank in range(self.world):
+            found.setdefault(keys[axis](self.coordinates(rank)), []).append(rank)
+        return tuple(tuple(ranks) for ranks in found.values())
+
+    def gpu(self, rank: int) -> int:
+        """The GPU index of a rank over the cluster."""
+        return self.gpus[rank] if self.gpus else rank
+
+    def replica(self) -> Plan:
+        """One replica of this plan, unplaced."""
+        return replace(self, dp=1, gpus=())
+
+    @property
+    def label(self) -> str:
+        """The plan as people write it: `tp=4,pp=2,dp=1`, with ep and adp where they are not 1."""
+        text = f"tp={self.tp},pp={self.pp},dp={self.dp}"
+        text += f",ep={self.ep}" if self.ep > 1 else ""
+        return text + (f",adp={self.adp}" if self.adp > 1 else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Plan:
+        """The plan of `tp=4,pp=2` (order free, missing axes 1). Raises ValueError with a sentence."""
+        degrees: dict[str, int] = {}
+        for part in text.replace(" ", "").split(","):
+            match = re.fullmatch(r"([a-z]+)=(\d{1,6})", part)
+            if not match or match[1] not in _AXES or match[1] in degrees or int(match[2]) < 1:
+                raise ValueError(f"cannot read {part!r} in plan {text!r}: write axes as tp=4,pp=2,dp=1 (axes: {', '.join(_AXES)})")
+            degrees[match[1]] = int(match[2])
+        return cls(**degrees)
