@@ -130,4 +130,4 @@ class Plan:
             if not match or match[1] not in _AXES or match[1] in degrees or int(match[2]) < 1:
                 raise ValueError(f"cannot read {part!r} in plan {text!r}: write axes as tp=4,pp=2,dp=1 (axes: {', '.join(_AXES)})")
             degrees[match[1]] = int(match[2])
-        return cls(**degrees)
+        return cls(**degrees)  # type: ignore[arg-type]
