@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from advisor.specs.plan import SplitRule
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTime:
@@ -43,7 +45,10 @@ class MemoryRule:
 class Engine:
     """An engine profile. `axes` are the degrees it can use. `admission` "reserve" keeps blocks for the whole output,
     "preempt" admits while blocks are free and preempts. `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager).
-    `fused_elementwise` counts memory passes over the activations per layer. `source` says where the figures are from.
+    `fused_elementwise` scales the memory passes and kernels of norms, activations and RoPE that the engine does not fuse away.
+    `mixed_steps` False means that a prefill step stalls all decodes instead of carrying them. `scales` multiply parts of a step
+    in this engine against the bare kernels: "decode", "prefill", "collective", or with a suffix ("prefill/blackwell",
+    "prefill/blackwell/fp8"; the longest name that matches counts). `source` says where the figures are from.
     """
 
     name: str
@@ -61,6 +66,9 @@ class Engine:
     fused_elementwise: float
     custom_all_reduce: bool
     source: str
+    layer_split: SplitRule = "last_spared"
+    mixed_steps: bool = True
+    scales: tuple[tuple[str, float], ...] = ()
     points: int = 0
     residual_median: float | None = None
     residual_p90: float | None = None

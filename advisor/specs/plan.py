@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 _AXES = ("tp", "pp", "dp", "ep", "adp")
 
@@ -131,3 +132,29 @@ class Plan:
                 raise ValueError(f"cannot read {part!r} in plan {text!r}: write axes as tp=4,pp=2,dp=1 (axes: {', '.join(_AXES)})")
             degrees[match[1]] = int(match[2])
         return cls(**degrees)  # type: ignore[arg-type]
+
+
+SplitRule = Literal["last_spared", "last_extra", "first_extra"]
+
+
+def layer_bounds(layers: int, plan: Plan, rule: SplitRule) -> tuple[tuple[int, int], ...]:
+    """First and past-the-end layer of each stage.
+
+    `plan.layer_split` where given, else even with the remainder r placed by the engine's rule: `last_spared` gives one more to
+    the r stages before the last (vLLM: 32 / 3 = 11, 11, 10), `last_extra` to the last r (SGLang), `first_extra` to the first r
+    (TensorRT-LLM). Raises ValueError when there are fewer layers than stages or the split does not add up.
+    """
+    if plan.pp > layers:
+        raise ValueError(f"pp={plan.pp} has more stages than the model's {layers} layers")
+    sizes = list(plan.layer_split)
+    if not sizes:
+        each, rest = divmod(layers, plan.pp)
+        start = {"last_spared": plan.pp - 1 - rest, "last_extra": plan.pp - rest, "first_extra": 0}[rule]
+        sizes = [each + (1 if start <= stage < start + rest else 0) for stage in range(plan.pp)]
+    if sum(sizes) != layers or min(sizes) < 1:
+        raise ValueError(f"stages of {sizes} layers do not make {layers}")
+    bounds, first = [], 0
+    for size in sizes:
+        bounds.append((first, first + size))
+        first += size
+    return tuple(bounds)

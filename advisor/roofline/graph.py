@@ -1,0 +1,122 @@
+"""One step of one rank as a list of works: layer by layer, then the vocabulary. Equal layers are counted once and multiplied."""
+
+from __future__ import annotations
+
+from advisor.roofline.attention import Batch, attention_work, projection_work
+from advisor.roofline.ffn import dense_work, moe_work
+from advisor.roofline.work import ACTIVATION_BYTES, Collective, Gemm, Stream, Work
+from advisor.specs.engine import Engine
+from advisor.specs.model import Layer, ModelSpec, MoeFfn, count_equal
+from advisor.specs.plan import Plan, layer_bounds
+from advisor.specs.problem import Problem
+
+VOCABULARY_PADDING = 64  # vLLM and SGLang pad the vocabulary to a multiple of 64 before the split
+
+
+def stage_layers(model: ModelSpec, plan: Plan, engine: Engine, stage: int) -> tuple[Layer, ...]:
+    """The layers of one pipeline stage."""
+    first, last = layer_bounds(len(model.layers), plan, engine.layer_split)[stage]
+    return model.layers[first:last]
+
+
+def padded_vocabulary(model: ModelSpec, tp: int) -> int:
+    """Vocabulary rows of one rank: padded to 64, then split."""
+    padded = -(-model.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING
+    return -(-padded // tp)
+
+
+def token_work(model: ModelSpec, plan: Plan, layers: list[tuple[Layer, int]], tokens: float) -> list[Work]:
+    """Everything that depends only on the number of new tokens: projections, feed-forward, norms, collectives."""
+    D, T = model.hidden_size, tokens
+    row_bytes = ACTIVATION_BYTES * T * D
+    works: list[Work] = []
+    for layer, count in layers:
+        if layer.mixer is not None:
+            works += projection_work(layer.mixer, D, model.formats.attention, plan.tp, T, count=count)
+            if not layer.parallel_residual:
+                works += _reduce("attention_reduce", plan.tp, row_bytes, count)
+        if layer.ffn is not None:
+            works += _ffn(layer, model, plan, T, count)
+        # A fused add-and-norm reads the branch and the residual and writes both.
+        works.append(Stream(name="norm", bytes_moved=4 * row_bytes * layer.norms / 2, kernels=layer.norms, count=count))
+    return works
+
+
+def _ffn(layer: Layer, model: ModelSpec, plan: Plan, tokens: float, count: int) -> list[Work]:
+    D, row_bytes = model.hidden_size, ACTIVATION_BYTES * tokens * model.hidden_size
+    works: list[Work] = []
+    if layer.parallel_ffn is not None:
+        works += dense_work(layer.parallel_ffn, D, model.formats.ffn, plan.tp, tokens, count=count)
+    if isinstance(layer.ffn, MoeFfn):
+        works += moe_work(layer.ffn, D, model.formats.experts, model.formats.ffn, plan, tokens, count=count)
+        if plan.adp > 1:  # tokens of all attention-DP ranks are gathered to the experts and their sums scattered back
+            works.append(Collective(name="dispatch", op="all_gather", axis="ep", payload_bytes=row_bytes, count=count))
+            works.append(
+                Collective(name="combine", op="reduce_scatter", axis="ep", payload_bytes=row_bytes * plan.adp, count=count)
+            )
+            return works
+    elif layer.ffn is not None:
+        works += dense_work(layer.ffn, D, model.formats.ffn, plan.tp, tokens, count=count)
+    return works + _reduce("ffn_reduce", plan.tp, row_bytes, count)
+
+
+def _reduce(name: str, tp: int, payload_bytes: float, count: int) -> list[Work]:
+    if tp == 1:
+        return []
+    return [Collective(name=name, op="all_reduce", axis="tp", payload_bytes=payload_bytes, count=count)]
+
+
+def sequence_work(model: ModelSpec, plan: Plan, layers: list[tuple[Layer, int]], batch: Batch) -> list[Work]:
+    """Attention over the caches (or recurrent states) of the step's sequences."""
+    works: list[Work] = []
+    for layer, count in layers:
+        if layer.mixer is not None:
+            works += attention_work(layer.mixer, plan.tp, batch, model.kv_format, count=count)
+    return works
+
+
+def embedding_work(model: ModelSpec, plan: Plan, tokens: float) -> list[Work]:
+    """The table lookup of the first stage and its all-reduce."""
+    row_bytes = ACTIVATION_BYTES * tokens * model.hidden_size
+    return [Stream(name="embedding", bytes_moved=2 * row_bytes, kernels=1), *_reduce("embedding_reduce", plan.tp, row_bytes, 1)]
+
+
+def head_work(model: ModelSpec, plan: Plan, sequences: float) -> list[Work]:
+    """The output projection of the last stage for the tokens that need logits, gathered and sampled."""
+    rows = padded_vocabulary(model, plan.tp)
+    works: list[Work] = [Gemm(name="head", m=sequences, n=rows, k=model.hidden_size, weights=model.formats.head)]
+    if plan.tp > 1:
+        payload = ACTIVATION_BYTES * sequences * rows
+        works.append(Collective(name="logits_gather", op="all_gather", axis="tp", payload_bytes=payload))
+    # Sampling reads the logits in fp32 a few times: penalties, softmax, arg max.
+    works.append(Stream(name="sampling", bytes_moved=3 * 4 * sequences * model.vocab_size, kernels=4))
+    return works
+
+
+def transfer_work(model: ModelSpec, plan: Plan, tokens: float) -> list[Work]:
+    """Hidden state and residual handed to the next stage; each tp rank sends its share, the receiver gathers."""
+    payload = 2 * ACTIVATION_BYTES * tokens * model.hidden_size / plan.tp
+    return [Collective(name="stage_transfer", op="p2p", axis="pp", payload_bytes=payload)]
+
+
+def step_work(problem: Problem, plan: Plan, *, stage: int, batch: Batch) -> list[Work]:
+    """All works of one rank of `stage` in a step that carries `batch` (of one attention-DP rank)."""
+    model = problem.model
+    layers = count_equal(stage_layers(model, plan, problem.engine, stage))
+    works: list[Work] = embedding_work(model, plan, batch.tokens) if stage == 0 else []
+    works += token_work(model, plan, layers, batch.tokens)
+    works += sequence_work(model, plan, layers, batch)
+    if stage == plan.pp - 1:
+        return works + head_work(model, plan, batch.sequences)
+    return works + transfer_work(model, plan, batch.tokens)
+
+
+def stage_work(
+    problem: Problem, plan: Plan, *, stage: int, phase: str, batch: float, new_tokens: float, context_tokens: float
+) -> tuple[Work, ...]:
+    """The works of one rank of `stage` for a prefill of `new_tokens` over `context_tokens` cached ones, or one decode token."""
+    if phase == "decode":
+        carried = Batch(decodes=batch, context=context_tokens)
+    else:
+        carried = Batch(prefills=batch, new=new_tokens, past=context_tokens)
+    return tuple(step_work(problem, plan, stage=stage, batch=carried))
