@@ -1,0 +1,126 @@
+"""The command line: which verbs there are, and how a mistake becomes one sentence and an exit code.
+
+A verb's module is imported only when that verb is called, so that `advisor --help` stays quick. Exit codes: 0 advice, 1 no plan
+fits, 2 a bad question, 3 the machine failed, 130 interrupted, 141 the reader of a pipe went away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, cast
+
+import typer
+
+from advisor.errors import AdvisorError
+
+# Each verb is the function of the same name in `advisor/cli/<verb>.py`.
+VERBS: dict[str, str] = {
+    "recommend": "The best plan for a model, a machine and a workload, why, and how to launch it.",
+    "explain": "Where the time and the memory of one plan go, and which GPU is which rank.",
+    "estimate": "Figures of one plan without a search, or of a whole CSV file of configurations.",
+    "launch": "Write the scripts that start a plan: bash, docker, compose, kubernetes or slurm.",
+    "compare": "Put a load generator's result beside the prediction.",
+    "probe": "Read the GPUs and links of this machine, or of a pasted `nvidia-smi topo -m`.",
+    "validate": "Run plans on this machine's GPUs and put the measured times beside the predicted ones.",
+    "calibrate": "Measure this machine, or read measured points, and keep what it reaches.",
+    "accuracy": "Predicted against published figures: the scoreboard.",
+    "models": "The model catalogue, or one model's sheet.",
+    "gpus": "The GPU catalogue, or one GPU's sheet.",
+}
+
+# Typer carries its own copy of click or depends on click, by version: its mistakes are reached through its public names.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; the exit code comes back."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets a question mark, never a traceback
+            stream.reconfigure(errors="replace")
+    try:
+        code = _app(arguments)(arguments, prog_name="advisor", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except AdvisorError as error:
+        return _say(str(error), error.exit_code)
+    except _ClickError as error:
+        return _say(_usage(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has what it wanted (`advisor gpus | head`); what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _say(f"the system refused: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", 3)
+
+
+def _app(arguments: Sequence[str]) -> typer.Typer:
+    """The application with the called verb loaded and the others as names."""
+    called = next((a for a in arguments if not a.startswith("-")), "")
+    app = typer.Typer(
+        help="How should I split this model over these GPUs? Parallel plans, predicted, explained, measured and launched.",
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for verb, summary in VERBS.items():
+        app.command(verb, help=None if verb == called else summary, no_args_is_help=False)(
+            _verb(verb) if verb == called else _unloaded
+        )
+    return app
+
+
+def _root(
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"advisor {installed('advisor')}")
+        raise typer.Exit(0)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _verb(name: str) -> Callable[..., Any]:
+    return cast(Callable[..., Any], getattr(import_module(f"advisor.cli.{name}"), name))
+
+
+def _unloaded() -> None:
+    raise AssertionError("only the called verb is loaded")
+
+
+def _usage(error: Exception) -> str:
+    """Click's own sentence, with where to look."""
+    text = " ".join(cast(Any, error).format_message().split())
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "") or "advisor"
+    return f"{text.rstrip('.')}; see `{path} --help`." if isinstance(error, _UsageError) else text
+
+
+def _say(sentence: str, code: int) -> int:
+    """One sentence on stderr, one line, and the code."""
+    try:
+        sys.stderr.write("advisor: " + " ".join(sentence.split()) + "\n")
+        sys.stderr.flush()
+    except OSError:  # nobody is listening; the exit code still says it
+        pass
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""What a user says, put together: options -> Problem, Calibration, and the sentences about what was assumed.
+
+Free of typer, so that the Python API asks through the same door.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast, get_args
+
+from advisor.errors import MachineError, QuestionError
+from advisor.specs.calibration import Calibration
+from advisor.specs.cluster import Cluster, Node, Pair
+from advisor.specs.engine import Engine
+from advisor.specs.model import ModelSpec
+from advisor.specs.problem import Problem
+from advisor.specs.workload import Goal, Mode, Workload
+from advisor.units import parse, show
+
+MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A problem with the calibration to answer it by, and what has to be `said` before the answer."""
+
+    problem: Problem
+    calibration: Calibration
+    said: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A named workload: mean lengths, the limits people hold it to, and whether requests wait in a queue or come one by one.
+
+    Limits: MLPerf Inference v5.0 (April 2025) holds Llama-2-70B chat to TTFT 2 s and TPOT 200 ms, its interactive variant to
+    450 ms and 40 ms; 50 ms (20 tokens/s) is twice the pace of fast reading. Lengths: round figures near the means that serving
+    benchmarks use (ShareGPT-like chat 1k/0.5k, retrieval 8k in, code completion in a file 4k in / 0.25k out, batch 1k/1k).
+    """
+
+    input_tokens: int
+    output_tokens: int
+    ttft_s: float | None
+    tpot_s: float | None
+    mode: Mode
+
+
+PRESETS: dict[str, Preset] = {
+    "chat": Preset(input_tokens=1024, output_tokens=512, ttft_s=2.0, tpot_s=0.050, mode="capacity"),
+    "rag": Preset(input_tokens=8192, output_tokens=512, ttft_s=4.0, tpot_s=0.050, mode="capacity"),
+    "code": Preset(input_tokens=4096, output_tokens=256, ttft_s=1.0, tpot_s=0.030, mode="capacity"),
+    "batch": Preset(input_tokens=1024, output_tokens=1024, ttft_s=None, tpot_s=None, mode="offline"),
+}
+
+
+def question(
+    *,
+    model: str,
+    gpu: str = "",
+    gpus: int | None = None,
+    nodes: int | None = None,
+    cluster: Path | str | Cluster | None = None,
+    node: str = "",
+    network: str = "",
+    engine: str = "vllm",
+    engine_version: str = "",
+    dtype: str = "",
+    kv_dtype: str = "",
+    preset: str = "",
+    input_tokens: int | None = None,
+    output_tokens: int | None = None,
+    users: int | None = None,
+    rate: float | None = None,
+    prefix_cached_tokens: int | None = None,
+    ttft: str | float | None = None,
+    tpot: str | float | None = None,
+    goal: str = "",
+    calibration: Path | str | None = None,
+    online: bool = True,
+) -> Question:
+    """The problem that these options state. Raises QuestionError (one sentence) where they cannot be meant."""
+    from advisor.catalog.calibrations import load_calibration, read_calibration
+    from advisor.catalog.engines import load_engine
+
+    workload, said_workload = _workload(
+        preset=preset, input_tokens=input_tokens, output_tokens=output_tokens, users=users, rate=rate,
+        prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, goal=goal,
+    )  # fmt: skip
+    spec, said_model = _model(model, dtype=dtype, kv_dtype=kv_dtype, online=online)
+    _check_context(spec, workload)
+    machine, said_machine = _machine(gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network)
+    profile: Engine = load_engine(engine, engine_version)
+    found = load_calibration(machine.device) if calibration is None else read_calibration(Path(calibration), machine.device)
+    problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
+    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload))
+
+
+def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[ModelSpec, list[str]]:
+    from advisor.catalog.models import load_model, requantise
+
+    if not name.strip():
+        raise QuestionError("no model was named: say --model 70b, a Hugging Face id, or a path to config.json.")
+    loaded = load_model(name, online=online)
+    spec: ModelSpec = loaded.spec
+    said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
+    if dtype or kv_dtype:
+        spec = requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None)
+    return spec, said + [f"{caveat.rstrip('.')}." for caveat in spec.caveats]
+
+
+def _check_context(model: ModelSpec, workload: Workload) -> None:
+    if workload.context_tokens > model.max_context_tokens:
+        raise QuestionError(
+            f"{workload.input_tokens:.0f} input and {workload.output_tokens:.0f} output tokens are more than the "
+            f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones."
+        )
+
+
+def _workload(
+    *,
+    preset: str,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    users: int | None,
+    rate: float | None,
+    prefix_cached_tokens: int | None,
+    ttft: str | float | None,
+    tpot: str | float | None,
+    goal: str,
+) -> tuple[Workload, list[str]]:
+    """The workload; a limit of the preset holds when the preset was named, or when nothing else bounds the load."""
+    chosen = _preset(preset)
+    name = preset or "chat"
+    for option, value in (("--input-tokens", input_tokens), ("--output-tokens", output_tokens), ("--users", users)):
+        if value is not None and not 0 < value <= 1_000_000_000:
+            raise QuestionError(f"{option} {value} is not possible; give a whole number of at least 1.")
+    if rate is not None and not (math.isfinite(rate) and 0 < rate <= 1e9):
+        raise QuestionError(f"--rate {rate:g} is not possible; give requests per second above 0.")
+    if users is not None and rate is not None:
+        raise QuestionError("--users and --rate are two kinds of load; give one: users in flight, or requests per second.")
+    if goal and goal not in get_args(Goal):
+        raise QuestionError(f"unknown goal {goal!r}; use latency, throughput or cost.")
+    inputs = chosen.input_tokens if input_tokens is None else input_tokens
+    outputs = chosen.output_tokens if output_tokens is None else output_tokens
+    cached = prefix_cached_tokens or 0
+    if not 0 <= cached < inputs:
+        raise QuestionError(f"--prefix-cached-tokens {cached} must be 0 or more and less than the {inputs} input tokens.")
+    mode, said = _mode(chosen, users=users, rate=rate, goal=goal)
+    bound = bool(preset) or mode == "capacity"
+    own_limits = ttft not in (None, "") or tpot not in (None, "")
+    ttft_s = _seconds("--ttft", ttft) if own_limits or not bound else chosen.ttft_s
+    tpot_s = _seconds("--tpot", tpot) if own_limits or not bound else chosen.tpot_s
+    if input_tokens is None or output_tokens is None:
+        said.append(f"Lengths of the {name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
+    if bound and not own_limits and (ttft_s or tpot_s):
+        said.append(f"Limits of the {name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
+    workload = Workload(
+        input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
+        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
+        goal=cast(Goal, goal or "throughput"), preset=name,
+    )  # fmt: skip
+    return workload, said
+
+
+def _preset(name: str) -> Preset:
+    if name and name not in PRESETS:
+        raise QuestionError(f"unknown preset {name!r}; use {', '.join(PRESETS)}.")
+    return PRESETS[name or "chat"]
+
+
+def _mode(preset: Preset, *, users: int | None, rate: float | None, goal: str) -> tuple[Mode, list[str]]:
+    if rate is not None:
+        return "open_loop", []
+    if users == 1:
+        return "single_stream", []
+    if users is not None:
+        return "closed_loop", []
+    if goal == "latency":
+        return "single_stream", ["Latency was asked for without a load: one user at a time (--users, --rate)."]
+    if preset.mode == "offline":
+        return "offline", ["All requests wait in a queue from the start (--users or --rate for a live load)."]
+    return "capacity", ["No load was given: as many users as the limits allow (--users, --rate)."]
+
+
+def _seconds(option: str, value: str | float | None) -> float | None:
+    """A limit in seconds; text must name its unit, because 30 means milliseconds to some and seconds to others."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            seconds = parse(value, "s")
+        except ValueError:
+            raise QuestionError(f"{option} {value!r} is not a time with a unit; write it as 500ms or 2s.") from None
+    else:
+        seconds = float(value)
+    if not (math.isfinite(seconds) and 0 < seconds < 1e6):
+        raise QuestionError(f"{option} {value} is not a possible limit; it must be above 0.")
+    return seconds
+
+
+def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
+    parts = [f"TTFT {show(ttft_s, 's')}"] if ttft_s else []
+    parts += [f"TPOT {show(tpot_s, 's')}"] if tpot_s else []
+    return " and ".join(parts)
+
+
+def _machine(
+    *, gpu: str, gpus: int | None, nodes: int | None, cluster: Path | str | Cluster | None, node: str, network: str
+) -> tuple[Cluster, list[str]]:
+    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a word about it."""
+    for option, value in (("--gpus", gpus), ("--nodes", nodes)):
+        if value is not None and value < 1:
+            raise QuestionError(f"{option} {value} is not possible; give at least 1.")
+    if (gpus or 1) * (nodes or 1) > MOST_GPUS:
+        raise QuestionError(f"{(gpus or 1) * (nodes or 1)} GPUs are more than any machine has; give at most {MOST_GPUS}.")
+    if cluster is not None and (gpu or node or network or nodes is not None):
+        raise QuestionError("--cluster describes the whole machine; leave out --gpu, --node, --nodes and --network.")
+    if isinstance(cluster, Cluster):
+        return _limited(cluster, gpus)
+    if cluster is not None:
+        from advisor.catalog.machines import read_cluster
+
+        return _limited(read_cluster(Path(cluster)), gpus)
+    if gpu:
+        from advisor.catalog.machines import load_cluster
+
+        count = gpus or 1
+        said = [] if gpus else [f"One {gpu} (--gpus for more)."]
+        return load_cluster(gpu=gpu, gpus=count, nodes=nodes or 1, node=node or None, network=network or None), said
+    if node or network or (nodes or 1) > 1:
+        return _assumed(gpus, nodes=nodes, node=node, network=network, why="No --gpu was given")
+    return _found(gpus)
+
+
+def _found(gpus: int | None) -> tuple[Cluster, list[str]]:
+    """The machine here where its GPUs can be read, else the assumed one."""
+    try:
+        here = _probe()
+    except MachineError as error:
+        return _assumed(gpus, why=f"No GPU was found here ({str(error).rstrip('.')}) and no --gpu was given")
+    if here is None:
+        return _assumed(gpus, why="No GPU was found here and no --gpu was given")
+    if gpus is None or gpus <= here.gpus:
+        machine, said = _limited(here, gpus)
+        return machine, [f"The machine here: {_devices(here)} (--gpu for another).", *said]
+    return _assumed(gpus, why=f"{gpus} GPUs were asked for and this machine has {_devices(here)}; no --gpu was given")
+
+
+def _probe() -> Cluster | None:
+    from advisor.catalog.machines import list_devices
+    from advisor.probe.nvml import read_nvml
+    from advisor.probe.topology import cluster_from
+
+    readings = read_nvml()
+    return cluster_from(readings, list_devices()) if readings.gpus else None
+
+
+def _assumed(
+    gpus: int | None, *, why: str, nodes: int | None = None, node: str = "", network: str = ""
+) -> tuple[Cluster, list[str]]:
+    from advisor.catalog.machines import assumed_cluster, load_cluster
+
+    if gpus in (None, 8) and not (nodes or node or network):
+        machine = assumed_cluster()
+    else:
+        machine = load_cluster(gpu="h100-80g-sxm", gpus=gpus or 8, nodes=nodes or 1, node=node or None, network=network or None)
+    sentence = f"{why}: {_devices(machine)} are assumed."
+    return replace(machine, assumed=sentence), [sentence]
+
+
+def _limited(cluster: Cluster, gpus: int | None) -> tuple[Cluster, list[str]]:
+    """The cluster with the first `gpus` GPUs of a node only."""
+    n = len(cluster.node.devices)
+    if gpus is None or gpus == n:
+        return cluster, []
+    if gpus > n:
+        raise QuestionError(f"--gpus {gpus} is more than the {n} GPUs of a node of {cluster.node.name}; leave it out to use all.")
+    node = cluster.node
+    return replace(cluster, node=_first(node, gpus)), [f"The first {gpus} of its {n} GPUs are used."]
+
+
+def _first(node: Node, gpus: int) -> Node:
+    keep: tuple[Pair, ...] = tuple(p for p in node.pairs if p.b < gpus)
+    uplinks = tuple(u for u in (tuple(g for g in group if g < gpus) for group in node.uplinks) if len(u) > 1)
+    return replace(
+        node, devices=node.devices[:gpus], pairs=keep, numa=node.numa[:gpus], uplinks=uplinks,
+        free_bytes=node.free_bytes[:gpus], ids=node.ids[:gpus],
+    )  # fmt: skip
+
+
+def _devices(cluster: Cluster) -> str:
+    """`8 x h100-80g-sxm`, by kind, times nodes."""
+    counts: dict[str, int] = {}
+    for device in cluster.node.devices:
+        counts[device.name] = counts.get(device.name, 0) + 1
+    text = " + ".join(f"{count} x {name}" for name, count in counts.items())
+    return f"{cluster.nodes} nodes of {text}" if cluster.nodes > 1 else text
