@@ -10,10 +10,11 @@ from advisor.specs.plan import SplitRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTime:
-    """CPU time around a step, fitted on published points. All in seconds.
+    """CPU time around a step, in seconds, fitted on published points.
 
-    A decode step costs max(kernels, `step_s` + `sequence_s` * B) when the scheduler overlaps with the GPU, their sum when it
-    does not; `request_s` is paid once a request before its first token (HTTP, tokeniser, first scheduling).
+    A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation). The share
+    `overlap` of it runs beside the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP,
+    tokeniser, first scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph.
     """
 
     step_s: float
@@ -21,15 +22,17 @@ class HostTime:
     request_s: float
     overlap: float
     kernel_s: float
-    prefill_step_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryRule:
     """How the engine turns a GPU's memory into KV cache.
 
-    `of` "total": KV = total * fraction - weights - activations - other. `of` "free": KV = (free after load) * fraction.
-    `of` "static": KV = free after load - free before load * (1 - fraction).
+    `of` "total" (vLLM): KV = total * fraction - weights - activations - other. "free" (TensorRT-LLM): KV = (free after weights,
+    activations and other) * fraction. "static" (SGLang): weights + KV = total * fraction, activations and graphs live in the rest.
+    `fraction` 0 is the engine's own choice: 1 - (0.5 GiB + `reserve_bytes_per_token` * budget + 2 MiB * graph batch + GPUs / 8 GiB)
+    / total. Other: `context_bytes` (CUDA context, allocator), `collective_bytes` a rank in a group, `graph_bytes`. Activations
+    peak at `logit_copies` fp32 logits of all sequences plus `hidden_copies` hidden rows a token beside the widest inner row.
     """
 
     of: Literal["total", "free", "static"]
@@ -37,8 +40,9 @@ class MemoryRule:
     context_bytes: float
     collective_bytes: float
     graph_bytes: float
-    activation_factor: float
-    activation_floor_bytes: float
+    logit_copies: float
+    hidden_copies: float
+    reserve_bytes_per_token: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

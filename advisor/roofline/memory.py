@@ -1,0 +1,172 @@
+"""Memory of a rank: weights, cache, activations, and what the engine's rule leaves for the KV cache.
+
+Symbols: `D` hidden size, `V` vocabulary, `t` tensor-parallel degree, `T` token budget of a step, `B` sequences.
+"""
+
+from __future__ import annotations
+
+import math
+
+from advisor.roofline.attention import local_kv_heads
+from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_layers
+from advisor.specs.engine import Engine
+from advisor.specs.formats import FORMATS
+from advisor.specs.model import DenseFfn, GroupedAttention, LatentAttention, Layer, Mixer, ModelSpec, MoeFfn, count_equal
+from advisor.specs.plan import Plan, Settings
+from advisor.specs.prediction import RankMemory
+from advisor.specs.problem import Problem
+
+GIB = 2.0**30
+STATE_BYTES = 4  # recurrent states are kept in fp32
+STATIC_META_BYTES = 0.5 * GIB  # SGLang server_args: 512 MiB of metadata
+STATIC_GRAPH_BYTES = 2 * 2.0**20  # SGLang server_args: 2 MiB for each sequence of the largest graph
+
+
+def mixer_weight_bytes(mixer: Mixer, hidden: int, weights: str, tp: int) -> float:
+    """Bytes of one rank's part: heads are split, key-value heads and latent down-projections replicated where they must be."""
+    each = FORMATS[weights].bytes_per_value
+    if isinstance(mixer, GroupedAttention):
+        heads, kv = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp)
+        keys = 0 if mixer.shares_kv else kv * mixer.head_dim
+        values = 0 if mixer.shares_kv or mixer.k_is_v else kv * mixer.value_dim
+        rows = heads * (mixer.head_dim + mixer.value_dim * (2 if mixer.gated else 1)) + keys + values
+        return rows * hidden * each
+    if isinstance(mixer, LatentAttention):
+        down = hidden * (mixer.kv_rank + mixer.rope_dim + mixer.q_rank)
+        whole = mixer.params(hidden)
+        return (down + (whole - down) / tp) * each
+    return mixer.weights / tp * each
+
+
+def layer_weight_bytes(layer: Layer, model: ModelSpec, plan: Plan) -> float:
+    """Bytes of one layer on one rank."""
+    D, formats = model.hidden_size, model.formats
+    total = 2.0 * layer.norms * D + FORMATS[formats.ffn].bytes_per_value * layer.extra_params / plan.tp
+    if layer.mixer is not None:
+        total += mixer_weight_bytes(layer.mixer, D, formats.attention, plan.tp)
+    for ffn in (layer.ffn, layer.parallel_ffn):
+        if isinstance(ffn, MoeFfn):
+            routed = ffn.experts * ffn.expert_params(D) * FORMATS[formats.experts].bytes_per_value
+            router = 2.0 * D * ffn.experts
+            shared = (ffn.shared_params(D) - D * ffn.experts) * FORMATS[formats.ffn].bytes_per_value
+            total += routed / (plan.ep * plan.expert_tp) + router + shared / plan.tp
+        elif isinstance(ffn, DenseFfn):
+            total += ffn.params(D) * FORMATS[formats.ffn].bytes_per_value / plan.tp
+    return total
+
+
+def stage_weight_bytes(model: ModelSpec, plan: Plan, engine: Engine, stage: int) -> float:
+    """Bytes of all weights on one rank of a stage: its layers, and the vocabulary on the first and last stage."""
+    layers = count_equal(stage_layers(model, plan, engine, stage))
+    total = sum(count * layer_weight_bytes(layer, model, plan) for layer, count in layers)
+    table = padded_vocabulary(model, plan.tp) * model.hidden_size
+    if stage == 0:
+        total += table * FORMATS[model.formats.embedding].bytes_per_value
+        total += (2.0 * model.position_params) + 2.0 * model.other_params / plan.tp
+    if stage == plan.pp - 1 and not (model.tied_embeddings and stage == 0):
+        total += table * FORMATS[model.formats.head].bytes_per_value
+    return total
+
+
+def sequence_cache_bytes(model: ModelSpec, plan: Plan, engine: Engine, stage: int, tokens: float, *, in_flight: float) -> float:
+    """Bytes one sequence of `tokens` holds on one rank of a stage.
+
+    A window keeps its tokens plus those `in_flight` in a step and a page; a recurrent state does not grow.
+    """
+    total, value_bytes = 0.0, FORMATS[model.kv_format].bytes_per_value
+    for layer, count in count_equal(stage_layers(model, plan, engine, stage)):
+        mixer = layer.mixer
+        if isinstance(mixer, GroupedAttention):
+            if mixer.shares_kv:
+                continue
+            kept = tokens
+            if mixer.window_tokens:
+                kept = min(tokens, mixer.window_tokens - 1 + in_flight + engine.page_tokens)
+            values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim)
+            total += count * kept * values * value_bytes
+        elif isinstance(mixer, LatentAttention):
+            total += count * tokens * mixer.cache_values_per_token() * value_bytes
+        elif mixer is not None:
+            total += count * mixer.state_values * STATE_BYTES / plan.tp
+    return total
+
+
+def activation_bytes(problem: Problem, plan: Plan, settings: Settings) -> float:
+    """Peak of the profile run: copies * B * V * 4 + 2 T (inner + copies * D), `inner` the widest intermediate row of a rank."""
+    model, rule = problem.model, problem.engine.memory
+    D, T = model.hidden_size, settings.token_budget
+    inner = 0.0
+    for layer in set(model.layers):
+        if isinstance(layer.ffn, MoeFfn):
+            routed = layer.ffn.top_k * (2 * layer.ffn.expert_width / plan.expert_tp + D) / max(1, plan.ep)
+            inner = max(inner, routed * plan.adp + 2 * layer.ffn.shared_width / plan.tp)
+        elif layer.ffn is not None:
+            inner = max(inner, 3 * layer.ffn.width / plan.tp)
+    vocabulary = -(-model.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING
+    logits = rule.logit_copies * min(settings.max_sequences, T) * vocabulary * 4
+    return logits + 2 * T * (inner + rule.hidden_copies * D)
+
+
+def default_settings(problem: Problem, plan: Plan) -> Settings:
+    """The engine's own defaults for this plan: batch ceiling, token budget, memory fraction, and the workload's context."""
+    engine, workload, device = problem.engine, problem.workload, problem.cluster.device
+    context = int(math.ceil(workload.context_tokens / engine.page_tokens) * engine.page_tokens)
+    context = max(min(context, problem.model.max_context_tokens), math.ceil(workload.context_tokens))
+    sequences, budget = engine.max_sequences, engine.token_budget
+    fraction = engine.memory.fraction
+    if engine.memory.of == "static" and not fraction:
+        reserved = STATIC_META_BYTES + engine.memory.reserve_bytes_per_token * budget
+        reserved += STATIC_GRAPH_BYTES * engine.graphs_up_to + plan.tp * plan.pp / 8 * GIB
+        fraction = max(0.3, round(1 - reserved / device.memory_bytes, 3))
+    return Settings(max_sequences=sequences, token_budget=budget, max_context_tokens=context, memory_fraction=fraction)
+
+
+def rank_memory(problem: Problem, plan: Plan) -> RankMemory:
+    """The memory of the rank that limits the cache, under the engine's rule; `shortfall_bytes` > 0 when one sequence does not fit.
+
+    The stage whose cache holds the fewest sequences binds; on mixed boxes so does the smallest device.
+    """
+    settings = plan.settings or default_settings(problem, plan)
+    found = [_stage_memory(problem, plan, settings, stage) for stage in range(plan.pp)]
+    return min(found, key=lambda memory: (-memory.shortfall_bytes, memory.kv_tokens))
+
+
+def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) -> RankMemory:
+    model, engine, rule = problem.model, problem.engine, problem.engine.memory
+    total, usable = _device_bytes(problem, plan, stage)
+    weights = stage_weight_bytes(model, plan, engine, stage)
+    activations = activation_bytes(problem, plan, settings)
+    other = rule.context_bytes + rule.graph_bytes + (rule.collective_bytes if plan.replica_gpus > 1 else 0.0)
+    if rule.of == "total":
+        room = min(total * settings.memory_fraction, usable) - weights - activations - other
+    elif rule.of == "static":
+        room = min(total * settings.memory_fraction, usable - activations - other) - weights
+    else:
+        room = (usable - weights - activations - other) * settings.memory_fraction
+    tokens = max(1.0, problem.workload.context_tokens)
+    each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=settings.token_budget / settings.max_sequences)
+    kv = max(0.0, room)
+    # A stage without any cache leaves the batch ceiling as the only limit.
+    capacity = kv / each * tokens if each > 0 else settings.max_sequences * tokens
+    pages = math.floor(capacity / engine.page_tokens) * engine.page_tokens
+    return RankMemory(
+        device_bytes=total,
+        weights_bytes=weights,
+        activations_bytes=activations,
+        other_bytes=other,
+        kv_bytes=kv,
+        reserved_bytes=max(0.0, total - weights - activations - other - kv),
+        kv_bytes_per_token=each / tokens,
+        kv_tokens=max(0, pages) * plan.adp,
+        shortfall_bytes=max(0.0, each - room),
+    )
+
+
+def _device_bytes(problem: Problem, plan: Plan, stage: int) -> tuple[float, float]:
+    """Total and usable memory of the smallest device among the ranks of a stage."""
+    node, size = problem.cluster.node, len(problem.cluster.node.devices)
+    if not plan.gpus and node.is_uniform and not node.free_bytes:
+        return node.devices[0].memory_bytes, node.devices[0].memory_bytes
+    ranks = [r for r in range(plan.world) if plan.coordinates(r).stage == stage]
+    gpus = [plan.gpu(rank) % size for rank in ranks]
+    return min((node.devices[gpu].memory_bytes, node.usable_bytes(gpu)) for gpu in gpus)

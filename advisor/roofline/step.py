@@ -1,0 +1,302 @@
+"""From ops to a step: kernels, collectives and host time of one forward pass of a replica.
+
+Step time is additive over what it depends on (E1):
+
+    t(batch) = tokens(T) + decode_attention(B, S) + prefill_attention(n, p) + head(B + P)
+
+so each part is evaluated on a grid once and interpolated; a serving prediction asks for thousands of steps.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from advisor.roofline.fabric import Fabrics, plan_fabrics
+
+from advisor.roofline import graph
+from advisor.roofline.attention import Batch
+from advisor.roofline.comm import collective_s
+from advisor.roofline.compute import kernel_s, peak_flop_per_s
+from advisor.roofline.work import Collective, Experts, Gemm, LatentPrefill, PrefillAttention, Stream, Work
+from advisor.specs.calibration import Calibration
+from advisor.specs.cluster import Device
+from advisor.specs.engine import Engine
+from advisor.specs.model import count_equal
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Share, StepTime
+from advisor.specs.problem import Problem
+
+EXACT_UP_TO = 16  # token counts up to here are evaluated one by one; above, on a grid of quarter octaves
+GRID = sorted({*range(1, EXACT_UP_TO + 1), *(round(2 ** (e / 4)) for e in range(16, 96))})
+CONTEXTS = [16, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304]
+
+
+class StepModel:
+    """Seconds of a step of one replica of a plan; a memo of pure functions of (problem, plan, calibration).
+
+    Batches are those of one attention-DP rank; with `plan.adp` > 1 all ranks carry the same.
+    """
+
+    def __init__(self, problem: Problem, plan: Plan, calibration: Calibration) -> None:
+        self.problem, self.plan, self.calibration = problem, plan, calibration
+        self.engine: Engine = problem.engine
+        self.device: Device = stage_device(problem, plan)
+        self.fabrics: Fabrics = plan_fabrics(problem.cluster, plan)
+        self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
+        self._scale = _Scales(self.engine, calibration, self.device, problem)
+        self._memo: dict[tuple[str, int, float, float], float] = {}
+
+    def work_s(self, work: Work) -> float:
+        """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
+        if isinstance(work, Collective):
+            fabric = self.fabrics.axis(work.axis)
+            each = collective_s(work.op, work.payload_bytes, fabric, self.calibration, custom=self.engine.custom_all_reduce)
+            return each * work.count * self._scale.collective
+        if isinstance(work, Stream):
+            fused = self.engine.fused_elementwise
+            return kernel_s(work, self.device, self.calibration) * fused
+        return kernel_s(work, self.device, self.calibration) * self._scale.of(work)
+
+    def works_s(self, works: Iterable[Work]) -> float:
+        """Seconds of several works, one after the other."""
+        return sum(self.work_s(work) for work in works)
+
+    # The four parts of (E1), by stage.
+
+    def tokens_s(self, stage: int, tokens: float) -> float:
+        """Everything that depends on the number of new tokens alone."""
+        return self._interpolated("tokens", stage, tokens, 0.0, self._tokens_exact)
+
+    def _tokens_exact(self, stage: int, tokens: float, _: float) -> float:
+        model, plan = self.problem.model, self.plan
+        works = graph.token_work(model, plan, self.stages[stage], tokens)
+        if stage == 0:
+            works += graph.embedding_work(model, plan, tokens)
+        if stage < plan.pp - 1:
+            works += graph.transfer_work(model, plan, tokens)
+        return self.works_s(works)
+
+    def decode_attention_s(self, stage: int, decodes: float, context: float) -> float:
+        """Attention of `decodes` single tokens over `context` cached ones each."""
+        if decodes <= 0:
+            return 0.0
+        return self._interpolated("decode", stage, decodes, max(1.0, context), self._decode_exact)
+
+    def _decode_exact(self, stage: int, decodes: float, context: float) -> float:
+        batch = Batch(decodes=decodes, context=context)
+        return self.works_s(graph.sequence_work(self.problem.model, self.plan, self.stages[stage], batch))
+
+    def prefill_attention_s(self, stage: int, new: float, past: float) -> float:
+        """Attention of one chunk of `new` tokens over `past` cached ones; lengths are rounded to a percent for the memo."""
+        if new <= 0:
+            return 0.0
+        new, past = _rounded(new), _rounded(past)
+        key = ("prefill", stage, new, past)
+        found = self._memo.get(key)
+        if found is None:
+            batch = Batch(prefills=1, new=new, past=past)
+            found = self.works_s(graph.sequence_work(self.problem.model, self.plan, self.stages[stage], batch))
+            self._memo[key] = found
+        return found
+
+    def head_s(self, sequences: float) -> float:
+        """Logits and sampling of the last stage."""
+        return self._interpolated("head", self.plan.pp - 1, sequences, 0.0, self._head_exact)
+
+    def _head_exact(self, stage: int, sequences: float, _: float) -> float:
+        return self.works_s(graph.head_work(self.problem.model, self.plan, sequences))
+
+    def kernels(self, stage: int) -> float:
+        """Kernels one step launches on a stage."""
+        batch = Batch(decodes=1, context=16)
+        works = graph.step_work(self.problem, self.plan, stage=stage, batch=batch)
+        return sum(w.kernels * w.count if isinstance(w, Stream) else w.count for w in works)
+
+    # Steps.
+
+    def stage_s(self, stage: int, batch: Batch) -> float:
+        """GPU seconds of one stage of one rank; eager steps cannot run faster than their kernels are launched."""
+        chunks = [(batch.new, batch.past)] * round(batch.prefills)
+        return self._stage_mixed_s(stage, batch.decodes, batch.context, chunks, 1.0)
+
+    def _launches(self, stage: int) -> float:
+        key = ("launches", stage, 0.0, 0.0)
+        if key not in self._memo:
+            self._memo[key] = self.kernels(stage)
+        return self._memo[key]
+
+    def host_s(self, sequences: float) -> float:
+        """Host seconds of a step: step + sequence * B, times the local correction."""
+        host = self.engine.host
+        return (host.step_s + host.sequence_s * sequences) * self._scale.host
+
+    def with_host_s(self, gpu_s: float, sequences: float) -> float:
+        """A step as the clock on the wall sees it: the overlapped share of the host hides behind the GPU, the rest adds."""
+        host_s, overlap = self.host_s(sequences), self.engine.host.overlap
+        return max(gpu_s, overlap * host_s) + (1.0 - overlap) * host_s
+
+    def decode_s(self, sequences: float, context: float) -> float:
+        """Seconds between two tokens of each of `sequences` of one replica."""
+        return self.mixed_s(sequences, context, ())
+
+    def mixed_s(self, decodes: float, context: float, chunks: Sequence[tuple[float, float]]) -> float:
+        """Seconds of a step that carries `decodes` tokens over `context` each and prefill `chunks` of (new, past) tokens.
+
+        Attention-DP ranks share the sequences evenly. With stages the decodes are spread over the micro-batches in flight and
+        the chunks over as many of them as their tokens need: the first micro-batch visits all stages, the slowest stage sets
+        the pace (E2): max(sum of stages, sum over micro-batches of the slowest stage).
+        """
+        pp, adp = self.plan.pp, self.plan.adp
+        sequences = decodes + len(chunks)
+        if pp == 1:
+            gpu_s = self._stage_mixed_s(0, decodes / adp, context, chunks, 1 / adp)
+            return self.with_host_s(gpu_s, sequences / adp)
+        flights = max(1, min(pp, math.ceil(sequences / adp)))
+        heavy = min(flights, len(chunks))
+        light = [self._stage_mixed_s(s, decodes / adp / flights, context, (), 0.0) for s in range(pp)]
+        if not heavy:
+            gpu_s = max(sum(light), flights * max(light))
+        else:
+            full = [self._stage_mixed_s(s, decodes / adp / flights, context, chunks, 1 / adp / heavy) for s in range(pp)]
+            gpu_s = max(sum(full), heavy * max(full) + (flights - heavy) * max(light))
+        return self.with_host_s(gpu_s, sequences / adp)
+
+    def _stage_mixed_s(
+        self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], share: float
+    ) -> float:
+        """GPU seconds of one stage for `decodes` and the `share` of the chunks that one micro-batch of one rank carries."""
+        new_tokens = share * sum(new for new, _ in chunks)
+        tokens = decodes + new_tokens
+        if tokens <= 0:
+            return 0.0
+        total = self.tokens_s(stage, tokens) + self.decode_attention_s(stage, decodes, context)
+        for new, past in chunks:
+            total += share * self.prefill_attention_s(stage, new, past)
+        if stage == self.plan.pp - 1:
+            total += self.head_s(max(1.0, decodes + share * len(chunks)))
+        graphed = not new_tokens and tokens <= self.engine.graphs_up_to
+        return total if graphed else max(total, self._launches(stage) * self.engine.host.kernel_s)
+
+    def _interpolated(
+        self, part: str, stage: int, size: float, context: float, exact: Callable[[int, float, float], float]
+    ) -> float:
+        low, high, weight = _bracket(GRID, size)
+        if not context:
+            return self._point(part, stage, low, 0, exact) * (1 - weight) + self._point(part, stage, high, 0, exact) * weight
+        near, far, slope = _bracket(CONTEXTS, context)
+        at_low = self._point(part, stage, low, near, exact) * (1 - slope) + self._point(part, stage, low, far, exact) * slope
+        if weight == 0.0:
+            return at_low
+        at_high = self._point(part, stage, high, near, exact) * (1 - slope) + self._point(part, stage, high, far, exact) * slope
+        return at_low * (1 - weight) + at_high * weight
+
+    def _point(self, part: str, stage: int, size: float, context: float, exact: Callable[[int, float, float], float]) -> float:
+        key = (part, stage, size, context)
+        found = self._memo.get(key)
+        if found is None:
+            found = self._memo[key] = exact(stage, size, context)
+        return found
+
+
+class _Scales:
+    """Multipliers of the bare kernels in this engine, and the local corrections of the calibration."""
+
+    __slots__ = ("collective", "decode", "device", "host", "prefill")
+
+    def __init__(self, engine: Engine, calibration: Calibration, device: Device, problem: Problem) -> None:
+        own, local = dict(engine.scales), dict(calibration.scales)
+        weights = problem.model.formats.experts if problem.model.is_moe else problem.model.formats.ffn
+        names = [device.architecture, f"{device.architecture}/{weights}"]
+        self.decode = _longest(own, "decode", names) * local.get("decode", 1.0)
+        self.prefill = _longest(own, "prefill", names) * local.get("prefill", 1.0)
+        self.collective = _longest(own, "collective", names) * local.get("collective", 1.0)
+        self.host = local.get("host", 1.0)
+        self.device = device
+
+    def of(self, work: Work) -> float:
+        """The decode scale where memory binds, the prefill scale where the tensor cores do, by the ideal share of each."""
+        if isinstance(work, PrefillAttention | LatentPrefill):
+            return self.prefill
+        if isinstance(work, Gemm | Experts):
+            read_s = work.hbm_bytes / self.device.memory_bytes_per_s
+            math_s = work.flop / peak_flop_per_s(self.device, work.weights)
+            share = read_s / (read_s + math_s) if read_s + math_s else 1.0
+            return float(self.decode**share * self.prefill ** (1.0 - share))
+        return self.decode
+
+
+def _longest(scales: dict[str, float], part: str, names: list[str]) -> float:
+    found = scales.get(part, 1.0)
+    for name in names:
+        found = scales.get(f"{part}/{name}", found)
+    return found
+
+
+def _bracket(grid: list[int], size: float) -> tuple[int, int, float]:
+    """Neighbours of `size` in the grid and the weight of the upper one; the last interval extrapolates, below 1 is 1."""
+    if size <= grid[0]:
+        return grid[0], grid[0], 0.0
+    at = min(bisect.bisect_left(grid, size), len(grid) - 1)
+    if grid[at] == size:
+        return grid[at], grid[at], 0.0
+    low, high = grid[at - 1], grid[at]
+    return low, high, (size - low) / (high - low)
+
+
+def _rounded(tokens: float) -> float:
+    """Two significant binary digits more than a percent: 1..64 exact, above to 1/64 of the power of two."""
+    if tokens < 64:
+        return float(round(tokens))
+    unit = 2.0 ** (math.floor(math.log2(tokens)) - 6)
+    return round(tokens / unit) * unit
+
+
+def stage_device(problem: Problem, plan: Plan) -> Device:
+    """The device that binds: the slowest memory among those of the plan."""
+    node = problem.cluster.node
+    if node.is_uniform:
+        return node.devices[0]
+    size = len(node.devices)
+    used = {plan.gpu(rank) % size for rank in range(plan.world)}
+    return min((node.devices[gpu] for gpu in used), key=lambda device: device.memory_bytes_per_s)
+
+
+def breakdown(model: StepModel, batch: Batch) -> StepTime:
+    """One step of the slowest stage and where it goes; the parts add up to the step as the wall clock sees it.
+
+    A GEMM's time is shared between "weights" and "compute" by the ideal times of reading and multiplying.
+    """
+    stage = max(range(model.plan.pp), key=lambda s: model.stage_s(s, batch))
+    works = graph.step_work(model.problem, model.plan, stage=stage, batch=batch)
+    parts: dict[str, float] = {}
+    flop = hbm = wire = 0.0
+    for work in works:
+        seconds = model.work_s(work)
+        flop, hbm = flop + work.flop, hbm + work.hbm_bytes
+        if isinstance(work, Collective):
+            wire += work.wire_bytes
+            _add(parts, work.op.replace("_", "-"), seconds)
+        elif isinstance(work, Gemm | Experts):
+            read_s = work.hbm_bytes / model.device.memory_bytes_per_s
+            math_s = work.flop / peak_flop_per_s(model.device, work.weights)
+            share = read_s / (read_s + math_s) if read_s + math_s else 1.0
+            _add(parts, "weights", seconds * share)
+            _add(parts, "compute", seconds * (1 - share))
+        elif isinstance(work, Stream):
+            _add(parts, "element-wise", seconds)
+        else:
+            _add(parts, "attention compute" if batch.prefills else "KV read", seconds)
+    gpu_s = sum(parts.values())
+    launched = model.stage_s(stage, batch)
+    if launched > gpu_s * 1.02:
+        _add(parts, "launch", launched - gpu_s)
+        gpu_s = launched
+    _add(parts, "host", model.with_host_s(gpu_s, batch.sequences) - gpu_s)
+    shares = tuple(Share(name=name, amount=amount) for name, amount in parts.items() if amount > 0)
+    return StepTime(total_s=sum(s.amount for s in shares), parts=shares, flop=flop, hbm_bytes=hbm, wire_bytes=wire)
+
+
+def _add(parts: dict[str, float], name: str, seconds: float) -> None:
+    parts[name] = parts.get(name, 0.0) + seconds
