@@ -13,7 +13,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from advisor.roofline.fabric import Fabrics, plan_fabrics
+from advisor.roofline.fabric import Fabrics
 
 from advisor.roofline import graph
 from advisor.roofline.attention import Batch
@@ -39,11 +39,11 @@ class StepModel:
     Batches are those of one attention-DP rank; with `plan.adp` > 1 all ranks carry the same.
     """
 
-    def __init__(self, problem: Problem, plan: Plan, calibration: Calibration) -> None:
+    def __init__(self, problem: Problem, plan: Plan, calibration: Calibration, fabrics: Fabrics) -> None:
         self.problem, self.plan, self.calibration = problem, plan, calibration
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
-        self.fabrics: Fabrics = plan_fabrics(problem.cluster, plan)
+        self.fabrics = fabrics
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
         self._scale = _Scales(self.engine, calibration, self.device, problem)
         self._memo: dict[tuple[str, int, float, float], float] = {}

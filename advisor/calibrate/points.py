@@ -1,0 +1,151 @@
+"""Rows of published measurements -> questions: one row names a model, a machine, a plan, a load, and what was measured.
+
+Columns: `id, source, hardware, interconnect, nodes, gpus, engine, engine_version, model, weight_dtype, kv_dtype, tp, pp, dp, ep,
+input_tokens, output_tokens, mode, load, request_rate_per_s` ask; `ttft_s, tpot_s, itl_s, latency_s, decode_tokens_per_s,
+output_tokens_per_s, total_tokens_per_s, requests_per_s` answer. Further columns are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from advisor.errors import QuestionError
+from advisor.specs.plan import Plan
+from advisor.specs.workload import Workload
+
+FIGURES = (
+    "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s", "total_tokens_per_s", "requests_per_s",
+)  # fmt: skip
+MODES = ("static_batch", "single_stream", "closed_loop", "open_loop", "offline")
+# A closed-loop benchmark as InferenceX runs it (its public recipe): all users start at once, ten requests a user, lengths
+# uniform between 80% and 100% of the nominal ones. The usual clients (vllm bench serve, aiperf) start the same way.
+REQUESTS_PER_USER = 10
+LENGTH_SPREAD = 0.8
+OPEN_LOOP_REQUESTS = 200
+DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single streams that do not state theirs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One row: names as given, the plan and workload it describes, and the measured figures (absent ones left out)."""
+
+    id: str
+    source: str
+    hardware: str
+    interconnect: str
+    nodes: int
+    gpus: int
+    engine: str
+    engine_version: str
+    model: str
+    weight_dtype: str
+    kv_dtype: str
+    plan: Plan
+    workload: Workload
+    measured: tuple[tuple[str, float], ...] = ()
+    anomaly: str = ""
+
+
+def point_of_row(row: Mapping[str, str | None]) -> Point:
+    """The point of one row. Raises QuestionError with a sentence that names the column."""
+    text = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
+    for name in ("hardware", "engine", "model"):
+        if not text.get(name):
+            raise QuestionError(f"column {name} is empty: give its name.")
+    plan = _plan(text)
+    gpus = _count(text, "gpus", default=plan.world)
+    return Point(
+        id=text.get("id", ""),
+        source=text.get("source", ""),
+        hardware=text["hardware"],
+        interconnect=text.get("interconnect", ""),
+        nodes=_count(text, "nodes", default=1),
+        gpus=max(gpus, plan.world),
+        engine=text["engine"],
+        engine_version=text.get("engine_version", "") or _version_of_date(text.get("date", "")),
+        model=text["model"],
+        weight_dtype=text.get("weight_dtype", ""),
+        kv_dtype=text.get("kv_dtype", ""),
+        plan=plan,
+        workload=_workload(text),
+        measured=tuple((name, value) for name in FIGURES if (value := _measured(text, name)) is not None),
+        anomaly=text.get("anomaly", ""),
+    )
+
+
+def _plan(text: Mapping[str, str]) -> Plan:
+    """tp, pp, dp, ep of a row. dp together with ep over all of tp * dp is attention-data parallel; ep alone lies within tp."""
+    tp, pp, dp, ep = (_count(text, axis, default=1) for axis in ("tp", "pp", "dp", "ep"))
+    try:
+        if dp > 1 and ep > 1:
+            return Plan(tp=tp, pp=pp, adp=dp, ep=ep)
+        return Plan(tp=tp, pp=pp, dp=dp, ep=ep)
+    except ValueError as error:
+        raise QuestionError(f"tp, pp, dp, ep do not make a plan: {error}.") from None
+
+
+def _workload(text: Mapping[str, str]) -> Workload:
+    mode = text.get("mode", "")
+    if mode not in MODES:
+        raise QuestionError(f"mode is {mode!r}: write one of {', '.join(MODES)}.")
+    inputs = _amount(text, "input_tokens", default=1024.0 if mode == "offline" else None)
+    outputs = _amount(text, "output_tokens", default=float(DEFAULT_OUTPUT_TOKENS))
+    if mode == "open_loop":
+        return Workload(
+            input_tokens=inputs, output_tokens=outputs, mode="open_loop",
+            rate_per_s=_amount(text, "request_rate_per_s", default=None), requests=OPEN_LOOP_REQUESTS,
+        )  # fmt: skip
+    if mode == "offline":
+        return Workload(input_tokens=inputs, output_tokens=outputs, mode="offline")
+    users = _count(text, "load", default=1 if mode == "single_stream" else 0)
+    if users < 1:
+        raise QuestionError(f"column load is empty: {mode} needs the number of users or sequences.")
+    if mode == "closed_loop":
+        return Workload(
+            input_tokens=inputs, output_tokens=outputs, mode="closed_loop", users=users,
+            requests=users * REQUESTS_PER_USER, length_spread=LENGTH_SPREAD,
+        )  # fmt: skip
+    if mode == "single_stream":
+        return Workload(input_tokens=inputs, output_tokens=outputs, mode="single_stream", users=1)
+    return Workload(input_tokens=inputs, output_tokens=outputs, mode="static_batch", users=users)
+
+
+def _version_of_date(date: str) -> str:
+    """Rows that state no engine version but a date: the year stands for the version then current."""
+    return date[:4]
+
+
+def _amount(text: Mapping[str, str], name: str, *, default: float | None) -> float:
+    given = text.get(name, "")
+    if not given:
+        if default is None:
+            raise QuestionError(f"column {name} is empty: give a positive number.")
+        return default
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1e9:
+        raise QuestionError(f"column {name} is {given!r}: give a positive number.")
+    return value
+
+
+def _count(text: Mapping[str, str], name: str, *, default: int) -> int:
+    given = text.get(name, "")
+    if not given:
+        return default
+    value = _amount(text, name, default=None)
+    if value != int(value) or value > 1e6:
+        raise QuestionError(f"column {name} is {given!r}: give a whole number from 1 to 1,000,000.")
+    return int(value)
+
+
+def _measured(text: Mapping[str, str], name: str) -> float | None:
+    given = text.get(name, "") or (text.get("itl_s", "") if name == "tpot_s" else "")
+    try:
+        value = float(given) if given else math.nan
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None

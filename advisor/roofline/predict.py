@@ -1,0 +1,222 @@
+"""The door of the roofline: what one plan does under the workload, and where its time and memory go."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from advisor.roofline.fabric import Fabrics, plan_fabrics
+
+from advisor.errors import PlanError
+from advisor.roofline.attention import Batch
+from advisor.roofline.memory import default_settings, rank_memory
+from advisor.roofline.serving import Served, capacity, mean_context, new_tokens, open_loop, run, saturated, steady
+from advisor.roofline.simulate import Room
+from advisor.roofline.step import StepModel, breakdown
+from advisor.specs.calibration import Calibration, Spread
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
+from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
+
+Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
+UNKNOWN = Spread(bias=0.0, shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
+_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """What a step model depends on besides the problem."""
+
+    tp: int
+    pp: int
+    ep: int
+    adp: int
+    layer_split: tuple[int, ...]
+    fabrics: Fabrics
+    gpus: tuple[int, ...]
+
+
+_models: dict[tuple[int, int, _Key], tuple[StepModel, Problem, Calibration]] = {}
+
+
+def step_model(problem: Problem, plan: Plan, calibration: Calibration) -> StepModel:
+    """The step model of a plan's replica; a bounded memo, because plans that differ only in dp share it."""
+    fabrics = plan_fabrics(problem.cluster, plan)
+    gpus = () if problem.cluster.node.is_uniform else plan.gpus
+    key = (
+        id(problem.model),
+        id(calibration),
+        _Key(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus),
+    )
+    found = _models.get(key)
+    if found is not None and found[1].engine is problem.engine and found[1].cluster is problem.cluster:
+        return found[0]
+    if len(_models) >= _REMEMBERED:
+        _models.clear()
+    model = StepModel(problem, plan, calibration, fabrics)
+    _models[key] = (model, problem, calibration)
+    return model
+
+
+def predict(problem: Problem, plan: Plan, calibration: Calibration) -> Prediction:
+    """TTFT, TPOT and throughput of `plan` under the problem's workload, with intervals.
+
+    Settings the plan leaves open are the engine's defaults. Raises PlanError for a plan the model or engine cannot run and for
+    one whose cache cannot hold a single sequence.
+    """
+    try:
+        settings = plan.settings or default_settings(problem, plan)
+        plan = replace(plan, settings=settings)
+        memory = rank_memory(problem, plan)
+    except ValueError as error:
+        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
+    workload = problem.workload
+    if memory.shortfall_bytes > 0 or memory.kv_tokens < workload.context_tokens:
+        raise PlanError(
+            f"{plan.label} does not fit: one sequence of {workload.context_tokens:,.0f} tokens is "
+            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; use more GPUs, fewer bytes or a shorter context."
+        )
+    model = step_model(problem, plan, calibration)
+    room = Room(
+        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
+    )
+    served, notes = _serve(model, workload, room, plan.dp)
+    return _prediction(problem, plan, calibration, model, memory, served, notes, room)
+
+
+def _serve(model: StepModel, workload: Workload, room: Room, dp: int) -> tuple[Served, tuple[str, ...]]:
+    """One replica's share of the load."""
+    if workload.mode == "open_loop":
+        if workload.requests:
+            share = replace(workload, rate_per_s=workload.rate_per_s / dp)
+            return run(model, share, room, users=0, requests=max(1, round(workload.requests / dp))), ()
+        served = open_loop(model, workload, room, workload.rate_per_s / dp)
+        if served.overloaded:
+            carried = served.requests_per_s * dp
+            return served, (f"overloaded: it carries {carried:.3g} of {workload.rate_per_s:.3g} requests/s, the queue grows",)
+        return served, ()
+    if workload.mode in ("static_batch", "single_stream"):
+        share_users = max(1, math.ceil(workload.users / dp))
+        return run(model, workload, room, users=0, requests=share_users), ()
+    if workload.mode == "closed_loop":
+        users = max(1.0, workload.users / dp)
+        if workload.requests:
+            requests = max(round(users), round(workload.requests / dp))
+            return run(model, workload, room, users=max(1, round(users)), requests=requests), ()
+        return steady(model, workload, room, users), ()
+    if workload.mode == "offline":
+        return saturated(model, workload, room), ()
+    return _as_much_as_fits(model, workload, room)
+
+
+def _as_much_as_fits(model: StepModel, workload: Workload, room: Room) -> tuple[Served, tuple[str, ...]]:
+    """The most users of a replica whose TTFT and TPOT keep the limits; a single one where the goal is latency without limits."""
+    if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
+        return steady(model, workload, room, 1.0), ()
+    most = math.floor(capacity(workload, room, reserve=model.engine.admission == "reserve"))
+
+    def keeps(served: Served) -> bool:
+        return _within(workload, served.ttft_s, served.tpot_s)
+
+    low, high = 1, max(1, most)
+    alone = steady(model, workload, room, 1.0)
+    if not keeps(alone):
+        return alone, ("a single request already misses the limits",)
+    best = alone
+    full = steady(model, workload, room, float(high))
+    if keeps(full):
+        return full, ()
+    while high - low > max(1, low // 32):
+        middle = (low + high) // 2
+        served = steady(model, workload, room, float(middle))
+        if keeps(served):
+            low, best = middle, served
+        else:
+            high = middle
+    return best, ()
+
+
+def _within(workload: Workload, ttft_s: float, tpot_s: float) -> bool:
+    return (workload.ttft_limit_s is None or ttft_s <= workload.ttft_limit_s) and (
+        workload.tpot_limit_s is None or tpot_s <= workload.tpot_limit_s
+    )
+
+
+def _prediction(
+    problem: Problem,
+    plan: Plan,
+    calibration: Calibration,
+    model: StepModel,
+    memory: RankMemory,
+    served: Served,
+    notes: tuple[str, ...],
+    room: Room,
+) -> Prediction:
+    workload, spreads = problem.workload, dict(calibration.spreads)
+
+    def estimate(figure: str, value: float) -> Estimate:
+        spread = spreads.get(figure, UNKNOWN)
+        width = Z90 * math.hypot(spread.shared, spread.independent)
+        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+
+    replicas = plan.dp
+    if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:
+        replicas = workload.users  # a replica without a request adds nothing
+    running = max(1.0, served.running)
+    decode = breakdown(model, Batch(decodes=running / plan.adp / min(plan.pp, max(1.0, running)), context=served.context))
+    chunk = min(new_tokens(workload), room.token_budget)
+    prefill = breakdown(model, Batch(prefills=1, new=chunk, past=workload.prefix_cached_tokens))
+    output_rate = served.output_tokens_per_s * replicas
+    device = problem.cluster.device
+    usd = None
+    if device.price_usd_per_hour is not None and output_rate > 0:
+        usd = device.price_usd_per_hour * plan.world / 3600 / output_rate * 1e6
+    whole = capacity(workload, room, reserve=True)
+    return Prediction(
+        plan=plan,
+        ttft_s=estimate("ttft", served.ttft_s),
+        tpot_s=estimate("tpot", served.tpot_s),
+        latency_s=estimate("latency", served.latency_s),
+        decode_tokens_per_s=estimate("tpot", running * replicas / served.tpot_s if served.tpot_s else 0.0),
+        output_tokens_per_s=estimate("throughput", output_rate),
+        total_tokens_per_s=estimate("throughput", served.total_tokens_per_s * replicas),
+        requests_per_s=estimate("throughput", served.requests_per_s * replicas),
+        sequences=running * replicas,
+        kv_tokens=memory.kv_tokens * plan.dp,
+        max_sequences=int(whole) * plan.dp,
+        memory=memory,
+        decode=decode,
+        prefill=prefill,
+        bottleneck=_bottleneck(decode, prefill, served, workload),
+        within_limits=_within(workload, served.ttft_s, served.tpot_s) and not served.overloaded,
+        usd_per_million_tokens=usd,
+        calibration=calibration.name,
+        notes=notes,
+    )
+
+
+def _bottleneck(decode: StepTime, prefill: StepTime, served: Served, workload: Workload) -> str:
+    """The largest part of a replica's time, decode and prefill weighted by how much of each a request needs."""
+    chunks = new_tokens(workload) / max(1.0, min(new_tokens(workload), 8192))
+    weights: dict[str, float] = {}
+    for step, times in ((decode, workload.output_tokens / max(1.0, served.running)), (prefill, chunks)):
+        for part in step.parts:
+            name = f"prefill {part.name}" if step is prefill and part.name in ("compute", "weights") else part.name
+            weights[name] = weights.get(name, 0.0) + part.amount * times
+    return max(weights, key=lambda name: weights[name])
+
+
+def explain(problem: Problem, plan: Plan, calibration: Calibration, *, phase: str, batch: float, context_tokens: float) -> StepTime:
+    """Where one step of the slowest stage goes: a decode of `batch` sequences a replica at that context, or their prefill.
+
+    `batch` sequences are shared by the attention-DP ranks and, in decode, by the micro-batches in flight.
+    """
+    model = step_model(problem, plan, calibration)
+    if phase == "decode":
+        flights = min(plan.pp, max(1.0, batch))
+        return breakdown(model, Batch(decodes=batch / plan.adp / flights, context=context_tokens))
+    return breakdown(model, Batch(prefills=batch, new=context_tokens, past=0.0))
+
+
+__all__ = ["explain", "mean_context", "predict", "rank_memory", "step_model"]
