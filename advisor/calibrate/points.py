@@ -29,7 +29,7 @@ DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One row: names as given, the plan and workload it describes, and the measured figures (absent ones left out)."""
+    """One row: names as given, and the plan and workload it describes; what was measured is read apart."""
 
     id: str
     source: str
@@ -44,8 +44,6 @@ class Point:
     kv_dtype: str
     plan: Plan
     workload: Workload
-    measured: tuple[tuple[str, float], ...] = ()
-    anomaly: str = ""
 
 
 def point_of_row(row: Mapping[str, str | None]) -> Point:
@@ -70,8 +68,6 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
         kv_dtype=text.get("kv_dtype", ""),
         plan=plan,
         workload=_workload(text),
-        measured=tuple((name, value) for name in FIGURES if (value := _measured(text, name)) is not None),
-        anomaly=text.get("anomaly", ""),
     )
 
 
@@ -142,10 +138,15 @@ def _count(text: Mapping[str, str], name: str, *, default: int) -> int:
     return int(value)
 
 
-def _measured(text: Mapping[str, str], name: str) -> float | None:
-    given = text.get(name, "") or (text.get("itl_s", "") if name == "tpot_s" else "")
-    try:
-        value = float(given) if given else math.nan
-    except ValueError:
-        return None
-    return value if 0 < value < math.inf else None
+def figures_of_row(row: Mapping[str, str | None]) -> dict[str, float]:
+    """What was measured in a row, by column; cells that are empty or no positive number are left out."""
+    found: dict[str, float] = {}
+    for name in FIGURES:
+        given = row.get(name) or (row.get("itl_s") if name == "tpot_s" else None)
+        try:
+            value = float(given) if given else math.nan
+        except ValueError:
+            continue
+        if 0 < value < math.inf:
+            found[name] = value
+    return found
