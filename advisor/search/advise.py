@@ -1,0 +1,17 @@
+"""The heart: a problem in, advice out."""
+
+from __future__ import annotations
+
+from advisor.roofline.predict import predict
+from advisor.search.rank import rank
+from advisor.search.space import legal_plans
+from advisor.specs.advice import Advice
+from advisor.specs.calibration import Calibration
+from advisor.specs.problem import Problem
+
+
+def advise(problem: Problem, calibration: Calibration) -> Advice:
+    """Every legal plan of `problem`, predicted and in order."""
+    space = legal_plans(problem)
+    predictions = [predict(problem, plan, calibration) for plan in space.plans]
+    return rank(predictions, problem.workload, space.rejected)

@@ -1,0 +1,286 @@
+"""From predictions to advice: the order by the goal under the limits, the front, how sure the first place is, and why.
+
+The error that all plans of one question share (same box, same engine) cancels between them; only `Estimate.own` is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+from advisor.specs.advice import Advice
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Estimate, Prediction, Rejected
+from advisor.specs.workload import Workload
+from advisor.units import show, show_count
+
+DRAWS = 400  # the standard error of a share of draws is then at most 2.5%
+CLOSE = 0.65  # below this chance of being better, two plans cannot be told apart
+CONTENDERS = 12  # plans further down never come first in practice; the draw looks at so many
+
+
+def rank(predictions: Sequence[Prediction], workload: Workload, rejected: Sequence[Rejected]) -> Advice:
+    """The advice: `predictions` best first, with the front, the reason and the certainty of the first place.
+
+    Plans within the limits come first, by the goal; the others follow by how far they miss. Where the best cannot be told
+    from a simpler plan, the simpler one is chosen.
+    """
+    if not predictions:
+        return Advice(choices=(), front=(), reason="No plan fits.", rejected=tuple(rejected), limits_met=False)
+    order = sorted(predictions, key=lambda p: _order(p, workload))
+    order, close = _prefer_simple(order, workload)
+    first = order[0]
+    runner = next((p for p in order[1:] if shape(p.plan) != shape(first.plan)), None)
+    return Advice(
+        choices=tuple(order),
+        front=tuple(p.plan for p in front(order)),
+        reason=_reason(first, runner, workload, close=close),
+        rejected=tuple(rejected),
+        runner_up=runner.plan if runner else None,
+        first_share=_first_share(order, workload),
+        close_call=close,
+        limits_met=first.within_limits,
+        notes=tuple(_limit_notes(first, workload)),
+    )
+
+
+def objective(prediction: Prediction, workload: Workload) -> Estimate:
+    """The figure that the goal makes best, as an estimate in which less is better.
+
+    latency: seconds of a request. throughput: seconds per output token of the deployment. cost: GPU-seconds per output token
+    (dollars follow in proportion, the GPUs being equal).
+    """
+    if workload.goal == "latency":
+        return prediction.latency_s
+    rate = prediction.output_tokens_per_s
+    gpus = prediction.plan.world if workload.goal == "cost" else 1
+    if rate.value <= 0:
+        return Estimate(value=math.inf, low=math.inf, high=math.inf)
+    return Estimate(value=gpus / rate.value, low=gpus / rate.high, high=gpus / max(rate.low, 1e-300), own=rate.own)
+
+
+def shape(plan: Plan) -> tuple[int, ...]:
+    """What one replica is, whatever the number of replicas."""
+    return (plan.tp, plan.pp, plan.ep, plan.adp)
+
+
+def simplicity(plan: Plan) -> tuple[int, int, int]:
+    """Simpler sorts first: fewer kinds of parallelism that couple GPUs, a shorter pipeline, smaller replicas."""
+    coupled = sum(degree > 1 for degree in (plan.tp, plan.pp, plan.ep, plan.adp))
+    return (coupled, plan.pp, plan.replica_gpus)
+
+
+def front(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The plans that no other beats in both: seconds of a request, and output tokens/s per GPU; by rising latency.
+
+    A plan is dominated when another is at least as good in both and better in one; of equals the simplest stays.
+    """
+    found: list[Prediction] = []
+    for candidate in sorted(predictions, key=lambda p: (p.latency_s.value, -per_gpu(p), simplicity(p.plan), p.plan.world)):
+        if not found or per_gpu(candidate) > per_gpu(found[-1]):
+            found.append(candidate)
+    return found
+
+
+def per_gpu(prediction: Prediction) -> float:
+    """Output tokens/s per GPU that the plan uses."""
+    return prediction.output_tokens_per_s.value / prediction.plan.world
+
+
+def miss(prediction: Prediction, workload: Workload) -> float:
+    """By what factor the worst limit is missed; 1.0 or less when all are met."""
+    pairs = ((prediction.ttft_s, workload.ttft_limit_s), (prediction.tpot_s, workload.tpot_limit_s))
+    return max((estimate.value / limit for estimate, limit in pairs if limit), default=1.0)
+
+
+def _order(p: Prediction, workload: Workload) -> tuple[object, ...]:
+    """Sort key: limits, then the goal, then what else one would like. Figures equal to 0.1% count as equal."""
+    value = objective(p, workload).value
+    level = round(math.log(value) * 1000) if 0 < value < math.inf else math.inf
+    second = round(math.log(max(p.latency_s.value, 1e-12)) * 1000)
+    missed = 0.0 if p.within_limits else round(math.log(max(miss(p, workload), 1.0)) * 20)
+    return (not p.within_limits, missed, level, second, simplicity(p.plan), p.plan.world, p.plan.label)
+
+
+def better_chance(a: Prediction, b: Prediction, workload: Workload) -> float:
+    """The chance that plan `a` really has the better figure: P(ln a < ln b) with independent normal errors of width `own`."""
+    x, y = objective(a, workload), objective(b, workload)
+    if not (math.isfinite(x.value) and math.isfinite(y.value) and x.value > 0 and y.value > 0):
+        return 1.0 if x.value <= y.value else 0.0
+    width = math.hypot(x.own, y.own)
+    gap = math.log(y.value / x.value)
+    if width == 0:
+        return 0.5 if gap == 0 else float(gap > 0)
+    return NormalDist().cdf(gap / width)
+
+
+def _prefer_simple(order: list[Prediction], workload: Workload) -> tuple[list[Prediction], bool]:
+    """The order with the simplest of the plans that cannot be told from the best in front; whether it was a close call."""
+    best = order[0]
+    rivals = [
+        p
+        for p in order[1:]
+        if p.within_limits == best.within_limits and shape(p.plan) != shape(best.plan) and better_chance(best, p, workload) < CLOSE
+    ]
+    if not rivals:
+        return order, False
+    chosen = min([best, *rivals], key=lambda p: (simplicity(p.plan)[:2], _order(p, workload)))
+    if chosen is not best:
+        order = [chosen, *(p for p in order if p is not chosen)]
+    return order, True
+
+
+def _first_share(order: Sequence[Prediction], workload: Workload) -> float | None:
+    """In what share of draws the first choice has the best figure of the plans in its class. Deterministic."""
+    first = order[0]
+    rivals: list[Prediction] = [first]
+    for p in order[1:]:
+        if len(rivals) < CONTENDERS and p.within_limits == first.within_limits and shape(p.plan) not in map(shape, _plans(rivals)):
+            rivals.append(p)
+    if len(rivals) == 1:
+        return None
+    figures = [objective(p, workload) for p in rivals]
+    if not all(0 < f.value < math.inf for f in figures):
+        return None
+    logs = [(math.log(f.value), f.own) for f in figures]
+    draw = random.Random(0)
+    wins = 0.0
+    for _ in range(DRAWS):
+        mine = logs[0][0] + draw.gauss(0.0, logs[0][1])
+        wins += all(mine <= mean + draw.gauss(0.0, own) for mean, own in logs[1:])
+    return wins / DRAWS
+
+
+def _plans(predictions: Sequence[Prediction]) -> list[Plan]:
+    return [p.plan for p in predictions]
+
+
+def _limit_notes(first: Prediction, workload: Workload) -> list[str]:
+    """What to know about the limits: not met at all, or closer than the error bar."""
+    notes = []
+    pairs = (("TTFT", first.ttft_s, workload.ttft_limit_s), ("TPOT", first.tpot_s, workload.tpot_limit_s))
+    for name, estimate, limit in pairs:
+        if limit is None:
+            continue
+        if estimate.value > limit:
+            notes.append(f"No plan meets the {name} limit of {show(limit, 's')}: the closest has {show(estimate.value, 's')}.")
+        elif estimate.high > limit and workload.mode != "capacity":
+            notes.append(
+                f"{name} {show(estimate.value, 's')} is within the limit of {show(limit, 's')}, but its 90% interval reaches "
+                f"{show(estimate.high, 's')}."
+            )
+    return notes
+
+
+# The reason.
+
+
+def _reason(first: Prediction, runner: Prediction | None, workload: Workload, *, close: bool) -> str:
+    """One to three sentences: how the two differ in the figure of the goal, and the physics of it."""
+    if runner is None:
+        return f"{_name(first.plan)} is the only kind of plan that fits."
+    lead = "Too close to call; the simpler plan is preferred. " if close else ""
+    if first.within_limits and not runner.within_limits:
+        lead += f"{_name(first.plan)} is within the limits and {_name(runner.plan)} is not ({_limit_miss(runner, workload)}). "
+    return lead + _compare(first, runner, workload) + _cause(first, runner)
+
+
+def _name(plan: Plan) -> str:
+    """A plan in speech: `two replicas of tp=4`."""
+    axes = [f"{axis}={n}" for axis, n in (("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep), ("adp", plan.adp)) if n > 1] or [
+        "tp=1"
+    ]
+    text = " ".join(axes)
+    return text if plan.dp == 1 else f"{_NUMBERS.get(plan.dp, f'{plan.dp:,}')} replicas of {text}"
+
+
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+
+
+def _limit_miss(p: Prediction, workload: Workload) -> str:
+    parts = []
+    if workload.ttft_limit_s and p.ttft_s.value > workload.ttft_limit_s:
+        parts.append(f"TTFT {show(p.ttft_s.value, 's')}")
+    if workload.tpot_limit_s and p.tpot_s.value > workload.tpot_limit_s:
+        parts.append(f"TPOT {show(p.tpot_s.value, 's')}")
+    return ", ".join(parts) or "its load is not sustained"
+
+
+def _compare(first: Prediction, runner: Prediction, workload: Workload) -> str:
+    """The ratio of load carried and of time per token, the one that decides first, the one that speaks against it second."""
+    load = first.output_tokens_per_s.value / runner.output_tokens_per_s.value if runner.output_tokens_per_s.value else math.inf
+    each = per_gpu(first) / per_gpu(runner) if per_gpu(runner) else math.inf
+    token = runner.tpot_s.value / first.tpot_s.value if first.tpot_s.value else 1.0
+    a, b = _name(first.plan), _name(runner.plan)
+    by_goal: dict[str, Callable[[], str]] = {
+        "latency": lambda: (
+            f"{a} answers a request in {show(first.latency_s.value, 's')}, {b} in {show(runner.latency_s.value, 's')}"
+        ),
+        "throughput": lambda: f"{a} carries {_times(load)} {b} does",
+        "cost": lambda: f"a GPU of {a} makes {_times(each)} one of {b} does",
+    }
+    text = by_goal[workload.goal]()
+    if workload.goal == "latency" and abs(load - 1) > 0.05 and workload.mode != "single_stream":
+        text += (
+            f", with {_times(load, noun='the load')}" if load >= 1 else f", though {b} carries {_times(1 / load, noun='the load')}"
+        )
+    elif workload.goal != "latency" and abs(token - 1) > 0.03:
+        faster = f"{abs(token - 1) * 100:.0f}%" if token > 1 else f"{(1 / token - 1) * 100:.0f}%"
+        text += f" and is {faster} faster per token" if token > 1 else f", though {b} is {faster} faster per token"
+    return text[0].upper() + text[1:]
+
+
+def _times(ratio: float, *, noun: str = "") -> str:
+    if not math.isfinite(ratio):
+        return "all the load that"
+    if noun:
+        return f"{show_count(ratio)}x {noun}"
+    if abs(ratio - 1) < 0.005:
+        return "the same load as"
+    return f"{show_count(ratio)}x the tokens that" if ratio >= 1 else f"{show_count(ratio * 100)}% of the tokens that"
+
+
+def _cause(first: Prediction, runner: Prediction) -> str:
+    """The physics: the part of a token's time that differs most between the two, and the cache where it differs."""
+    clauses = []
+    part = _widest(first, runner)
+    if part:
+        clauses.append(part)
+    mine, other = first.kv_tokens, runner.kv_tokens
+    if other and mine and not 0.87 < mine / other < 1.15:
+        more, less, ratio = (first, runner, mine / other) if mine > other else (runner, first, other / mine)
+        clauses.append(f"the caches of {_name(more.plan)} hold {show_count(ratio, digits=2)}x the tokens of {_name(less.plan)}")
+    return (": " if clauses else "") + "; ".join(clauses) + "."
+
+
+_WORDS = {
+    "weights": "reading weights",
+    "KV read": "reading the KV cache",
+    "compute": "matrix products",
+    "all-reduce": "all-reduces",
+    "all-gather": "all-gathers",
+    "all-to-all": "expert all-to-alls",
+    "reduce-scatter": "reduce-scatters",
+    "p2p": "sending between stages",
+    "send": "sending between stages",
+    "host": "the engine's host work",
+    "launch": "kernel launches",
+    "element-wise": "element-wise kernels",
+    "attention compute": "attention",
+}
+
+
+def _widest(first: Prediction, runner: Prediction) -> str:
+    """The part of a decode step whose seconds differ most between the two."""
+    a = {s.name: s.amount for s in first.decode.parts}
+    b = {s.name: s.amount for s in runner.decode.parts}
+    if not a or not b:
+        return ""
+    name = max(sorted(a.keys() | b.keys()), key=lambda n: abs(a.get(n, 0.0) - b.get(n, 0.0)))
+    mine, other = a.get(name, 0.0), b.get(name, 0.0)
+    if abs(mine - other) < 0.03 * max(first.decode.total_s, runner.decode.total_s):
+        return ""
+    what = _WORDS.get(name, name)
+    return f"in a decode step {what} takes {show(mine, 's')} rather than {show(other, 's')}"
