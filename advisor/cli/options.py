@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-
 Model = Annotated[
     str,
     typer.Option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast, get_args
+from typing import TypedDict, cast, get_args
 
 from advisor.errors import MachineError, QuestionError
 from advisor.specs.calibration import Calibration
@@ -53,6 +53,32 @@ PRESETS: dict[str, Preset] = {
     "code": Preset(input_tokens=4096, output_tokens=256, ttft_s=1.0, tpot_s=0.030, mode="capacity"),
     "batch": Preset(input_tokens=1024, output_tokens=1024, ttft_s=None, tpot_s=None, mode="offline"),
 }
+
+
+class Options(TypedDict, total=False):
+    """The options of a question beside the model, as the Python API takes them."""
+
+    gpu: str
+    gpus: int | None
+    nodes: int | None
+    cluster: Path | str | Cluster | None
+    node: str
+    network: str
+    engine: str
+    engine_version: str
+    dtype: str
+    kv_dtype: str
+    preset: str
+    input_tokens: int | None
+    output_tokens: int | None
+    users: int | None
+    rate: float | None
+    prefix_cached_tokens: int | None
+    ttft: str | float | None
+    tpot: str | float | None
+    goal: str
+    calibration: Path | str | None
+    online: bool
 
 
 def question(

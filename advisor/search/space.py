@@ -60,7 +60,7 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
             fitting.append(replica)
     for replica in fitting:
         counts = replica_counts(problem.workload, problem.cluster.gpus, replica.replica_gpus)
-        plans += [_placed(problem, replace(replica, dp=dp)) for dp in counts]
+        plans += [placed(problem, replace(replica, dp=dp)) for dp in counts]
     return Space(plans=tuple(plans), rejected=tuple(_distinct(rejected)))
 
 
@@ -248,7 +248,7 @@ def _expert_width(model: ModelSpec) -> int:
     return min((x.ffn.expert_width for x, _ in count_equal(model.layers) if isinstance(x.ffn, MoeFfn)), default=0)
 
 
-def _placed(problem: Problem, plan: Plan) -> Plan:
+def placed(problem: Problem, plan: Plan) -> Plan:
     """The plan with its GPUs chosen, where it matters which ones: links or devices that differ."""
     node = problem.cluster.node
     if node.is_uniform and not node.pairs and not any(b is not None for b in node.free_bytes):

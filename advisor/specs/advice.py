@@ -38,7 +38,8 @@ class Advice:
     """`choices` best first. `front` holds the plans that no other beats in both latency and tokens/s per GPU.
 
     `reason` compares the first with the `runner_up`, the best plan of another replica shape. `first_share` is in what share of
-    draws from the error bars the first choice has the best figure (None: only one plan). `close_call` says that the two cannot be told apart.
+    draws from the error bars the first choice has the best figure (None: only one plan). `close_call` says that the two
+    cannot be told apart.
     `said` is what has to be known before the answer; `remedies` what would help where nothing fits.
     """
 

@@ -1,0 +1,45 @@
+"""How should I split this model over these GPUs?
+
+    import advisor
+
+    advice = advisor.recommend("llama-3.1-70b", gpu="h100-80g-sxm", gpus=8, users=64)
+    print(advice.choices[0].plan.label, advice.reason)
+    figures = advisor.estimate("llama-3.1-70b", "tp=4,dp=2", gpu="h100-80g-sxm", gpus=8, users=64)
+    print(figures.tpot_s.value, figures.tpot_s.low, figures.tpot_s.high)
+
+Options are those of the command line, with underscores; limits are seconds or text with a unit. Mistakes raise
+`advisor.errors.AdvisorError` with one sentence. Nothing is imported before the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from advisor.cli.question import Options
+    from advisor.specs.advice import Advice
+    from advisor.specs.plan import Plan
+    from advisor.specs.prediction import Prediction
+
+__all__ = ["estimate", "recommend"]
+
+
+def recommend(model: str, **options: Unpack[Options]) -> Advice:
+    """The plans for `model` on the machine and under the load that `options` say, best first, with the reason.
+
+    `Advice.choices` is empty when nothing fits; `Advice.rejected` and `Advice.remedies` then say by how much and what helps.
+    """
+    from advisor.cli.answer import answer
+    from advisor.cli.question import question
+
+    return answer(question(model=model, **options))
+
+
+def estimate(model: str, plan: str | Plan, **options: Unpack[Options]) -> Prediction:
+    """The figures of one `plan` ("tp=4,dp=2") without a search. Raises PlanError where it cannot run or does not fit."""
+    from advisor.cli.answer import estimate_plan
+    from advisor.cli.question import question
+
+    return estimate_plan(question(model=model, **options), plan)

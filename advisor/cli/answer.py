@@ -1,0 +1,66 @@
+"""From a question to an answer: what the verbs and the Python API share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from advisor.cli.question import Question
+from advisor.errors import PlanError
+from advisor.specs.advice import Advice, Asked
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+
+
+def answer(asked: Question) -> Advice:
+    """The advice, with what was asked and said, the launch line of the first choice, or what would help where nothing fits."""
+    from advisor.search.advise import advise
+
+    advice = advise(asked.problem, asked.calibration)
+    advice = replace(advice, said=asked.said, asked=in_short(asked.problem))
+    if advice.choices:
+        from advisor.launch import launch_line
+
+        return replace(advice, launch=launch_line(asked.problem, advice.choices[0].plan))
+    from advisor.search.remedy import remedies
+
+    return replace(advice, remedies=remedies(asked.problem))
+
+
+def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
+    """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
+    from advisor.roofline.predict import predict
+
+    return predict(asked.problem, legal_plan(asked.problem, plan), asked.calibration)
+
+
+def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
+    """The plan of a text, checked and placed. Raises PlanError with one sentence."""
+    from advisor.search.space import needs, placed, refusal
+
+    if isinstance(plan, str):
+        try:
+            plan = Plan.parse(plan)
+        except ValueError as error:
+            raise PlanError(f"{error}.") from None
+    reason = refusal(problem, plan)
+    if reason:
+        raise PlanError(f"{reason}.")
+    plan = placed(problem, plan)
+    from advisor.roofline.memory import rank_memory
+
+    memory = rank_memory(problem, plan)
+    if memory.shortfall_bytes > 0:
+        raise PlanError(f"{plan.label} does not fit: a rank {needs(memory)}; split it further, or take fewer bytes a weight.")
+    return plan
+
+
+def in_short(problem: Problem) -> Asked:
+    """The question in one flat value."""
+    model, cluster, engine = problem.model, problem.cluster, problem.engine
+    part = model.formats.experts if model.is_moe else model.formats.ffn
+    names = sorted({device.name for device in cluster.node.devices})
+    return Asked(
+        model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=" + ".join(names),
+        gpus=cluster.gpus, nodes=cluster.nodes, engine=engine.name, engine_version=engine.version, workload=problem.workload,
+    )  # fmt: skip

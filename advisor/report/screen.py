@@ -1,0 +1,57 @@
+"""What the screen can show: width, colour and characters. Every page is plain text that fits `WIDTH` columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screen:
+    """`colour` is off in a pipe and under NO_COLOR; `blocks` is off where the encoding has no box characters."""
+
+    colour: bool = False
+    blocks: bool = True
+
+    def bold(self, text: str) -> str:
+        """Bold where colours are on."""
+        return f"\x1b[1m{text}\x1b[0m" if self.colour else text
+
+    def dim(self, text: str) -> str:
+        """Faint where colours are on."""
+        return f"\x1b[2m{text}\x1b[0m" if self.colour else text
+
+    def bar(self, share: float, *, width: int) -> str:
+        """A bar of `share` (0..1) of `width` columns, in eighths of a column where the characters allow."""
+        share = min(1.0, max(0.0, share))
+        if not self.blocks:
+            return "#" * round(share * width)
+        eighths = round(share * width * 8)
+        return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+
+
+PLAIN = Screen()
+
+
+def wrap(text: str, *, indent: str = "", first: str | None = None) -> str:
+    """A paragraph within WIDTH; `first` indents its first line differently."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), gap: int = 2) -> list[str]:
+    """Lines of an aligned table: the head first. Columns in `right` are aligned to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((" " * gap).join(cells).rstrip())
+    return lines
