@@ -1,16 +1,21 @@
 """Seconds of one kernel: the sizes of a Work, the data sheet of a Device, and what a Calibration says that it reaches.
 
-Legend: `Q` bytes moved, `F` flop done, `B` memory bytes/s and `P` flop/s of the data sheet. Every kind shares (K1),
+Legend: `Q` bytes moved, `F` flop done, `B` memory bytes/s and `P` flop/s of the data sheet, `c` named coefficients of a Reach.
+Every kind shares one formula, (K1) of docs/physics.md,
 
-    t = ((Q / (B memory))^q + (F / (P compute))^q)^(1/q) + launch,
+    t = (read^q + math^q + block^q)^(1/q) + launch + passes
+    read = Q / (B memory)    math = (F + softmax scores) / (P compute)
 
-and the kinds below say what they count as Q and F. Source of the coefficients: `advisor.calibrate.kernels`.
+and `demand` says, kind by kind, what is counted as Q, F, scores, block and passes. Coefficients: `advisor.calibrate.kernels`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from advisor.errors import ProfileError
 from advisor.roofline.work import (
+    ACTIVATION_BYTES,
     DecodeAttention,
     Experts,
     Gemm,
@@ -32,9 +37,9 @@ NEAREST = {
     "fp8-block": ("fp8", "bf16"),
     "int8": ("fp8", "bf16"),
     "int8-wo": ("int4", "bf16"),
-    "int4": ("int8-wo", "bf16"),
+    "int4": ("mxfp4", "int8-wo", "bf16"),
     "mxfp4": ("int4", "nvfp4", "bf16"),
-    "nvfp4": ("fp8", "bf16"),
+    "nvfp4": ("mxfp4", "fp8", "bf16"),
     "q4_k_m": ("int4", "int8-wo", "bf16"),
 }
 KINDS: dict[type, str] = {
@@ -46,28 +51,105 @@ KINDS: dict[type, str] = {
     LatentDecode: "mla_decode",
     Stream: "stream",
 }
+# Query rows that one thread block of a FlashAttention kernel carries (FlashAttention-3, arXiv:2407.08608, section 4: 128).
+ROWS_PER_BLOCK = 128
+
+Demand = tuple[float, float, float, float, float]
+"""(Q bytes, F flop, scores, block, passes bytes) of all repeats of a kernel; what a kind does not have is 0."""
+
+
+def _gemm(work: Gemm, sms: int) -> Demand:
+    """(K2) Q = weights + inputs + outputs, F = 2 m n k."""
+    return work.hbm_bytes, work.flop, 0.0, 0.0, 0.0
+
+
+def _experts(work: Experts, sms: int) -> Demand:
+    """(K3) A grouped GEMM over the experts hit; passes: the rows of all tokens x top_k draws, of experts elsewhere too, are
+    sorted, gathered, gated and summed again in buffers of the full size."""
+    width = work.hidden * 2 + work.matrices * work.width
+    return work.hbm_bytes, work.flop, 0.0, 0.0, ACTIVATION_BYTES * work.tokens * work.top_k * width * work.count
+
+
+def _prefill(work: PrefillAttention, sms: int) -> Demand:
+    """(K4) F counts whole tiles on the causal diagonal, scores the exponentials, block the longest thread block alone on its SM."""
+    tile = min(float(ROWS_PER_BLOCK), work.new)
+    both = work.head_dim + work.value_dim
+    scores = work.batch * work.heads * (work.pairs + work.new * tile / 2) * work.count
+    seen = work.past + work.new
+    if work.window:
+        seen = min(seen, work.window + tile)
+    return work.hbm_bytes, 2 * scores * both, scores, 2 * tile * seen * both * sms * work.count, 0.0
+
+
+def _latent_prefill(work: LatentPrefill, sms: int) -> Demand:
+    """(K4) with the expanded head sizes of MLA."""
+    tile = min(float(ROWS_PER_BLOCK), work.new)
+    both = work.head_dim + work.value_dim
+    scores = work.batch * work.heads * (work.pairs + work.new * tile / 2) * work.count
+    seen = work.past + work.new
+    if work.topk:
+        seen = min(seen, work.topk + tile)
+    return work.hbm_bytes, 2 * scores * both, scores, 2 * tile * seen * both * sms * work.count, 0.0
+
+
+def _decode(work: DecodeAttention, sms: int) -> Demand:
+    """(K5) The cache read once a group; block: each (sequence, KV head) is a thread block, and they queue for the SMs."""
+    return work.hbm_bytes, work.flop, 0.0, work.batch * work.kv_heads / sms * work.count, 0.0
+
+
+def _latent_decode(work: LatentDecode, sms: int) -> Demand:
+    """(K5) with one latent head a sequence."""
+    return work.hbm_bytes, work.flop, 0.0, work.batch / sms * work.count, 0.0
+
+
+_DEMANDS: dict[type, Callable[..., Demand]] = {
+    Gemm: _gemm,
+    Experts: _experts,
+    PrefillAttention: _prefill,
+    DecodeAttention: _decode,
+    LatentPrefill: _latent_prefill,
+    LatentDecode: _latent_decode,
+}
 _CACHED = 64
 
 
-class _Prepared:
-    """Reaches of one device, looked up once: rates in bytes/s and flop/s instead of shares."""
+def demand(work: Kernel, sms: int) -> Demand:
+    """What a kernel asks of a device with `sms` multiprocessors; the calibration fits its coefficients on the same numbers."""
+    return _DEMANDS[type(work)](work, sms)
 
-    __slots__ = ("calibration", "device", "reaches", "rows")
+
+class _Rates:
+    """Coefficients of one kind and format on one device, as rates: seconds per byte, per flop, per score, per block."""
+
+    __slots__ = ("block", "flop", "launch_s", "passes", "q", "read", "root", "score")
+
+    def __init__(self, reach: Reach, device: Device, kind: type, number_format: str) -> None:
+        attention = kind in (PrefillAttention, DecodeAttention, LatentPrefill, LatentDecode)
+        peak = 1.0 if kind is Stream else peak_flop_per_s(device, "bf16" if attention else number_format)
+        self.read = 1.0 / (device.memory_bytes_per_s * reach.memory)
+        self.flop = 1.0 / (peak * reach.compute)
+        self.score = reach.coefficient("softmax", 0.0) * self.flop
+        self.block = reach.coefficient("block_s", 0.0) or reach.coefficient("block", 0.0) / peak
+        self.passes = reach.coefficient("passes", 0.0) / device.memory_bytes_per_s
+        self.launch_s, self.q, self.root = reach.launch_s, reach.sharpness, 1.0 / reach.sharpness
+
+
+class _Prepared:
+    """Rates of one device under one calibration, looked up once."""
+
+    __slots__ = ("calibration", "device", "rates", "reaches")
 
     def __init__(self, device: Device, calibration: Calibration) -> None:
         self.device, self.calibration = device, calibration
         self.reaches = dict(calibration.kernels)
-        self.rows: dict[tuple[type, str], tuple[float, float, float, float]] = {}
+        self.rates: dict[tuple[type, str], _Rates] = {}
 
-    def row(self, kind: type, number_format: str) -> tuple[float, float, float, float]:
-        """(bytes/s, flop/s, launch seconds, q) of a kind of kernel in a number format."""
-        key = (kind, number_format)
-        found = self.rows.get(key)
+    def find(self, kind: type, number_format: str) -> _Rates:
+        """Rates of a kind of kernel in a number format."""
+        found = self.rates.get((kind, number_format))
         if found is None:
             reach = reach_of(self.reaches, KINDS[kind], number_format, self.calibration.name)
-            peak = 1.0 if kind is Stream else peak_flop_per_s(self.device, number_format)
-            found = self.device.memory_bytes_per_s * reach.memory, peak * reach.compute, reach.launch_s, reach.sharpness
-            self.rows[key] = found
+            found = self.rates[kind, number_format] = _Rates(reach, self.device, kind, number_format)
         return found
 
 
@@ -75,13 +157,12 @@ _prepared: dict[tuple[int, int], _Prepared] = {}
 
 
 def _prepare(device: Device, calibration: Calibration) -> _Prepared:
-    """The prepared rows of this pair of objects; a bounded memo that keeps them alive, so that an id is never another's."""
-    key = (id(device), id(calibration))
-    found = _prepared.get(key)
+    """The rates of this pair of objects; a bounded memo that keeps them alive, so that an id is never another's."""
+    found = _prepared.get((id(device), id(calibration)))
     if found is None:
         if len(_prepared) >= _CACHED:
             _prepared.clear()
-        found = _prepared[key] = _Prepared(device, calibration)
+        found = _prepared[id(device), id(calibration)] = _Prepared(device, calibration)
     return found
 
 
@@ -109,18 +190,21 @@ def peak_flop_per_s(device: Device, number_format: str) -> float:
 
 
 def kernel_s(work: Kernel, device: Device, calibration: Calibration) -> float:
-    """Seconds of all `work.count` repeats of one kernel on one device, (K1)."""
+    """Seconds of all `work.count` repeats of one kernel on one device, (K1); a kernel without work takes none.
+
+    Raises ProfileError when the calibration has nothing for such a kernel or the data sheet lacks its peak.
+    """
     kind = type(work)
-    if kind is Gemm or kind is Experts:
-        number_format = work.weights  # type: ignore[union-attr]
-    elif kind is Stream:
-        rate, _, launch_s, _ = _prepare(device, calibration).row(kind, "bf16")
-        return work.hbm_bytes / rate + launch_s * work.kernels * work.count  # type: ignore[union-attr]
-    else:
-        number_format = work.cache  # type: ignore[union-attr]
-    memory, compute, launch_s, q = _prepare(device, calibration).row(kind, number_format)
-    read_s, math_s = work.hbm_bytes / memory, work.flop / compute
-    low, high = (read_s, math_s) if read_s < math_s else (math_s, read_s)
-    if high <= 0.0:
+    prepared = _prepare(device, calibration)
+    if kind is Stream:  # (K6): memory traffic, and a launch for each of its kernels
+        rates = prepared.find(kind, "bf16")
+        return work.hbm_bytes * rates.read + rates.launch_s * work.kernels * work.count  # type: ignore[union-attr]
+    rates = prepared.find(kind, work.weights if kind is Gemm or kind is Experts else work.cache)  # type: ignore[union-attr]
+    moved, flop, scores, blocks, passes = _DEMANDS[kind](work, device.sms)
+    read, math, block = moved * rates.read, flop * rates.flop + scores * rates.score, blocks * rates.block
+    longest = max(read, math, block)
+    if longest <= 0.0:
         return 0.0
-    return float(high * (1.0 + (low / high) ** q) ** (1.0 / q) + launch_s * work.count)
+    q = rates.q
+    sharp = ((read / longest) ** q + (math / longest) ** q + (block / longest) ** q) ** rates.root
+    return float(longest * sharp + rates.launch_s * work.count + passes * rates.passes)
