@@ -18,8 +18,11 @@ class GroupedAttention:
 
     `window_tokens` None attends to everything; a number to the last so many tokens (sliding window or chunk).
     `chunked` True means aligned chunks (Llama 4), False a sliding window. `gated` adds an output gate of the query's size
-    (Qwen3.5). `sinks` adds one learned logit a head (gpt-oss). `shares_kv` True reads an earlier layer's cache and has no
-    key-value projection of its own. `k_is_v` True has one projection for both (Gemma 4 global layers).
+    (Qwen3.5), `head_gate` one gate a head (Step-3.7). `sinks` adds one learned logit a head (gpt-oss). `shares_kv` True reads
+    an earlier layer's cache and has no key-value projection of its own. `k_is_v` True has one projection for both (Gemma 4
+    global layers); the cache still holds both. `index_heads`, `index_head_dim`, `index_topk` describe a block-sparse indexer
+    (MiniMax-M3; 0: dense): each query reads at most `index_topk` cached tokens, plus the indexer's own keys. `rope` names an
+    entry of `Numerics.ropes`, or "none" for a layer without positions.
     """
 
     heads: int
@@ -35,6 +38,10 @@ class GroupedAttention:
     sinks: bool = False
     shares_kv: bool = False
     k_is_v: bool = False
+    head_gate: bool = False
+    index_heads: int = 0
+    index_head_dim: int = 0
+    index_topk: int = 0
     rope: str = "default"
 
     @property
@@ -48,15 +55,16 @@ class GroupedAttention:
         k = 0 if self.shares_kv else hidden * self.kv_heads * self.head_dim
         v = 0 if self.shares_kv or self.k_is_v else hidden * self.kv_heads * self.value_dim
         out = self.heads * self.value_dim * hidden
-        gate = self.heads * self.value_dim * hidden if self.gated else 0
+        gate = hidden * self.heads * self.value_dim if self.gated else hidden * self.heads if self.head_gate else 0
         bias = (q + k + v) // hidden if self.qkv_bias else 0
         bias += hidden if self.output_bias else 0
         norm = {"none": 0, "head": 2 * self.head_dim, "full": (self.heads + self.kv_heads) * self.head_dim}[self.qk_norm]
-        return q + k + v + out + gate + bias + norm + (self.heads if self.sinks else 0)
+        index = hidden * (self.index_heads + 1) * self.index_head_dim + 2 * self.index_head_dim if self.index_heads else 0
+        return q + k + v + out + gate + bias + norm + index + (self.heads if self.sinks else 0)
 
     def cache_values_per_token(self) -> int:
         """Key and value elements one token leaves in this layer's cache, over all heads."""
-        return 0 if self.shares_kv else self.kv_heads * (self.head_dim + self.value_dim)
+        return 0 if self.shares_kv else self.kv_heads * (self.head_dim + self.value_dim) + self.index_head_dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +73,12 @@ class LatentAttention:
 
     `q_rank` 0 means no query compression. `index_heads`, `index_head_dim`, `index_topk` describe the sparse indexer of
     DeepSeek-V3.2 (0: dense): each query reads at most `index_topk` cached tokens, plus the indexer's own keys.
-    `index_shared` True reuses an earlier layer's selection and has no indexer weights.
+    `index_shared` True reuses an earlier layer's selection and has no indexer weights. `gated` adds an output gate (Kimi K3).
+
+    DeepSeek-V4 keeps the shape and drops the expansion: `absorbed` True has no key-value up projection (queries live in the
+    latent space, the latent is the value). One cached entry stands for `compress_tokens` tokens (0: none is kept) and the
+    latest `window_tokens` are kept whole beside them; `index_topk` then counts entries. `output_groups` blocks of heads are
+    projected to `output_rank` each before the hidden size.
     """
 
     heads: int
@@ -78,6 +91,13 @@ class LatentAttention:
     index_head_dim: int = 0
     index_topk: int = 0
     index_shared: bool = False
+    gated: bool = False
+    absorbed: bool = False
+    compress_tokens: int = 1
+    window_tokens: int = 0
+    output_rank: int = 0
+    output_groups: int = 1
+    sinks: bool = False
     rope: str = "default"
 
     @property
@@ -86,21 +106,33 @@ class LatentAttention:
         return self.nope_dim + self.rope_dim
 
     def params(self, hidden: int) -> int:
-        """Parameters of the down and up projections, their norms, the output projection and the indexer."""
+        """Parameters of the down and up projections, their norms, the output projection, the compressor and the indexer."""
         q_width = self.heads * self.head_dim
         q = hidden * self.q_rank + self.q_rank + self.q_rank * q_width if self.q_rank else hidden * q_width
         kv = hidden * (self.kv_rank + self.rope_dim) + self.kv_rank
-        kv += self.kv_rank * self.heads * (self.nope_dim + self.v_head_dim)
-        out = self.heads * self.v_head_dim * hidden
+        kv += self.rope_dim if self.absorbed else self.kv_rank * self.heads * (self.nope_dim + self.v_head_dim)
+        values = self.heads * self.v_head_dim
+        out = self.output_rank * (values + self.output_groups * hidden) if self.output_rank else values * hidden
+        gate = values * hidden if self.gated else 0
+        return q + kv + out + gate + self._compressor_params(hidden) + (self.heads if self.sinks else 0)
+
+    def _compressor_params(self, hidden: int) -> int:
+        """The pooling of `compress_tokens` tokens into an entry (key-value and gate projections), and the indexer."""
         index = 0
         if self.index_heads and not self.index_shared:
-            index = (self.q_rank or hidden) * self.index_heads * self.index_head_dim
-            index += hidden * self.index_head_dim + 2 * self.index_head_dim + hidden * self.index_heads
-        return q + kv + out + index
+            index = (self.q_rank or hidden) * self.index_heads * self.index_head_dim + hidden * self.index_heads
+            index += self._pool_params(hidden, self.index_head_dim) if self.absorbed else (hidden + 2) * self.index_head_dim
+        pool = self._pool_params(hidden, self.head_dim) if self.absorbed and self.compress_tokens > 1 else 0
+        return index + pool
+
+    def _pool_params(self, hidden: int, width: int) -> int:
+        wide = 2 * width if self.index_heads else width  # selected entries overlap their neighbours: two halves each
+        return 2 * hidden * wide + self.compress_tokens * wide + width
 
     def cache_values_per_token(self) -> int:
-        """Latent, rotary key and indexer key elements one token leaves in this layer's cache."""
-        return self.kv_rank + self.rope_dim + (0 if self.index_shared else self.index_head_dim)
+        """Latent, rotary key and indexer key elements one token leaves in this layer's cache for good."""
+        entry = self.kv_rank + self.rope_dim + (0 if self.index_shared else self.index_head_dim)
+        return entry // self.compress_tokens if self.compress_tokens else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +181,9 @@ class MoeFfn:
     """A mixture of experts: `experts` of `expert_width`, `top_k` chosen a token, and `shared_width` that all tokens use.
 
     `expert_hidden` is the width the experts read (0: the model's own; smaller for latent MoE, with projections in and out).
+    `router_bias` is part of the logits (gpt-oss); `correction_bias` only shifts which experts are chosen (DeepSeek-V3, E
+    values that are not trained by gradient and not counted). Of `groups` groups the best `groups_kept` compete: a group's
+    score is its best expert's with softmax scoring (DeepSeek-V2), the sum of its best two with sigmoid (DeepSeek-V3).
     """
 
     experts: int
@@ -159,6 +194,7 @@ class MoeFfn:
     activation: str = "silu"
     expert_bias: bool = False
     router_bias: bool = False
+    correction_bias: bool = False
     shared_gate: bool = False
     expert_hidden: int = 0
     scoring: Literal["softmax", "sigmoid"] = "softmax"
@@ -215,7 +251,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
-    """Rotary position embedding: base, the part of the head that turns, and the published scaling of long contexts."""
+    """Rotary position embedding: base, the part of the head that turns, and the published scaling of long contexts.
+
+    `attention_factor` multiplies cosine and sine (yarn, longrope; 0: 1.0). `truncate` rounds yarn's ramp to whole dimensions.
+    `interleaved` turns neighbouring pairs instead of halves.
+    """
 
     theta: float = 10000.0
     fraction: float = 1.0
@@ -231,6 +271,7 @@ class Rope:
     attention_factor: float = 0.0
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
+    truncate: bool = True
     interleaved: bool = False
 
 
