@@ -107,7 +107,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     window=window,
                     cache=cache,
                     count=count,
-                )  # fmt: skip
+                )
             )
         if batch.decodes:
             context = batch.context
@@ -125,7 +125,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     window=window,
                     cache=cache,
                     count=count,
-                )  # fmt: skip
+                )
             )
     elif isinstance(mixer, LatentAttention):
         H = mixer.heads / tp
@@ -144,7 +144,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     topk=mixer.index_topk,
                     cache=cache,
                     count=count,
-                )  # fmt: skip
+                )
             )
         if batch.decodes:
             works.append(
@@ -158,7 +158,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     topk=mixer.index_topk,
                     cache=cache,
                     count=count,
-                )  # fmt: skip
+                )
             )
             if mixer.index_heads and not mixer.index_shared:  # the indexer scores every cached token
                 keys = batch.decodes * batch.context * mixer.index_head_dim * FORMATS["fp8"].bytes_per_value

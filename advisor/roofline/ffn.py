@@ -47,6 +47,6 @@ def moe_work(ffn: MoeFfn, hidden: int, weights: str, shared: str, plan: Plan, to
             matrices=ffn.matrices,
             weights=weights,
             count=count,
-        )  # fmt: skip
+        )
     )
     return works

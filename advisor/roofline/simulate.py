@@ -49,13 +49,12 @@ class Outcome:
 class _Sequence:
     """A request inside the engine: tokens still to prefill, then tokens still to generate."""
 
-    __slots__ = ("arrival_s", "done", "first_s", "generated", "left", "output", "prompt", "started_step")
+    __slots__ = ("arrival_s", "done", "first_s", "generated", "output", "prompt", "started_step")
 
     def __init__(self, arrival_s: float, prompt: float, output: float) -> None:
         self.arrival_s, self.prompt, self.output = arrival_s, prompt, output
         self.done = 0.0  # prompt tokens prefilled
         self.generated = 0.0
-        self.left = output
         self.first_s = math.nan
         self.started_step = 0
 
@@ -67,7 +66,7 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
     "reserve" admits when prompt and output fit, "preempt" while the prompt fits and pushes the youngest back when full.
     """
     engine, plan = model.engine, model.plan
-    request_s, reserve = engine.host.request_s, engine.admission == "reserve"
+    request_s, admit_s, reserve = engine.host.request_s, engine.host.admit_s, engine.admission == "reserve"
     budget = room.token_budget * plan.pp * plan.adp
     waiting: deque[_Sequence] = deque()
     prefilling: list[_Sequence] = []
@@ -76,14 +75,16 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
     upcoming = deque(requests)
     entering: list[tuple[float, int, _Sequence]] = []
     order = step = running = 0
-    now = used = ctx_sum = reserved = busy_s = 0.0
+    now = used = ctx_sum = reserved = busy_s = door_s = 0.0
     ttft = tpot = latency = produced = consumed = 0.0
     counted = answered = 0
 
     def send(request: Request, at_s: float) -> None:
-        nonlocal order
+        nonlocal order, door_s
         order += 1
-        heapq.heappush(entering, (at_s + request_s, order, _Sequence(at_s, request.input_tokens, request.output_tokens)))
+        door_s = max(door_s, at_s) + admit_s
+        enters_s = max(door_s, at_s + request_s)
+        heapq.heappush(entering, (enters_s, order, _Sequence(at_s, request.input_tokens, request.output_tokens)))
 
     if users:
         for _ in range(min(users, len(upcoming))):
@@ -112,8 +113,6 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
     def retire() -> None:
         while finishing and finishing[0][0] <= step:
             sequence = heapq.heappop(finishing)[2]
-            if sequence.left > 0:  # preempted meanwhile: a stale entry
-                continue
             alive.remove(sequence)
             finish(sequence)
 
@@ -173,7 +172,6 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
                 sequence.started_step = step
                 last = step + math.ceil(sequence.output - sequence.generated)
                 order += 1
-                sequence.left = 0.0
                 alive.append(sequence)
                 heapq.heappush(finishing, (last, order, sequence))
             retire()
@@ -193,7 +191,7 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
             while not reserve and running > 1 and ctx_sum + used + running > room.kv_tokens:
                 victim = alive.pop()
                 victim.generated += step - victim.started_step
-                victim.left, victim.done = 1.0, 0.0  # its heap entry is stale now
+                victim.done = 0.0
                 ctx_sum -= victim.prompt + victim.generated
                 reserved -= victim.prompt + victim.output
                 running -= 1

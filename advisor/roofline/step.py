@@ -203,15 +203,17 @@ class StepModel:
 class _Scales:
     """Multipliers of the bare kernels in this engine, and the local corrections of the calibration."""
 
-    __slots__ = ("collective", "decode", "device", "host", "prefill")
+    __slots__ = ("attention", "collective", "decode", "device", "experts", "host", "prefill")
 
     def __init__(self, engine: Engine, calibration: Calibration, device: Device, problem: Problem) -> None:
         own, local = dict(engine.scales), dict(calibration.scales)
         weights = problem.model.formats.experts if problem.model.is_moe else problem.model.formats.ffn
         names = [device.architecture, f"{device.architecture}/{weights}"]
-        self.decode = _longest(own, "decode", names) * local.get("decode", 1.0)
-        self.prefill = _longest(own, "prefill", names) * local.get("prefill", 1.0)
-        self.collective = _longest(own, "collective", names) * local.get("collective", 1.0)
+        self.decode = _product(own, "decode", names) * local.get("decode", 1.0)
+        self.prefill = _product(own, "prefill", names) * local.get("prefill", 1.0)
+        self.collective = _product(own, "collective", names) * local.get("collective", 1.0)
+        self.experts = _product(own, "experts", names)
+        self.attention = _product(own, "attention", names) * self.decode
         self.host = local.get("host", 1.0)
         self.device = device
 
@@ -223,14 +225,15 @@ class _Scales:
             read_s = work.hbm_bytes / self.device.memory_bytes_per_s
             math_s = work.flop / peak_flop_per_s(self.device, work.weights)
             share = read_s / (read_s + math_s) if read_s + math_s else 1.0
-            return float(self.decode**share * self.prefill ** (1.0 - share))
-        return self.decode
+            scale = float(self.decode**share * self.prefill ** (1.0 - share))
+            return scale * self.experts if isinstance(work, Experts) else scale
+        return self.attention
 
 
-def _longest(scales: dict[str, float], part: str, names: list[str]) -> float:
+def _product(scales: dict[str, float], part: str, names: list[str]) -> float:
     found = scales.get(part, 1.0)
     for name in names:
-        found = scales.get(f"{part}/{name}", found)
+        found *= scales.get(f"{part}/{name}", 1.0)
     return found
 
 

@@ -14,7 +14,8 @@ class HostTime:
 
     A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation). The share
     `overlap` of it runs beside the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP,
-    tokeniser, first scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph.
+    tokeniser, first scheduling) and `admit_s` is the part of it that one request makes the next wait for. `kernel_s` is the
+    launch of one kernel outside a CUDA graph.
     """
 
     step_s: float
@@ -22,6 +23,7 @@ class HostTime:
     request_s: float
     overlap: float
     kernel_s: float
+    admit_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,8 @@ class Engine:
     "preempt" admits while blocks are free and preempts. `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager).
     `fused_elementwise` scales the memory passes and kernels of norms, activations and RoPE that the engine does not fuse away.
     `mixed_steps` False means that a prefill step stalls all decodes instead of carrying them. `scales` multiply parts of a step
-    in this engine against the bare kernels: "decode", "prefill", "collective", or with a suffix ("prefill/blackwell",
-    "prefill/blackwell/fp8"; the longest name that matches counts). `source` says where the figures are from.
+    in this engine against the bare kernels: "decode", "prefill", "collective", "experts", "attention" (in decode), and what an architecture or a format
+    on it adds ("prefill/blackwell", "prefill/blackwell/fp8": all names that match multiply). `source` says where the figures are from.
     """
 
     name: str

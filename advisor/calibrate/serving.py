@@ -1,0 +1,226 @@
+"""Fit an engine profile on measured serving figures, and correct a calibration with a user's own.
+
+    minimise  sum over rows and figures of rho(w ln(measured / predicted(x))) + sum over coefficients of (x_j / s_j)^2          (F1)
+
+`x_j` is the logarithm of a coefficient against its starting value, `s_j` how far it may reasonably be from it, rho the soft L1
+loss. Leaving a model or a GPU out re-solves (F1) linearised at the optimum, without that group's rows: one Gauss-Newton step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+from advisor.errors import AdvisorError
+from advisor.roofline.predict import predict
+from advisor.specs.calibration import Calibration
+from advisor.specs.engine import Engine
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+
+# How much a row's figure counts: TTFT scatters several times more than the rest (bursts, clients, mean or median).
+WEIGHTS = {"ttft_s": 0.35, "tpot_s": 1.0, "latency_s": 1.0, "decode_tokens_per_s": 1.0, "output_tokens_per_s": 1.0}
+SOFT = 0.1  # residuals beyond 10% count linearly
+SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A measured row as a question: the problem (with the engine to be fitted), the plan, and the figures by column."""
+
+    id: str
+    problem: Problem
+    plan: Plan
+    calibration: Calibration
+    measured: tuple[tuple[str, float], ...]
+
+    @property
+    def figures(self) -> tuple[tuple[str, float], ...]:
+        """The figures that are fitted: each measurement once."""
+        own = dict(self.measured)
+        for name in SHARED_FIGURES:
+            if "output_tokens_per_s" in own or "latency_s" in own:
+                own.pop(name, None)
+        if "latency_s" in own:
+            own.pop("output_tokens_per_s", None)
+        return tuple(own.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """ln(measured / predicted) of one figure of one case."""
+
+    case: int
+    figure: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """The engine with fitted coefficients, its residuals, and the coefficients without each left-out group."""
+
+    engine: Engine
+    residuals: tuple[Residual, ...]
+    left_out: tuple[tuple[str, Engine], ...]
+
+
+def figure(prediction: Prediction, name: str) -> float:
+    """The predicted value of a column of the points."""
+    return float(getattr(prediction, name).value)
+
+
+def answer(case: Case, engine: Engine) -> Prediction | None:
+    """The prediction of a case with this engine; None where the plan does not fit or cannot run."""
+    try:
+        return predict(replace(case.problem, engine=engine), case.plan, case.calibration)
+    except AdvisorError:
+        return None
+
+
+def residuals(cases: Sequence[Case], engines: Sequence[Engine], *, processes: int = 1) -> list[list[Residual]]:
+    """Residuals of every case under each engine profile, in order; cases that do not fit give none."""
+    jobs = [(index, engine) for engine in engines for index in range(len(cases))]
+    if processes > 1:
+        global _CASES
+        _CASES = cases
+        with get_context("fork").Pool(processes) as pool:
+            found = pool.map(_residual_of_job, jobs, chunksize=max(1, len(jobs) // (8 * processes)))
+    else:
+        found = [_residual(cases, index, engine) for index, engine in jobs]
+    size = len(cases)
+    return [[r for rows in found[i * size : (i + 1) * size] for r in rows] for i in range(len(engines))]
+
+
+_CASES: Sequence[Case] = ()  # handed to forked workers once, instead of pickling every case with every job
+
+
+def _residual_of_job(job: tuple[int, Engine]) -> list[Residual]:
+    return _residual(_CASES, job[0], job[1])
+
+
+def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residual]:
+    prediction = answer(cases[index], engine)
+    if prediction is None:
+        return []
+    rows = []
+    for name, measured in cases[index].figures:
+        predicted = figure(prediction, name)
+        if predicted > 0:
+            rows.append(Residual(case=index, figure=name, value=math.log(measured / predicted)))
+    return rows
+
+
+# Coefficients of (F1): the spread s_j of the prior, in natural logarithms.
+HOST_PRIORS = {"step_s": 1.0, "sequence_s": 1.0, "request_s": 1.0, "admit_s": 1.0, "kernel_s": 0.7}
+SCALE_PRIORS = {"decode": 0.3, "prefill": 0.3, "collective": 0.5, "experts": 0.3, "attention": 0.3}
+FINER_PRIOR = 0.15  # what an architecture or a format may add to its engine's scale
+
+
+def coefficients(engine: Engine, finer: Iterable[str]) -> list[tuple[str, float]]:
+    """(name, prior spread) of everything that is fitted for this engine."""
+    names = [(f"host/{name}", spread) for name, spread in HOST_PRIORS.items() if getattr(engine.host, name) > 0]
+    names += [("host/overlap", 1.0)] if 0 < engine.host.overlap < 1 else []
+    names += [(f"scales/{name}", spread) for name, spread in SCALE_PRIORS.items()]
+    return names + [(f"scales/{name}", FINER_PRIOR) for name in sorted(set(finer))]
+
+
+def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Sequence[float]) -> Engine:
+    """The engine with each named coefficient multiplied by exp(x); the overlap moves on the logit scale."""
+    host, scales = engine.host, dict(engine.scales)
+    for (name, _), value in zip(names, x, strict=True):
+        kind, _, rest = name.partition("/")
+        if name == "host/overlap":
+            odds = math.log(host.overlap / (1 - host.overlap)) + value
+            host = replace(host, overlap=1 / (1 + math.exp(-odds)))
+        elif kind == "host":
+            host = replace(host, **{rest: getattr(host, rest) * math.exp(value)})
+        else:
+            scales[rest] = scales.get(rest, 1.0) * math.exp(value)
+    return replace(engine, host=host, scales=tuple(sorted(scales.items())))
+
+
+def fit_engine(
+    cases: Sequence[Case],
+    engine: Engine,
+    *,
+    finer: Iterable[str] = (),
+    groups: Callable[[Case], Sequence[str]] = lambda case: (),
+    processes: int = 1,
+    rounds: int = 6,
+) -> Fitted:
+    """Solve (F1) by damped Gauss-Newton from the engine's present values; `groups` names what each case is left out with.
+
+    Needs numpy (the `fit` extra). Deterministic: no random numbers, cases in the order given.
+    """
+    import numpy as np
+
+    names = coefficients(engine, finer)
+    spread = np.array([s for _, s in names])
+    x = np.zeros(len(names))
+    best = residuals(cases, [engine], processes=processes)[0]
+    step = 0.02
+    for _ in range(rounds):
+        shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
+        found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
+        rows, jacobian, weights = _system(found, step)
+        move = _solve(rows, jacobian, weights, x, spread)
+        before = _loss(found[0], x, spread)
+        for damping in (1.0, 0.5, 0.25, 0.1):
+            trial = x + damping * np.clip(move, -0.7, 0.7)
+            after = residuals(cases, [with_coefficients(engine, names, trial)], processes=processes)[0]
+            if _loss(after, trial, spread) < before:
+                break
+        else:
+            break
+        x, best = trial, after
+        if np.max(np.abs(damping * move)) < 0.01:
+            break
+    shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
+    found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
+    best = found[0]
+    rows, jacobian, weights = _system(found, step)
+    left_out = []
+    all_groups = sorted({name for case in cases for name in groups(case)})
+    for group in all_groups:
+        kept = np.array([group not in groups(cases[r.case]) for r in _common(found)])
+        if kept.sum() >= len(names) // 2:
+            move = _solve(rows[kept], jacobian[kept], weights[kept], x, spread)
+            left_out.append((group, with_coefficients(engine, names, x + np.clip(move, -0.7, 0.7))))
+    return Fitted(engine=with_coefficients(engine, names, x), residuals=tuple(best), left_out=tuple(left_out))
+
+
+def _common(found: list[list[Residual]]) -> list[Residual]:
+    """Rows that every variant answers (a shift may push a plan over the edge of its memory)."""
+    keys = set.intersection(*({(r.case, r.figure) for r in rows} for rows in found))
+    return [r for r in found[0] if (r.case, r.figure) in keys]
+
+
+def _system(found: list[list[Residual]], step: float):  # type: ignore[no-untyped-def]
+    """Residual vector, its Jacobian by forward differences, and the row weights of the soft L1 loss."""
+    import numpy as np
+
+    common = _common(found)
+    keys = [(r.case, r.figure) for r in common]
+    table = [{(r.case, r.figure): r.value for r in rows} for rows in found]
+    base = np.array([table[0][key] for key in keys])
+    jacobian = np.array([[(column[key] - table[0][key]) / step for column in table[1:]] for key in keys])
+    counted = np.array([WEIGHTS.get(r.figure, 1.0) for r in common])
+    return base, jacobian, counted**2 / np.sqrt(1 + (base / SOFT) ** 2)
+
+
+def _solve(rows, jacobian, weights, x, spread):  # type: ignore[no-untyped-def]
+    """One Gauss-Newton step of (F1) with its prior."""
+    import numpy as np
+
+    # The prior is worth a handful of rows at the loss's own scale.
+    prior = np.diag(4.0 * SOFT**2 / spread**2)
+    normal = jacobian.T @ (weights[:, None] * jacobian) + prior
+    return np.linalg.solve(normal, -jacobian.T @ (weights * rows) - prior @ x)
+
+
+def _loss(rows: Sequence[Residual], x: Sequence[float], spread: Sequence[float]) -> float:
+    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * 2 * SOFT**2 * (math.sqrt(1 + (r.value / SOFT) ** 2) - 1) for r in rows)
+    return fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True))
