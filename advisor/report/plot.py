@@ -59,7 +59,6 @@ def scatter(
     middle = f"{x_name}{' (log)' if log else ''}"
     space = width - len(left) - len(right)
     lines.append(" " * (pad + 2) + left + middle.center(max(space, len(middle) + 2)) + right)
-    lines.insert(1, f"{y_name.rjust(0)}")
     return [line.rstrip() for line in lines]
 
 

@@ -180,10 +180,13 @@ def _limit_notes(first: Prediction, workload: Workload) -> list[str]:
 def _reason(first: Prediction, runner: Prediction | None, workload: Workload, *, close: bool) -> str:
     """One to three sentences: how the two differ in the figure of the goal, and the physics of it."""
     if runner is None:
-        return f"{_name(first.plan)} is the only kind of plan that fits."
+        return f"{_capital(_name(first.plan))} {_verb(first, 'is', 'are')} the only kind of plan that fits."
     lead = "Too close to call; the simpler plan is preferred. " if close else ""
     if first.within_limits and not runner.within_limits:
-        lead += f"{_name(first.plan)} is within the limits and {_name(runner.plan)} is not ({_limit_miss(runner, workload)}). "
+        lead += (
+            f"{_capital(_name(first.plan))} {_verb(first, 'keeps', 'keep')} the limits and {_name(runner.plan)} "
+            f"{_verb(runner, 'does', 'do')} not ({_limit_miss(runner, workload)}). "
+        )
     return lead + _compare(first, runner, workload) + _cause(first, runner)
 
 
@@ -193,6 +196,9 @@ def _name(plan: Plan) -> str:
         "tp=1"
     ]
     text = " ".join(axes)
+    text = {"tp=1": "one GPU"}.get(text, text)
+    if plan.dp > 1 and plan.replica_gpus == 1:
+        return f"{_NUMBERS.get(plan.dp, f'{plan.dp:,}')} single GPUs"
     return text if plan.dp == 1 else f"{_NUMBERS.get(plan.dp, f'{plan.dp:,}')} replicas of {text}"
 
 
@@ -224,11 +230,20 @@ def _compare(first: Prediction, runner: Prediction, workload: Workload) -> str:
     text = by_goal[workload.goal]()
     if workload.goal == "latency" and abs(load - 1) > 0.05 and workload.mode != "single_stream":
         text += (
-            f", with {_times(load, noun='the load')}" if load >= 1 else f", though {b} carries {_times(1 / load, noun='the load')}"
+            f", with {_times(load, noun='the load')}" if load >= 1 else f", though {b} {_verb(runner, 'carries', 'carry')} {_times(1 / load, noun='the load')}"
         )
     elif workload.goal != "latency" and abs(token - 1) > 0.03:
         faster = f"{abs(token - 1) * 100:.0f}%" if token > 1 else f"{(1 / token - 1) * 100:.0f}%"
-        text += f" and is {faster} faster per token" if token > 1 else f", though {b} is {faster} faster per token"
+        text += f" and {_verb(first, 'is', 'are')} {faster} faster per token" if token > 1 else ""
+        text += f", though {b} {_verb(runner, 'is', 'are')} {faster} faster per token" if token < 1 else ""
+    return _capital(text)
+
+
+def _verb(p: Prediction, one: str, several: str) -> str:
+    return one if p.plan.dp == 1 else several
+
+
+def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 

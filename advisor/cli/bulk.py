@@ -1,0 +1,209 @@
+"""Figures of many configurations: a CSV file in, a CSV file out, one row for each row.
+
+Rows of one replica shape are computed together, so that its step model is built once; groups are spread over the cores.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from advisor.calibrate.points import FIGURES, Point, point_of_row
+from advisor.errors import AdvisorError, PlanError, QuestionError
+from advisor.specs.calibration import Calibration
+from advisor.specs.cluster import Cluster
+from advisor.specs.engine import Engine
+from advisor.specs.model import ModelSpec
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+
+Row = Mapping[str, str | None]
+T = TypeVar("T")
+
+STATUSES = ("ok", "infeasible", "unsupported")
+COLUMNS = (
+    "id", "status", "reason", *FIGURES, "kv_tokens", "max_sequences",
+    *(f"{name}_{end}" for name in FIGURES for end in ("low", "high")),
+)  # fmt: skip
+ALONE_UP_TO = 40  # fewer rows than this are computed before a second process has started
+_KEYS = ("model", "hardware", "gpus", "engine", "engine_version", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep")
+
+
+def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: bool) -> dict[str, int]:
+    """Read `points`, write `out`; how many rows have each status. A bad row says why and the others are computed."""
+    rows = read_rows(points)
+    answers = estimate_rows(rows, calibration=calibration, online=online)
+    _write(out, answers)
+    return {status: sum(a["status"] == status for a in answers) for status in STATUSES}
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a CSV file with a header."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows: list[Row] = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
+            names = reader.fieldnames
+    except OSError as error:
+        raise QuestionError(f"{path} cannot be read: {error.strerror}.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise QuestionError(f"{path} is no CSV file: {error}.") from None
+    missing = [name for name in ("hardware", "engine", "model", "mode") if name not in (names or ())]
+    if missing:
+        raise QuestionError(
+            f"{path} lacks the column {missing[0]}; the first line must name the columns, see `advisor estimate --help`."
+        )
+    return rows
+
+
+def _write(out: Path, answers: Sequence[Mapping[str, object]]) -> None:
+    """The whole file or nothing: written beside and moved."""
+    beside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            writer.writerows(answers)
+        beside.replace(out)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise QuestionError(f"{out} cannot be written: {error.strerror}.") from None
+
+
+def estimate_rows(rows: Sequence[Row], *, calibration: Path | None = None, online: bool = True) -> list[dict[str, object]]:
+    """One answer a row, in the order of the rows."""
+    order = sorted(range(len(rows)), key=lambda i: tuple(str(rows[i].get(key) or "") for key in _KEYS))
+    cores = min(os.cpu_count() or 1, 8)
+    if len(rows) <= ALONE_UP_TO or cores == 1:
+        found = _answers([rows[i] for i in order], calibration, online)
+    else:
+        pieces = _pieces(order, rows, cores * 8)
+        with ProcessPoolExecutor(max_workers=cores) as pool:
+            parts = pool.map(
+                _answers, [[rows[i] for i in piece] for piece in pieces], [calibration] * len(pieces), [online] * len(pieces)
+            )
+            found = [answer for part in parts for answer in part]
+    answers: list[dict[str, object]] = [{} for _ in rows]
+    for index, answer in zip(order, found, strict=True):
+        answers[index] = answer
+    return answers
+
+
+def _pieces(order: Sequence[int], rows: Sequence[Row], about: int) -> list[list[int]]:
+    """`order` cut into about so many runs, only where the question changes."""
+    size, pieces = max(1, len(order) // about), [[order[0]]]
+    for index in order[1:]:
+        last = pieces[-1]
+        same = all(rows[index].get(key) == rows[last[-1]].get(key) for key in _KEYS)
+        if len(last) >= size and not same:
+            pieces.append([index])
+        else:
+            last.append(index)
+    return pieces
+
+
+def _answers(rows: Sequence[Row], calibration: Path | None, online: bool) -> list[dict[str, object]]:
+    desk = Desk(calibration=calibration, online=online)
+    return [desk.answer(row) for row in rows]
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """What has been looked up while answering rows: each model, machine, engine and calibration is loaded once."""
+
+    calibration: Path | None
+    online: bool
+    models: dict[tuple[str, str, str], ModelSpec | AdvisorError] = field(default_factory=dict)
+    clusters: dict[tuple[str, int, int, str], Cluster | AdvisorError] = field(default_factory=dict)
+    engines: dict[tuple[str, str], Engine | AdvisorError] = field(default_factory=dict)
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+
+    def answer(self, row: Row) -> dict[str, object]:
+        """The answer to one row."""
+        name = (row.get("id") or "").strip()
+        try:
+            point = point_of_row(row)
+            prediction = self.predict(point)
+        except PlanError as error:
+            return {"id": name, "status": "infeasible", "reason": str(error)}
+        except AdvisorError as error:
+            return {"id": name, "status": "unsupported", "reason": str(error)}
+        return {"id": name, "status": "ok", "reason": "; ".join(prediction.notes), **_figures(prediction)}
+
+    def predict(self, point: Point) -> Prediction:
+        """The prediction of a point."""
+        from advisor.cli.answer import legal_plan
+        from advisor.roofline.predict import predict
+
+        model, machine = self.model(point), self.cluster(point)
+        problem = Problem(model=model, cluster=machine, workload=point.workload, engine=self.engine(point))
+        return predict(problem, legal_plan(problem, point.plan), self.coefficients(machine))
+
+    def model(self, point: Point) -> ModelSpec:
+        """The model in the row's number formats."""
+        from advisor.catalog.models import load_model, requantise
+
+        key = (point.model, point.weight_dtype, point.kv_dtype)
+        if key not in self.models:
+            try:
+                spec = load_model(point.model, online=self.online).spec
+                if point.weight_dtype or point.kv_dtype:
+                    spec = requantise(spec, dtype=point.weight_dtype or None, kv_dtype=point.kv_dtype or None)
+                self.models[key] = spec
+            except AdvisorError as error:
+                self.models[key] = error
+        return _or_raise(self.models[key])
+
+    def cluster(self, point: Point) -> Cluster:
+        """The machine of the row."""
+        from advisor.catalog.machines import load_cluster
+
+        key = (point.hardware, point.gpus, point.nodes, point.interconnect)
+        if key not in self.clusters:
+            try:
+                each = max(1, -(-point.gpus // point.nodes))
+                self.clusters[key] = load_cluster(gpu=point.hardware, gpus=each, nodes=point.nodes, interconnect=point.interconnect)
+            except AdvisorError as error:
+                self.clusters[key] = error
+        return _or_raise(self.clusters[key])
+
+    def engine(self, point: Point) -> Engine:
+        """The engine profile of the row."""
+        from advisor.catalog.engines import load_engine
+
+        key = (point.engine, point.engine_version)
+        if key not in self.engines:
+            try:
+                self.engines[key] = load_engine(point.engine, point.engine_version)
+            except AdvisorError as error:
+                self.engines[key] = error
+        return _or_raise(self.engines[key])
+
+    def coefficients(self, cluster: Cluster) -> Calibration:
+        """The calibration of the machine's device, or the one in the file given."""
+        from advisor.catalog.calibrations import load_calibration, read_calibration
+
+        device = cluster.device
+        if device.name not in self.calibrations:
+            found = load_calibration(device) if self.calibration is None else read_calibration(self.calibration, device)
+            self.calibrations[device.name] = found
+        return self.calibrations[device.name]
+
+
+def _or_raise(found: T | AdvisorError) -> T:
+    if isinstance(found, AdvisorError):
+        raise found
+    return found
+
+
+def _figures(prediction: Prediction) -> dict[str, object]:
+    figures: dict[str, object] = {"kv_tokens": prediction.kv_tokens, "max_sequences": prediction.max_sequences}
+    for name in FIGURES:
+        estimate = getattr(prediction, name)
+        figures |= {name: f"{estimate.value:.6g}", f"{name}_low": f"{estimate.low:.6g}", f"{name}_high": f"{estimate.high:.6g}"}
+    return figures

@@ -1,0 +1,80 @@
+"""`advisor estimate`: one plan without a search, or a CSV file of configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advisor.cli import options
+from advisor.cli.show import emit, screen
+from advisor.errors import QuestionError
+
+
+def estimate(
+    model: Annotated[str, typer.Option("--model", "-m", help="As for `recommend`.", show_default=False)] = "",
+    plan: options.PlanText = "",
+    gpu: options.Gpu = "",
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
+    cluster: options.ClusterFile = None,
+    node: options.NodeName = "",
+    network: options.NetworkName = "",
+    engine: options.EngineName = "vllm",
+    engine_version: options.EngineVersion = "",
+    dtype: options.Dtype = "",
+    kv_dtype: options.KvDtype = "",
+    preset: options.Preset = "",
+    input_tokens: options.InputTokens = None,
+    output_tokens: options.OutputTokens = None,
+    users: options.Users = None,
+    rate: options.Rate = None,
+    prefix_cached_tokens: options.PrefixCached = None,
+    ttft: options.Ttft = "",
+    tpot: options.Tpot = "",
+    goal: options.GoalName = "",
+    calibration: options.CalibrationFile = None,
+    points: Annotated[
+        Path | None, typer.Option("--points", help="CSV file, one configuration a row; with --out.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="CSV file to write, one row an input row.", show_default=False)] = None,
+    as_json: options.Json = False,
+    offline: options.Offline = False,
+) -> None:
+    """Figures of one plan without a search, or of a whole CSV file of configurations (--points, --out).
+
+    The file's columns: id, hardware, interconnect, nodes, gpus, engine, engine_version, model, weight_dtype, kv_dtype, tp, pp, dp,
+    ep, input_tokens, output_tokens, mode, load, request_rate_per_s. Others are ignored.
+    """
+    if points is not None or out is not None:
+        if points is None or out is None:
+            raise QuestionError("--points and --out go together: the file to read and the file to write.")
+        if model or plan:
+            raise QuestionError("--points has its models and plans in the file; leave out --model and --plan.")
+        from advisor.cli.bulk import estimate_file
+
+        counts = estimate_file(points, out, calibration=calibration, online=not offline)
+        summary = ", ".join(f"{number:,} {status}" for status, number in counts.items() if number)
+        typer.echo(f"Wrote {out}: {sum(counts.values()):,} rows ({summary}).", err=True)
+        return
+    if not plan:
+        raise QuestionError("no plan was given: say --plan tp=4,dp=2, or ask `advisor recommend` for the best one.")
+    from advisor.cli.answer import estimate_plan, in_short
+    from advisor.cli.question import question
+
+    asked = question(
+        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
+        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
+        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
+        goal=goal, calibration=calibration, online=not offline,
+    )  # fmt: skip
+    prediction = estimate_plan(asked, plan)
+    if as_json:
+        from advisor.report.data import prediction_json
+
+        emit(prediction_json(prediction))
+        return
+    from advisor.report.estimate import page
+
+    emit(page(prediction, asked=in_short(asked.problem), said=asked.said, screen=screen()))

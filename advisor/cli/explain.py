@@ -1,0 +1,98 @@
+"""`advisor explain`: one plan taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from advisor.cli import options
+from advisor.cli.show import emit, screen
+from advisor.errors import QuestionError
+
+
+def explain(
+    model: options.Model,
+    plan: options.PlanText = "",
+    gpu: options.Gpu = "",
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
+    cluster: options.ClusterFile = None,
+    node: options.NodeName = "",
+    network: options.NetworkName = "",
+    engine: options.EngineName = "vllm",
+    engine_version: options.EngineVersion = "",
+    dtype: options.Dtype = "",
+    kv_dtype: options.KvDtype = "",
+    preset: options.Preset = "",
+    input_tokens: options.InputTokens = None,
+    output_tokens: options.OutputTokens = None,
+    users: options.Users = None,
+    rate: options.Rate = None,
+    prefix_cached_tokens: options.PrefixCached = None,
+    ttft: options.Ttft = "",
+    tpot: options.Tpot = "",
+    goal: options.GoalName = "",
+    calibration: options.CalibrationFile = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            "--batch",
+            min=1,
+            help="Sequences of a replica in the decode step shown; those of the load otherwise.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    offline: options.Offline = False,
+) -> None:
+    """Where a decode step and a prefill of one plan go, the memory of a rank, and which GPU is which rank.
+
+    Without --plan the recommended one.
+    """
+    from advisor.cli.answer import answer, estimate_plan, in_short
+    from advisor.cli.question import question
+
+    asked = question(
+        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
+        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
+        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
+        goal=goal, calibration=calibration, online=not offline,
+    )  # fmt: skip
+    if plan:
+        prediction = estimate_plan(asked, plan)
+    else:
+        advice = answer(asked)
+        if not advice.choices:
+            raise QuestionError(
+                "no plan fits, so there is none to explain; `advisor recommend` with the same options says what would help."
+            )
+        prediction = advice.choices[0]
+    problem, load = asked.problem, asked.problem.workload
+    context = load.input_tokens + load.output_tokens / 2
+    sequences = prediction.sequences / prediction.plan.dp
+    if batch is not None:
+        from advisor.roofline.predict import explain as explain_step
+
+        step = explain_step(problem, prediction.plan, asked.calibration, phase="decode", batch=batch, context_tokens=context)
+        prediction, sequences = replace(prediction, decode=step), float(batch)
+    if as_json:
+        from advisor.report.data import explanation_json
+
+        emit(explanation_json(problem, prediction, asked=in_short(problem), said=asked.said))
+        return
+    from advisor.report.explain import page
+
+    text = page(
+        problem, prediction, asked=in_short(problem), screen=screen(),
+        decode_title=f"A decode step of {_sequences(sequences)} a replica at {context:,.0f} tokens of context",
+        prefill_title="A prefill step of one prompt",
+    )  # fmt: skip
+    emit("\n".join([*asked.said, text]))
+
+
+def _sequences(number: float) -> str:
+    from advisor.units import show_count
+
+    return "1 sequence" if number <= 1 else f"{show_count(number)} sequences"

@@ -1,0 +1,71 @@
+"""`advisor recommend`: the question this program exists for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from advisor.cli import options
+from advisor.cli.show import emit, screen
+from advisor.errors import NoPlanFitsError
+
+
+def recommend(
+    model: options.Model,
+    gpu: options.Gpu = "",
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
+    cluster: options.ClusterFile = None,
+    node: options.NodeName = "",
+    network: options.NetworkName = "",
+    engine: options.EngineName = "vllm",
+    engine_version: options.EngineVersion = "",
+    dtype: options.Dtype = "",
+    kv_dtype: options.KvDtype = "",
+    preset: options.Preset = "",
+    input_tokens: options.InputTokens = None,
+    output_tokens: options.OutputTokens = None,
+    users: options.Users = None,
+    rate: options.Rate = None,
+    prefix_cached_tokens: options.PrefixCached = None,
+    ttft: options.Ttft = "",
+    tpot: options.Tpot = "",
+    goal: options.GoalName = "",
+    calibration: options.CalibrationFile = None,
+    launch: Annotated[
+        Path | None, typer.Option("--launch", help="Write the launch script into this folder.", show_default=False)
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Rows of the table.")] = 8,
+    everything: Annotated[bool, typer.Option("--all", help="Every plan, and the rejected ones with their reasons.")] = False,
+    as_json: options.Json = False,
+    offline: options.Offline = False,
+) -> int:
+    """The best plan for a model, a machine and a workload, why, and how to launch it.
+
+    Without --gpu the machine here is read; without a GPU here, eight H100 are assumed. Without --users or --rate, as many users
+    as fit within the limits. Exit code 1 when nothing fits.
+    """
+    from advisor.cli.answer import answer, write_launch
+    from advisor.cli.question import question
+
+    asked = question(
+        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
+        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
+        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
+        goal=goal, calibration=calibration, online=not offline,
+    )  # fmt: skip
+    advice = answer(asked)
+    written = write_launch(asked, advice, launch) if launch else ()
+    if as_json:
+        from advisor.report.data import advice_json
+
+        emit(advice_json(advice, top=None if everything else top))
+    else:
+        from advisor.report.advice import page
+
+        emit(page(advice, top=top, everything=everything, screen=screen()))
+    for path in written:
+        typer.echo(f"Wrote {path}.", err=True)
+    return 0 if advice.choices else NoPlanFitsError.exit_code

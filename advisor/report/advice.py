@@ -1,0 +1,195 @@
+"""The page of `advisor recommend`: what was assumed, the recommendation, the table, the front, and what fell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from advisor.report.plot import Dot, scatter
+from advisor.report.screen import PLAIN, Screen, table, wrap
+from advisor.report.words import asked_for, count, rate, seconds, short
+from advisor.specs.advice import Advice
+from advisor.specs.prediction import Prediction, Rejected
+from advisor.specs.workload import Workload
+from advisor.units import show, show_bytes, show_count
+
+_HEAD = ("", "plan", "GPUs", "TTFT", "TPOT", "tok/s", "/GPU", "KV tok", "batch", "$/Mtok", "bottleneck")
+_RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
+
+
+def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Screen = PLAIN) -> str:
+    """The whole answer as text."""
+    lines = _preamble(advice)
+    if not advice.choices:
+        lines += _nothing_fits(advice, everything=everything, screen=screen)
+        return "\n".join(lines)
+    lines += ["", *_recommendation(advice, screen), "", *_table(advice, top=top, everything=everything)]
+    plot = _plot(advice, screen)
+    lines += ["", *plot] if plot else []
+    if everything:
+        lines += ["", *_rejected(advice.rejected, screen)]
+    elif advice.rejected:
+        lines += ["", wrap(_rejected_in_short(advice.rejected), indent="  ", first="")]
+    return "\n".join(lines)
+
+
+def _preamble(advice: Advice) -> list[str]:
+    sentences = [*advice.said, f"Asked: {asked_for(advice.asked)}"] if advice.asked else advice.said
+    return [wrap(sentence, indent="  ", first="") for sentence in sentences]
+
+
+def _recommendation(advice: Advice, screen: Screen) -> list[str]:
+    first = advice.choices[0]
+    gpus = advice.asked.gpus if advice.asked else first.plan.world
+    idle = gpus - first.plan.world
+    used = f"{first.plan.world:,} of {count(gpus, 'GPU')}" + (f", {idle:,} idle" if idle else "")
+    word = "Recommended" if advice.limits_met else "Closest to the limits"
+    lines = [screen.bold(f"{word}: {advice.choices[0].plan.label}") + f"   ({used})"]
+    lines.append(f"  TTFT {seconds(first.ttft_s)}, TPOT {seconds(first.tpot_s)}")
+    lines.append(f"  {rate(first.output_tokens_per_s, 'output tokens/s')}, {show_count(first.sequences)} requests in flight")
+    for text in (advice.reason, _certainty(advice), *advice.notes, *first.notes, _idle(advice, idle)):
+        if text:
+            lines.append(wrap(_sentence(text), indent="  "))
+    if advice.launch:
+        lines += ["", "  " + advice.launch]
+    return lines
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _certainty(advice: Advice) -> str:
+    if advice.first_share is None:
+        return ""
+    share = advice.first_share
+    odds = "more than 99%" if share > 0.99 else ("less than 1%" if share < 0.01 else f"{share * 100:.0f}%")
+    return f"It comes first in {odds} of draws from the error bars; intervals are 90%, calibration {advice.choices[0].calibration}."
+
+
+def _idle(advice: Advice, idle: int) -> str:
+    """Why GPUs stay idle, where they do."""
+    if not idle or not advice.asked:
+        return ""
+    first, load = advice.choices[0].plan, advice.asked.workload
+    stays = f"{count(idle, 'GPU')} {'stays' if idle == 1 else 'stay'} idle"
+    if idle < first.replica_gpus:
+        return f"{stays}: a further replica needs {first.replica_gpus}."
+    if load.mode == "single_stream":
+        return f"{stays}: one user at a time keeps one replica busy, and splitting it further makes the answer no faster."
+    if load.mode in ("closed_loop", "static_batch") and first.dp >= load.users:
+        return f"{stays}: there are no more users than replicas."
+    return f"{stays}: more replicas do not serve the goal better."
+
+
+def shown(choices: Sequence[Prediction], *, everything: bool) -> list[Prediction]:
+    """The rows of the table: the best number of replicas of each replica shape, or all."""
+    if everything:
+        return list(choices)
+    seen: set[tuple[int, ...]] = set()
+    rows = []
+    for p in choices:
+        key = (p.plan.tp, p.plan.pp, p.plan.ep, p.plan.adp)
+        if key not in seen:
+            seen.add(key)
+            rows.append(p)
+    return rows
+
+
+def _table(advice: Advice, *, top: int, everything: bool) -> list[str]:
+    rows = shown(advice.choices, everything=everything)
+    cut = rows if everything else rows[:top]
+    workload = advice.asked.workload if advice.asked else None
+    front = set(advice.front)
+    lines = table(_HEAD, [_row(p, workload, on_front=p.plan in front) for p in cut], right=_RIGHT)
+    if len(cut) < len(rows):
+        lines.append(f"... and {count(len(rows) - len(cut), 'more plan')} (--top {len(rows)}, --all)")
+    legend = "* on the front of latency against tokens/s per GPU"
+    lines.append(legend + ("; ! misses a limit" if any(not p.within_limits for p in cut) else ""))
+    return lines
+
+
+def _row(p: Prediction, workload: Workload | None, *, on_front: bool) -> tuple[str, ...]:
+    ttft, tpot = show(p.ttft_s.value, "s"), show(p.tpot_s.value, "s")
+    if workload and workload.ttft_limit_s and p.ttft_s.value > workload.ttft_limit_s:
+        ttft += "!"
+    if workload and workload.tpot_limit_s and p.tpot_s.value > workload.tpot_limit_s:
+        tpot += "!"
+    usd = "-" if p.usd_per_million_tokens is None else show_count(p.usd_per_million_tokens)
+    return (
+        "*" if on_front else " ",
+        short(p.plan),
+        f"{p.plan.world:,}",
+        ttft,
+        tpot,
+        show_count(p.output_tokens_per_s.value),
+        show_count(p.output_tokens_per_s.value / p.plan.world),
+        show_large(p.kv_tokens),
+        show_large(p.max_sequences),
+        usd,
+        p.bottleneck,
+    )
+
+
+def show_large(value: float) -> str:
+    """A count in a narrow column: `812`, `1.23M`."""
+    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= scale:
+            return show_count(value / (1e3 if letter == "k" else scale)) + letter
+    return show_count(value)
+
+
+def _plot(advice: Advice, screen: Screen) -> list[str]:
+    """The front in the terminal; nothing where all plans fall on one point."""
+    rows = shown(advice.choices, everything=False)
+    front = set(advice.front)
+    dots = [
+        Dot(x=p.latency_s.value, y=p.output_tokens_per_s.value / p.plan.world, label=short(p.plan), on_front=p.plan in front)
+        for p in rows
+        if p.latency_s.value > 0
+    ]
+    if len({(d.x, d.y) for d in dots}) < 2:
+        return []
+    xs = [d.x for d in dots]
+    return scatter(
+        dots, title="Output tokens/s per GPU against the time of a request (named plans are on the front)",
+        x_name="time of a request", x_ticks=(show(min(xs), "s"), show(max(xs), "s")), screen=screen,
+    )  # fmt: skip
+
+
+def _rejected_in_short(rejected: Sequence[Rejected]) -> str:
+    memory = [r for r in rejected if r.short_bytes > 0]
+    text = f"{count(len(rejected), 'kind')} of replica cannot run"
+    if memory:
+        nearest = memory[0]
+        text += f", the nearest miss {short(nearest.plan)}: {nearest.reason}"
+    return text + " (--all lists them)."
+
+
+def _rejected(rejected: Sequence[Rejected], screen: Screen) -> list[str]:
+    if not rejected:
+        return ["No kind of replica was rejected."]
+    widest = max(len(short(r.plan)) for r in rejected)
+    lines = [screen.bold("Rejected, nearest misses first")]
+    return lines + [wrap(r.reason, first=f"  {short(r.plan).ljust(widest)}  ", indent=" " * (widest + 4)) for r in rejected]
+
+
+def _nothing_fits(advice: Advice, *, everything: bool, screen: Screen) -> list[str]:
+    asked = advice.asked
+    lines = ["", screen.bold("No plan fits.")]
+    misses = [r for r in advice.rejected if r.short_bytes > 0]
+    if misses:
+        lines.append("Nearest misses:")
+        widest = max(len(short(r.plan)) for r in misses[:3])
+        for r in misses[:3]:
+            lines.append(f"  {short(r.plan).ljust(widest)}  {r.reason}: {show_bytes(r.short_bytes)} short on a GPU")
+    elif advice.rejected:
+        lines += [wrap(r.reason, first=f"  {short(r.plan)}  ", indent="    ") for r in advice.rejected[:3]]
+    if advice.remedies:
+        lines.append("What would help:")
+        widest = max(len(r.change) for r in advice.remedies)
+        lines += [f"  {r.change.ljust(widest)}  then {short(r.plan)} fits" for r in advice.remedies]
+    elif asked:
+        lines.append(f"No change that was tried helps: {asked.model} needs GPUs with more memory.")
+    if everything:
+        lines += ["", *_rejected(advice.rejected, screen)]
+    return lines

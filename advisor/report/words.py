@@ -1,0 +1,72 @@
+"""Figures and plans as people read them: three digits, a unit, the interval beside it."""
+
+from __future__ import annotations
+
+from advisor.specs.advice import Asked
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Estimate
+from advisor.units import show, show_count
+
+_FORMAT_WORDS = {"bf16": "bf16", "int4": "int4", "fp8-block": "fp8 (blocks of 128)"}
+
+
+def short(plan: Plan) -> str:
+    """The degrees that are not 1: `tp=4,dp=2`; one GPU is `tp=1`."""
+    degrees = (("tp", plan.tp), ("pp", plan.pp), ("dp", plan.dp), ("ep", plan.ep), ("adp", plan.adp))
+    return ",".join(f"{axis}={degree}" for axis, degree in degrees if degree > 1) or "tp=1"
+
+
+def seconds(estimate: Estimate) -> str:
+    """A time with its interval: `42.1 ms (38.0 ms to 47.2 ms)`."""
+    return f"{show(estimate.value, 's')}{_interval(estimate, 's')}"
+
+
+def rate(estimate: Estimate, unit: str) -> str:
+    """A rate with its interval: `1,230 tokens/s (1,100 to 1,400)`."""
+    if estimate.low == estimate.value == estimate.high:
+        return f"{show_count(estimate.value)} {unit}"
+    return f"{show_count(estimate.value)} {unit} ({show_count(estimate.low)} to {show_count(estimate.high)})"
+
+
+def _interval(estimate: Estimate, unit: str) -> str:
+    if estimate.low == estimate.value == estimate.high:
+        return ""
+    return f" ({show(estimate.low, unit)} to {show(estimate.high, unit)})"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 GPU`, `8 GPUs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def asked_for(asked: Asked) -> str:
+    """The question in two sentences."""
+    load, each = asked.workload, asked.gpus // asked.nodes
+    machine = f"{each} x {asked.machine}" if asked.nodes == 1 else f"{asked.nodes} nodes of {each} x {asked.machine}"
+    formats = f"{_FORMAT_WORDS.get(asked.weight_format, asked.weight_format)} weights, {asked.kv_format} cache"
+    goal = {"latency": "the shortest answer", "throughput": "the most tokens/s", "cost": "the cheapest tokens"}[load.goal]
+    cached = f" ({load.prefix_cached_tokens:,.0f} of them cached)" if load.prefix_cached_tokens else ""
+    lengths = f"{load.input_tokens:,.0f} tokens in{cached}, {load.output_tokens:,.0f} out"
+    return (
+        f"{asked.model} ({show_count(asked.params / 1e9)} B parameters, {formats}) on {machine} with "
+        f"{asked.engine} {asked.engine_version}: {lengths}, {_load(asked)}, {goal}{_limits(asked)}."
+    )
+
+
+def _load(asked: Asked) -> str:
+    load = asked.workload
+    return {
+        "capacity": "as many users as fit",
+        "offline": "everything queued at once",
+        "single_stream": "one user at a time",
+        "closed_loop": f"{load.users:,} users in flight",
+        "static_batch": f"one batch of {load.users:,}",
+        "open_loop": f"{show_count(load.rate_per_s)} requests/s",
+    }[load.mode]
+
+
+def _limits(asked: Asked) -> str:
+    load = asked.workload
+    parts = [f"TTFT up to {show(load.ttft_limit_s, 's')}"] if load.ttft_limit_s else []
+    parts += [f"TPOT up to {show(load.tpot_limit_s, 's')}"] if load.tpot_limit_s else []
+    return ", " + " and ".join(parts) if parts else ""

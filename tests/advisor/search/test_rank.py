@@ -1,0 +1,128 @@
+"""Order, front, reason and certainty, from predictions put together by hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.search.rank import better_chance, front, per_gpu, rank, simplicity
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction, Rejected
+from advisor.specs.workload import Goal, Workload
+
+Build = Callable[..., Prediction]
+
+
+def load(goal: Goal = "throughput", **more: object) -> Workload:
+    return Workload(input_tokens=1024, output_tokens=512, goal=goal, **more)  # type: ignore[arg-type]
+
+
+def test_the_goal_decides(prediction: Build) -> None:
+    tp8 = prediction("tp=8", tpot_s=0.012, rate=4000)
+    tp4 = prediction("tp=4,dp=2", tpot_s=0.018, rate=6000)
+    small = prediction("tp=2", tpot_s=0.035, rate=1800)
+    order = {goal: rank([small, tp4, tp8], load(goal), ()).choices[0].plan.label for goal in ("latency", "throughput", "cost")}
+    assert order == {"latency": "tp=8,pp=1,dp=1", "throughput": "tp=4,pp=1,dp=2", "cost": "tp=2,pp=1,dp=1"}
+
+
+def test_a_plan_within_the_limits_comes_before_a_better_one_beyond(prediction: Build) -> None:
+    fast = prediction("tp=8", rate=4000)
+    slow = prediction("tp=4,dp=2", rate=9000, tpot_s=0.09, within=False)
+    advice = rank([slow, fast], load(tpot_limit_s=0.05), ())
+    assert advice.choices[0] is fast
+    assert advice.limits_met
+    assert advice.reason.startswith("Tp=8 keeps the limits and two replicas of tp=4 do not (TPOT 90 ms).")
+
+
+def test_when_none_meets_the_limits_the_closest_is_first_and_it_is_said(prediction: Build) -> None:
+    near = prediction("tp=8", tpot_s=0.012, rate=100, within=False)
+    far = prediction("tp=4,dp=2", tpot_s=0.05, rate=9000, within=False)
+    advice = rank([far, near], load(tpot_limit_s=0.01), ())
+    assert advice.choices[0] is near
+    assert not advice.limits_met
+    assert advice.notes == ("No plan meets the TPOT limit of 10 ms: the closest has 12 ms.",)
+
+
+def test_the_reason_names_the_physics(prediction: Build) -> None:
+    tp4 = prediction("tp=4,dp=2", rate=6000, tpot_s=0.026, parts=(("weights", 0.02), ("all-reduce", 0.003), ("host", 0.003)))
+    tp8 = prediction("tp=8", rate=3750, tpot_s=0.02, parts=(("weights", 0.01), ("all-reduce", 0.007), ("host", 0.003)))
+    reason = rank([tp8, tp4], load(), ()).reason
+    assert reason.startswith("Two replicas of tp=4 carry 1.6x the tokens that tp=8 does")
+    assert "though tp=8 is 30% faster per token" in reason
+    assert "reading weights takes 20 ms rather than 10 ms" in reason
+
+
+def test_what_cannot_be_told_apart_is_said_and_the_simpler_plan_comes_first(prediction: Build) -> None:
+    deep = prediction("tp=2,pp=2,dp=2", rate=1010, own=0.1)
+    flat = prediction("tp=4,dp=2", rate=1000, own=0.1)
+    advice = rank([deep, flat], load(), ())
+    assert advice.close_call
+    assert advice.choices[0] is flat
+    assert advice.reason.startswith("Too close to call")
+    assert advice.first_share is not None
+    assert 0.4 < advice.first_share < 0.6
+
+
+def test_a_clear_lead_is_not_given_away_to_simplicity(prediction: Build) -> None:
+    advice = rank([prediction("tp=2,pp=2,dp=2", rate=1300), prediction("tp=4,dp=2", rate=1000)], load(), ())
+    assert advice.choices[0].plan == Plan(tp=2, pp=2, dp=2)
+    assert not advice.close_call
+    assert advice.first_share == 1.0
+
+
+def test_certainty_is_the_same_every_time(prediction: Build) -> None:
+    plans = [prediction("tp=8", rate=1000, own=0.05), prediction("tp=4,dp=2", rate=1030, own=0.05)]
+    shares = {rank(plans, load(), ()).first_share for _ in range(3)}
+    assert len(shares) == 1
+
+
+def test_a_limit_inside_the_error_bar_is_said(prediction: Build) -> None:
+    advice = rank([prediction("tp=8", tpot_s=0.045)], load(mode="closed_loop", users=4, tpot_limit_s=0.05), ())
+    assert any("its 90% interval reaches" in note for note in advice.notes)
+
+
+def test_nothing_fits(prediction: Build) -> None:
+    miss = Rejected(plan=Plan(), reason="needs 92 GiB of 80 GiB", short_bytes=12 * 2.0**30)
+    advice = rank([], load(), [miss])
+    assert advice.choices == ()
+    assert advice.rejected == (miss,)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["tp=1", "tp=2", "tp=4,dp=2", "tp=8", "pp=2", "tp=2,pp=2"]),
+                          st.floats(0.001, 1.0), st.floats(1.0, 1e5)), min_size=1, max_size=12), st.randoms(use_true_random=False))  # fmt: skip
+def test_the_front_has_no_dominated_plan_in_any_order(
+    prediction: Build, figures: list[tuple[str, float, float]], shuffle: random.Random
+) -> None:
+    plans = [prediction(label, tpot_s=tpot, rate=rate) for label, tpot, rate in figures]
+    found = front(plans)
+    for p in found:
+        for other in plans:
+            no_worse = other.latency_s.value <= p.latency_s.value and per_gpu(other) >= per_gpu(p)
+            better = other.latency_s.value < p.latency_s.value or per_gpu(other) > per_gpu(p)
+            assert not (no_worse and better)
+    shuffle.shuffle(plans)
+    assert [(p.latency_s, per_gpu(p)) for p in front(plans)] == [(p.latency_s, per_gpu(p)) for p in found]
+
+
+@given(st.permutations(["tp=8", "tp=4,dp=2", "tp=2,dp=4", "tp=2,pp=2,dp=2", "pp=8"]))
+def test_the_order_does_not_depend_on_the_order_of_input(prediction: Build, labels: list[str]) -> None:
+    rates = {"tp=8": 1000, "tp=4,dp=2": 1100, "tp=2,dp=4": 1110, "tp=2,pp=2,dp=2": 1111, "pp=8": 300}
+    advice = rank([prediction(label, rate=rates[label]) for label in labels], load(), ())
+    again = rank([prediction(label, rate=rates[label]) for label in sorted(labels)], load(), ())
+    assert advice == again
+
+
+def test_the_chance_of_being_better_is_a_normal_tail(prediction: Build) -> None:
+    # ln(1.1) / hypot(0.05, 0.05) = 1.348 standard deviations: 91.1%.
+    a, b = prediction("tp=8", rate=1100, own=0.05), prediction("tp=4,dp=2", rate=1000, own=0.05)
+    assert better_chance(a, b, load()) == pytest.approx(0.911, abs=0.001)
+
+
+def test_fewer_coupled_axes_are_simpler() -> None:
+    plans = [Plan(tp=2, pp=2), Plan(tp=4), Plan(), Plan(dp=4)]
+    assert sorted(plans, key=simplicity)[:2] == [Plan(), Plan(dp=4)]
+    assert max(plans, key=simplicity) == Plan(tp=2, pp=2)
