@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import NormalDist
 
 from advisor.specs.advice import Advice
@@ -220,22 +220,21 @@ def _compare(first: Prediction, runner: Prediction, workload: Workload) -> str:
     each = per_gpu(first) / per_gpu(runner) if per_gpu(runner) else math.inf
     token = runner.tpot_s.value / first.tpot_s.value if first.tpot_s.value else 1.0
     a, b = _name(first.plan), _name(runner.plan)
-    by_goal: dict[str, Callable[[], str]] = {
-        "latency": lambda: (
-            f"{a} answers a request in {show(first.latency_s.value, 's')}, {b} in {show(runner.latency_s.value, 's')}"
-        ),
-        "throughput": lambda: f"{a} carries {_times(load)} {b} does",
-        "cost": lambda: f"a GPU of {a} makes {_times(each)} one of {b} does",
-    }
-    text = by_goal[workload.goal]()
-    if workload.goal == "latency" and abs(load - 1) > 0.05 and workload.mode != "single_stream":
-        text += (
-            f", with {_times(load, noun='the load')}" if load >= 1 else f", though {b} {_verb(runner, 'carries', 'carry')} {_times(1 / load, noun='the load')}"
-        )
-    elif workload.goal != "latency" and abs(token - 1) > 0.03:
-        faster = f"{abs(token - 1) * 100:.0f}%" if token > 1 else f"{(1 / token - 1) * 100:.0f}%"
-        text += f" and {_verb(first, 'is', 'are')} {faster} faster per token" if token > 1 else ""
-        text += f", though {b} {_verb(runner, 'is', 'are')} {faster} faster per token" if token < 1 else ""
+    if workload.goal == "latency":
+        text = f"{a} {_verb(first, 'answers', 'answer')} a request in {show(first.latency_s.value, 's')}, {b} in "
+        text += show(runner.latency_s.value, "s")
+        if abs(load - 1) > 0.05 and workload.mode != "single_stream":
+            other = f", though {b} {_verb(runner, 'carries', 'carry')} {_times(1 / load, noun='the load')}" if load else ""
+            text += f", with {_times(load, noun='the load')}" if load > 1 else other
+        return _capital(text)
+    if workload.goal == "throughput":
+        text = f"{a} {_verb(first, 'carries', 'carry')} {_times(load)} {b} {_verb(runner, 'does', 'do')}"
+    else:
+        text = f"a GPU of {a} makes {_times(each)} one of {b} does"
+    if token > 1.03:
+        text += f" and {_verb(first, 'is', 'are')} {(token - 1) * 100:.0f}% faster per token"
+    elif token < 0.97:
+        text += f", though {b} {_verb(runner, 'is', 'are')} {(1 / token - 1) * 100:.0f}% faster per token"
     return _capital(text)
 
 

@@ -92,8 +92,11 @@ def test_nothing_fits(prediction: Build) -> None:
     assert advice.rejected == (miss,)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["tp=1", "tp=2", "tp=4,dp=2", "tp=8", "pp=2", "tp=2,pp=2"]),
-                          st.floats(0.001, 1.0), st.floats(1.0, 1e5)), min_size=1, max_size=12), st.randoms(use_true_random=False))  # fmt: skip
+LABELS = st.sampled_from(["tp=1", "tp=2", "tp=4,dp=2", "tp=8", "pp=2", "tp=2,pp=2"])
+FIGURES = st.lists(st.tuples(LABELS, st.floats(0.001, 1.0), st.floats(1.0, 1e5)), min_size=1, max_size=12)
+
+
+@given(FIGURES, st.randoms(use_true_random=False))
 def test_the_front_has_no_dominated_plan_in_any_order(
     prediction: Build, figures: list[tuple[str, float, float]], shuffle: random.Random
 ) -> None:

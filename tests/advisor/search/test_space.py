@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from advisor.catalog.engines import load_engine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.catalog.engines import load_engine
 from advisor.roofline.memory import rank_memory
 from advisor.search.space import SMALL, expert_degrees, legal_plans, refusal, replica_counts
 from advisor.specs.cluster import Cluster, Device
-from advisor.specs.model import DenseFfn, Layer, LatentAttention, ModelSpec, WeightFormats
+from advisor.specs.model import DenseFfn, LatentAttention, Layer, ModelSpec, WeightFormats
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Mode, Workload
