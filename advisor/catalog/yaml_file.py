@@ -1,8 +1,9 @@
-"""YAML and JSON from strangers, read as plain data: no tags, no aliases, no duplicate keys, bounded size and depth."""
+"""YAML and JSON from strangers, read as plain data: no tags, no anchors, no duplicate keys, bounded size and depth."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,75 @@ MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 40
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C parser where pyyaml was built with it
+_NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
+_BRACKET = re.compile(r"[\[\]{}]")
+# A line that opens more levels than a profile has: a run of `- ` and `? `, or indentation.
+_DEEP_LINE = re.compile(r"^(?:[-?] +){%d}|^ {%d}" % (MAX_DEPTH, 8 * MAX_DEPTH), re.MULTILINE)  # noqa: UP031
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """The safe loader without aliases and with unique keys."""
+    """The safe loader with unique keys, whose dates and sexagesimal numbers (`12:30`) stay the text they were written as."""
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
+    def get_single_node(self) -> Any:
+        root = super().get_single_node()
+        pending = [root] if root is not None else []
+        while pending:
+            node = pending.pop()
+            if node.tag == "tag:yaml.org,2002:timestamp" or (node.tag in _NUMBER_TAGS and ":" in node.value):
+                node.tag = "tag:yaml.org,2002:str"
+            elif node.tag not in _PLAIN_TAGS:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{node.tag.rpartition(':')[2]} values are not read", problem_mark=node.start_mark
+                )
+            if isinstance(node, yaml.MappingNode):
+                _check_keys(node)
+                pending += [value for pair in node.value for value in pair]
+            elif isinstance(node, yaml.SequenceNode):
+                pending += node.value
+        return root
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [key.value for key, _ in node.value]
-        if len(set(map(str, keys))) != len(keys):
-            raise yaml.YAMLError("a key stands twice")
-        return super().construct_mapping(node, deep=deep)
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(problem="a key is no plain word", problem_mark=key.start_mark)
+        if key.value in seen:
+            raise yaml.MarkedYAMLError(problem=f"the key {key.value[:40]!r} stands twice", problem_mark=key.start_mark)
+        seen.add(key.value)
+
+
+def _check_events(text: str) -> None:
+    """Refuse tags, anchors, aliases and depth before nodes are composed.
+
+    The C composer recurses without a limit and resolves aliases unseen, so the event stream (flat, one pass) is asked, but only
+    where the text could hold any of these.
+    """
+    deep = bool(_DEEP_LINE.search(text)) or _bracket_depth(text) > MAX_DEPTH
+    if not deep and not any(mark in text for mark in "!&*"):
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Base):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise yaml.MarkedYAMLError(problem="anchors and aliases are not read", problem_mark=event.start_mark)
+        if getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(problem="tags are not read", problem_mark=event.start_mark)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise yaml.MarkedYAMLError(problem=f"more than {MAX_DEPTH} levels deep", problem_mark=event.start_mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _bracket_depth(text: str) -> int:
+    """The deepest nesting of brackets, those inside quotes counted too: never less than the real one."""
+    deepest = depth = 0
+    for match in _BRACKET.finditer(text):
+        depth = depth + 1 if match[0] in "[{" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def read_text(path: Path) -> str:
@@ -41,13 +96,16 @@ def read_text(path: Path) -> str:
         raise ProfileError(f"cannot read {path}: {error.strerror or error}.") from None
     except UnicodeDecodeError:
         raise ProfileError(f"{path} is not text (UTF-8): give a YAML or JSON file.") from None
+    except ValueError as error:  # a NUL in the path
+        raise ProfileError(f"cannot read {str(path)!r}: {error}.") from None
 
 
 def parse_yaml(text: str, *, origin: str) -> dict[str, Any]:
     """The mapping in YAML `text`. Raises ProfileError naming `origin` when it is not one."""
     try:
+        _check_events(text)
         data = yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error).split("\n")[0] or type(error).__name__

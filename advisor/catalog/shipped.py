@@ -1,0 +1,88 @@
+"""The data sheets that ship with the program: found by name or alias without parsing the others."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from advisor.errors import QuestionError
+
+_ALIASES = re.compile(r"^(?:aliases|driver_names):[ ]*(?:\[([^\]]*)\]|((?:\n[ ]*-[^\n]*)+))", re.MULTILINE)
+_MAKERS = ("nvidia", "geforce", "tesla", "quadro", "amd", "instinct", "rtx")
+
+
+def folder(kind: str) -> Traversable:
+    """The folder of one kind of sheet: `hardware`, `nodes`, `networks`, `engines`, `calibration`, ..."""
+    return files("profiles").joinpath(kind)
+
+
+@cache
+def sheet_names(kind: str) -> tuple[str, ...]:
+    """Names of all sheets of a kind, sorted; reads no file."""
+    place = folder(kind)
+    if not place.is_dir():
+        return ()
+    return tuple(sorted(entry.name[: -len(".yaml")] for entry in place.iterdir() if entry.name.endswith(".yaml")))
+
+
+def sheet_text(kind: str, name: str) -> str:
+    """The text of a shipped sheet, by its own name."""
+    return folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def plain(name: str) -> str:
+    """A name without case, punctuation and maker, so that `NVIDIA GeForce RTX 4090` and `rtx-4090` are one."""
+    text = re.sub(r"[^a-z0-9.]", "", name.lower())
+    text = re.sub(r"(?<=\d)gb", "g", text)
+    stripped = True
+    while stripped:
+        stripped = False
+        for maker in _MAKERS:
+            if text.startswith(maker) and len(text) > len(maker):
+                text, stripped = text[len(maker) :], True
+    return text
+
+
+@cache
+def known_names(kind: str) -> dict[str, str]:
+    """Plain name or alias -> sheet name, from one scan of the texts for their `aliases:` and `driver_names:` lines."""
+    found: dict[str, str] = {}
+    for sheet in sheet_names(kind):
+        found[plain(sheet)] = sheet
+    for sheet in sheet_names(kind):
+        for flow, block in _ALIASES.findall(sheet_text(kind, sheet)):
+            words = flow.split(",") if flow else [line.strip()[1:] for line in block.strip().splitlines()]
+            for word in words:
+                if alias := plain(word.strip().strip("'\"")):
+                    found.setdefault(alias, sheet)
+    return found
+
+
+def find_sheet(kind: str, name: str, *, what: str, list_with: str) -> str:
+    """The sheet that `name` means. Raises QuestionError with the nearest names."""
+    if name in sheet_names(kind):
+        return name
+    known = known_names(kind)
+    sheet = known.get(plain(name))
+    if sheet is None:
+        raise QuestionError(f"unknown {what} {name[:80]!r}{nearest(name, known, sheet_names(kind))}; see `{list_with}`.")
+    return sheet
+
+
+def nearest(name: str, known: dict[str, str], names: Iterable[str]) -> str:
+    """`: did you mean a, b or c?` as far as anything is near, else an empty text."""
+    target = plain(name)[:80]
+    near: list[str] = []
+    for word in difflib.get_close_matches(target, known, n=6, cutoff=0.6):
+        if known[word] not in near:
+            near.append(known[word])
+    near += [other for other in names if target and (plain(other).startswith(target)) and other not in near]
+    near = near[:3]
+    if not near:
+        return ""
+    words = near[0] if len(near) == 1 else ", ".join(near[:-1]) + f" or {near[-1]}"
+    return f", did you mean {words}"
