@@ -28,7 +28,7 @@ def page(prediction: Prediction, *, asked: Asked, said: Sequence[str] = (), scre
     lines += ["  " + line for line in table(("", "expected", "90% low", "90% high"), rows, right=(1, 2, 3))]
     usd = "" if p.usd_per_million_tokens is None else f", {show_count(p.usd_per_million_tokens)} $ per million output tokens"
     lines += [
-        f"  {show_count(p.sequences)} requests in flight; the cache holds {p.kv_tokens:,} tokens, {p.max_sequences:,} such requests",
+        f"  {show_count(p.sequences)} requests in flight; the cache holds {p.kv_tokens:,} tokens, {p.max_sequences:,} requests",
         f"  bottleneck {p.bottleneck}{usd}; calibration {p.calibration}",
     ]
     lines += [wrap(note[0].upper() + note[1:] + ("" if note.endswith(".") else "."), indent="  ") for note in p.notes]

@@ -24,7 +24,6 @@ def scatter(
     *,
     title: str,
     x_name: str,
-    y_name: str,
     x_ticks: Sequence[str],
     screen: Screen,
     width: int = 72,
