@@ -1,11 +1,11 @@
 """Seconds of one collective over one axis: the payload, the fabric its ranks share, and what a Calibration says that links reach.
 
 Legend: `p` payload bytes of one rank, `n` ranks, `B` data-sheet bytes/s of the link (one direction, one GPU). Every algorithm is a
-few straight lines, one for each protocol that the library switches between (low latency first), and it picks the fastest:
+few straight lines, one for each protocol that a library switches between (low latency first), and the fastest is taken:
 
-    t = min over lines of (alpha + alpha_per_rank (n - 2) + wire(p, n) / (B bandwidth))                                       (C1)
+    t = min over lines of (alpha + wire(p, n) / (B bandwidth))                                                              (C1)
 
-Source of the coefficients: `advisor.calibrate.kernels`.
+A line of the engine's own kernels ("custom") ends at `up_to_bytes`. Source of the coefficients: `advisor.calibrate.kernels`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from advisor.roofline.fabric import Fabric
 
 Op = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"]
-LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "network"]
+LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "sys", "network"]
 
-# The class whose lines stand for a kind of link. Below a host bridge GPUs reach each other; beyond it NCCL copies through host memory.
+# The class whose lines stand for a kind of link. NCCL reaches a peer directly up to a PCIe bridge (PXB); behind a host bridge it
+# copies through host memory, and between sockets over their link too.
 CLASS: dict[str, LinkClass] = {
     "nvswitch": "nvswitch",
     "nvlink": "nvlink",
@@ -32,7 +33,7 @@ CLASS: dict[str, LinkClass] = {
     "pxb": "pcie",
     "phb": "host",
     "node": "host",
-    "sys": "host",
+    "sys": "sys",
     "network": "network",
     "unknown": "host",
 }
@@ -40,11 +41,13 @@ CLASS: dict[str, LinkClass] = {
 NEAREST_CLASS: dict[str, tuple[str, ...]] = {
     "nvswitch": ("nvlink",),
     "nvlink": ("nvswitch",),
-    "pcie": ("host",),
-    "host": ("pcie",),
+    "pcie": ("host", "sys"),
+    "host": ("sys", "pcie"),
+    "sys": ("host", "pcie"),
     "network": (),
 }
-# Bytes a rank sends for a payload p of n ranks by the algorithm that sends least.
+# A reduce-scatter is an all-gather run backwards: the same wire bytes and, in the tables, the same times within 5%.
+NEAREST_OP = {"reduce_scatter": "all_gather"}
 WIRE: dict[str, Callable[[float, int], float]] = {
     "all_reduce": lambda p, n: 2 * p * (n - 1) / n,
     "all_gather": lambda p, n: p * (n - 1),
@@ -52,13 +55,32 @@ WIRE: dict[str, Callable[[float, int], float]] = {
     "all_to_all": lambda p, n: p * (n - 1) / n,
     "p2p": lambda p, n: p,
 }
+# Ring collectives cross a node's edge once for all its ranks, over all their network adapters at once.
+RINGS = ("all_reduce", "all_gather", "reduce_scatter")
 _CACHED = 64
+
+Line = tuple[float, float, float]
+"""(alpha seconds, share of B, up to bytes)."""
+
+
+def wire_bytes(op: str, payload_bytes: float, ranks: int) -> float:
+    """(C2) Bytes one rank sends for a payload p of n ranks by the algorithm that sends least: all-reduce 2 p (n - 1) / n,
+    all-gather p (n - 1), reduce-scatter and all-to-all p (n - 1) / n, point to point p."""
+    return WIRE[op](payload_bytes, ranks)
+
+
+def link_class(fabric: Fabric) -> LinkClass:
+    """The class whose lines a group of ranks follows: its slowest link's, or the network's when it spans nodes."""
+    if fabric.nodes > 1:
+        return "network"
+    link = CLASS[fabric.kind]
+    return "host" if link == "pcie" and not fabric.p2p else link
 
 
 class _Prepared:
     """Lines of one calibration, looked up once."""
 
-    __slots__ = ("calibration", "known", "lines")
+    __slots__ = ("calibration", "found", "known")
 
     def __init__(self, calibration: Calibration) -> None:
         self.calibration = calibration
@@ -66,25 +88,24 @@ class _Prepared:
         for key, reach in calibration.wires:  # op/algorithm/class/ranks[/line]
             op, algorithm, link, ranks, *_ = key.split("/")
             self.known.setdefault(f"{op}/{algorithm}/{link}", {}).setdefault(int(ranks), []).append(reach)
-        self.lines: dict[tuple[str, str, str, int], tuple[tuple[float, float, float], ...] | None] = {}
+        self.found: dict[tuple[str, str, str, int], tuple[Line, ...]] = {}
 
-    def of(self, op: str, algorithm: str, link: str, ranks: int) -> tuple[tuple[float, float, float], ...] | None:
-        """(alpha seconds, share of B, up to bytes) of each line; None when nothing like it is known."""
+    def of(self, op: str, algorithm: str, link: str, ranks: int) -> tuple[Line, ...]:
+        """Lines of a collective; empty when nothing like it is known."""
         key = (op, algorithm, link, ranks)
-        if key not in self.lines:
-            self.lines[key] = self._find(op, algorithm, link, ranks)
-        return self.lines[key]
+        if key not in self.found:
+            self.found[key] = self._find(op, algorithm, link, ranks)
+        return self.found[key]
 
-    def _find(self, op: str, algorithm: str, link: str, ranks: int) -> tuple[tuple[float, float, float], ...] | None:
-        for near in (link, *NEAREST_CLASS.get(link, ())):
-            by_ranks = self.known.get(f"{op}/{algorithm}/{near}")
-            if by_ranks:
-                nearest = max((r for r in by_ranks if r <= ranks), default=min(by_ranks))
-                extra = max(0, ranks - nearest)
-                return tuple(
-                    (line.alpha_s + line.alpha_per_rank_s * extra, line.bandwidth, line.up_to_bytes) for line in by_ranks[nearest]
-                )
-        return None
+    def _find(self, op: str, algorithm: str, link: str, ranks: int) -> tuple[Line, ...]:
+        for near in (link, *NEAREST_CLASS[link]):
+            for like in (op, NEAREST_OP.get(op, op)):
+                by_ranks = self.known.get(f"{like}/{algorithm}/{near}")
+                if by_ranks:
+                    nearest = max((r for r in by_ranks if r <= ranks), default=min(by_ranks))
+                    extra = max(0, ranks - nearest)
+                    return tuple((x.alpha_s + x.alpha_per_rank_s * extra, x.bandwidth, x.up_to_bytes) for x in by_ranks[nearest])
+        return ()
 
 
 _prepared: dict[int, _Prepared] = {}
@@ -103,27 +124,24 @@ def _prepare(calibration: Calibration) -> _Prepared:
 def collective_s(op: Op, payload_bytes: float, fabric: Fabric, calibration: Calibration, *, custom: bool) -> float:
     """Seconds of one collective, (C1). `payload_bytes` as in `work.Collective`; one rank needs none.
 
-    `custom`: the engine brings its own all-reduce kernels for this group (it must also run inside one node, over NVLink or
-    between exactly two peers). Raises ProfileError when the calibration knows no such collective.
+    `custom`: the engine has all-reduce kernels of its own; they run inside one node, over NVLink or between exactly two PCIe
+    peers, up to the size where the engine itself turns to NCCL. Over a network the lines are those of the number of nodes.
+    Raises ProfileError when the calibration knows no such collective.
     """
     n = fabric.ranks
     if n <= 1:
         return 0.0
-    prepared = _prepare(calibration)
-    link = CLASS[fabric.kind]
-    if link in ("pcie", "host"):
-        link = "pcie" if fabric.p2p else "host"
-    if fabric.nodes > 1:
-        link = "network"
-    wire = WIRE[op](payload_bytes, n)
-    best = float("inf")
-    lines = prepared.of(op, "nccl", link, n)
-    if lines is None:
+    prepared, link = _prepare(calibration), link_class(fabric)
+    rate, wire, many = fabric.bytes_per_s, WIRE[op](payload_bytes, n), n
+    if link == "network":
+        many = fabric.nodes
+        if op in RINGS:
+            rate *= n / fabric.nodes
+    lines = prepared.of(op, "nccl", link, many)
+    if not lines:
         raise ProfileError(f"calibration {calibration.name} has no coefficients for {op}/nccl/{link}: add that key to the file.")
-    for alpha, share, _ in lines:
-        best = min(best, alpha + wire / (fabric.bytes_per_s * share))
-    own = prepared.of(op, "custom", link, n) if custom and (link in ("nvswitch", "nvlink") or (n == 2 and fabric.p2p)) else None
-    for alpha, share, limit in own or ():
-        if payload_bytes <= limit:
-            best = min(best, alpha + wire / (fabric.bytes_per_s * share))
+    best = min([alpha + wire / (rate * share) for alpha, share, _ in lines])
+    if custom and (link == "nvswitch" or link == "nvlink" or (n == 2 and fabric.p2p and link == "pcie")):
+        own = prepared.of(op, "custom", link, n)
+        best = min([best, *[alpha + wire / (rate * share) for alpha, share, up_to in own if payload_bytes <= up_to]])
     return best

@@ -1,0 +1,315 @@
+"""Kernel and collective coefficients of every GPU from the public tables, as the calibration files that ship.
+
+Run, with the `fit` extra installed:  python -m advisor.calibrate.kernels TABLES --out profiles/calibration --report docs/kernels.md
+
+The same tables give the same files. Which GPU stands in for which when it has no table: `advisor.catalog.calibrations`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import yaml
+
+from advisor.calibrate import tables
+from advisor.calibrate.reach import Fit, by_key, error_of, fit_reach, rounded
+from advisor.calibrate.tables import Sample, WireSample
+from advisor.calibrate.wires import FOREVER, fit_lines, per_rank
+from advisor.catalog.machines import load_device
+from advisor.roofline.compute import peak_flop_per_s
+from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
+from advisor.specs.cluster import Device
+from advisor.specs.wire import to_data
+
+VERSION = 1
+DATE = "2026-11-21"  # when the tables were last read
+TABLES = "kernel tables of NVIDIA aiconfigurator 0.12 (sample)"
+MAMF = "ml-engineering, maximum achievable matmul FLOPS, table 1"
+READERS: tuple[Callable[[Path], Any], ...] = (
+    tables.gemms,
+    tables.prefills,
+    tables.decodes,
+    tables.latent_prefills,
+    tables.latent_decodes,
+    tables.experts,
+)
+# Another chip of the same architecture: what would be served if the first had no table (the leave-one-GPU-out test).
+SIBLINGS = {
+    "h100-80g-sxm": "h200-141g-sxm",
+    "h200-141g-sxm": "h100-80g-sxm",
+    "b200-180g": "b300",
+    "b300": "b200-180g",
+    "gb200": "b200-180g",
+}
+# Devices without tables that get a file of their own: the compute reach that a scan found, the rest from the median of all.
+SCANNED = ("mi300x", "mi325x", "mi355x")
+FEWEST = 30
+# A kernel in a replayed CUDA graph takes at least this long from start to start; no public table of element-wise kernels exists.
+STREAM_LAUNCH_S = 1.5e-6
+# A quantised GEMM whose latency stands this far above that of the 16-bit one was timed with launches of the host.
+HOST_SHARE = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One fitted key: what is served, what was left out, and the error when the sibling's coefficients are served instead."""
+
+    hardware: str
+    key: str
+    fit: Fit
+    sibling: tuple[float, float] | None
+
+
+def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
+    """Every key of every device that has enough rows."""
+    samples: list[Sample] = [s for read in READERS for s in read(folder) if s.hardware in devices]
+    groups = {pair: group for pair, group in by_key(samples).items() if len(group) >= FEWEST}
+    fits = {pair: fit_reach(group, devices[pair[0]], source=TABLES) for pair, group in sorted(groups.items())}
+    results = []
+    for (hardware, key), fit in fits.items():
+        other = fits.get((SIBLINGS.get(hardware, ""), key))
+        sibling = error_of(other.reach, fit.sources, groups[hardware, key], devices[hardware]) if other else None
+        results.append(
+            Result(hardware=hardware, key=key, fit=_without_host(fit, fits.get((hardware, "gemm/bf16"))), sibling=sibling)
+        )
+    return results
+
+
+def _without_host(fit: Fit, plain: Fit | None) -> Fit:
+    """A quantised GEMM with its launch capped: what exceeds twice the 16-bit one is the benchmark's host, not the kernel."""
+    if plain is None or not fit.key.startswith("gemm/") or fit.reach.launch_s <= HOST_SHARE * plain.reach.launch_s:
+        return fit
+    note = f"{fit.reach.provenance.source}; launch cut from {fit.reach.launch_s * 1e6:.0f} us, the residuals are those before"
+    reach = replace(
+        fit.reach,
+        launch_s=rounded(HOST_SHARE * plain.reach.launch_s),
+        provenance=replace(fit.reach.provenance, source=note),
+    )
+    return replace(fit, reach=reach)
+
+
+def stream_reach(plain: Reach) -> Reach:
+    """Element-wise kernels, (K6): the memory reach of the 16-bit GEMM and a graph's shortest kernel."""
+    provenance = Provenance(source="estimate: memory reach of gemm/bf16, 1.5 us a kernel in a CUDA graph", closeness="default")
+    return Reach(memory=plain.memory, compute=1.0, launch_s=STREAM_LAUNCH_S, sharpness=2.0, provenance=provenance)
+
+
+def fit_wires(folder: Path, devices: dict[str, Device]) -> dict[str, dict[str, WireReach]]:
+    """Lines of every device's own links, by key."""
+    groups: dict[tuple[str, str, str], dict[int, list[WireSample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in [*tables.collectives(folder), *tables.point_to_point(folder)]:
+        if sample.hardware in devices:
+            op = "all_gather" if sample.op == "reduce_scatter" else sample.op
+            groups[sample.hardware, op, sample.algorithm][sample.ranks].append(sample)
+    found: dict[str, dict[str, WireReach]] = defaultdict(dict)
+    for (hardware, op, algorithm), by_ranks in sorted(groups.items()):
+        device = devices[hardware]
+        if algorithm == "custom" and not device.link_bytes_per_s:
+            by_ranks = {2: by_ranks[2]}  # beyond two PCIe GPUs the engines' own kernels are off, and the rows are NCCL's
+        fits = {n: fit_lines(s, device.link_bytes_per_s or device.pcie_bytes_per_s, source=TABLES) for n, s in by_ranks.items()}
+        for ranks, lines in per_rank(fits).items():
+            for number, line in enumerate(lines, 1):
+                found[hardware][f"{op}/{algorithm}/{_class(device, ranks)}/{ranks}/{number}"] = line
+    return found
+
+
+def _class(device: Device, ranks: int) -> str:
+    """The link class of a table's machine: NVSwitch, or PCIe; the L40S machine's 4 and 8 ranks cross sockets."""
+    if device.link_bytes_per_s:
+        return "nvswitch"
+    return "sys" if device.name == "l40s" and ranks > 2 else "pcie"
+
+
+def _line(alpha_us: float, per_rank_us: float, share: float, source: str) -> WireReach:
+    provenance = Provenance(source=source, closeness="default")
+    return WireReach(
+        alpha_s=rounded(alpha_us * 1e-6),
+        alpha_per_rank_s=rounded(per_rank_us * 1e-6),
+        bandwidth=share,
+        up_to_bytes=FOREVER,
+        provenance=provenance,
+    )
+
+
+def assumed_wires() -> dict[str, WireReach]:
+    """Classes of link that no table measures, as estimates from single figures.
+
+    host: NCCL staged through host memory, 14-15 us and 6-22 GB/s of a 32-64 GB/s slot between two GPUs (rtx6kpro notes);
+    network: sends between nodes, 17 us with the eager call and 35.9 of 50 GB/s (vidur, H100), the ranks of a key being nodes.
+    """
+    host = "estimate: peer access off, about 14 us and a third of the slot (rtx6kpro, p2pmark)"
+    network = "estimate: cross-node sends of vidur on H100 (17 us eager, 36 of 50 GB/s)"
+    lines = {f"p2p/nccl/{link}/2": _line(14, 0, 0.33, host) for link in ("host", "sys")}
+    for op, first in (("all_reduce", 14.0), ("all_gather", 11.0), ("all_to_all", 12.0)):
+        lines[f"{op}/nccl/host/2"] = _line(first, 3, 0.33, host)
+        lines[f"{op}/nccl/host/4"] = _line(first + 6, 3, 0.22, host)
+        lines[f"{op}/nccl/network/2"] = _line(2 * first, 4, 0.72, network)
+    return lines | {"p2p/nccl/network/2": _line(13, 0, 0.72, network), "p2p/nccl/pcie/2": _line(8, 0, 0.6, host)}
+
+
+def borrowed(lines: dict[str, WireReach], other: str) -> dict[str, WireReach]:
+    """Another device's lines with their provenance saying so."""
+    return {
+        key: replace(line, provenance=replace(line.provenance, closeness="family", source=f"{line.provenance.source}, {other}"))
+        for key, line in lines.items()
+    }
+
+
+def middle(reaches: Sequence[Reach], *, source: str, closeness: str) -> Reach:
+    """The median of each coefficient: what an unknown device is likely to reach; its error is the spread between devices."""
+    names = [name for name, _ in reaches[0].shape]
+
+    def of(take: Callable[[Reach], float]) -> float:
+        return rounded(median(take(r) for r in reaches))
+
+    return Reach(
+        memory=of(lambda r: r.memory),
+        compute=of(lambda r: r.compute),
+        launch_s=of(lambda r: r.launch_s),
+        sharpness=of(lambda r: r.sharpness),
+        shape=tuple((name, of(lambda r, n=name: r.coefficient(n, 0.0))) for name in names),  # type: ignore[misc]
+        provenance=Provenance(source=source, closeness=closeness, points=sum(r.provenance.points for r in reaches)),
+    )
+
+
+def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibration], list[Result]]:
+    """A calibration for every device with tables, for those with a scan, and the `default` for the rest."""
+    tabled = {name: d for name, d in devices.items() if name not in SCANNED}
+    results, wires = fit_kernels(folder, tabled), fit_wires(folder, tabled)
+    kernels: dict[str, dict[str, Reach]] = defaultdict(dict)
+    for result in results:
+        kernels[result.hardware][result.key] = result.fit.reach
+    for own in kernels.values():
+        own["stream"] = stream_reach(own["gemm/bf16"])
+    pcie = borrowed({k: v for k, v in wires["rtx-pro-6000-server"].items() if "/pcie/" in k}, "RTX PRO 6000")
+    sockets = {k.replace("/pcie/", "/sys/"): v for k, v in pcie.items() if "/nccl/" in k and "/pcie/2/" not in k}
+    shared = assumed_wires() | sockets | pcie
+    everyone = sorted({key for own in kernels.values() for key in own})
+    typical = {
+        key: middle(
+            [own[key] for own in kernels.values() if key in own], source=f"median over GPUs of {TABLES}", closeness="default"
+        )
+        for key in everyone
+    }
+    switched = borrowed({k: v for k, v in wires["a100-80g-sxm"].items() if "/nvswitch/" in k}, "A100")
+    made = []
+    for name, own in kernels.items():
+        sends = {} if any(k.startswith("p2p/") for k in wires[name]) else _sends(wires, devices[name])
+        made.append(_calibration(name, own, shared | sends | wires[name]))
+    for name, device in devices.items():
+        if name in SCANNED:
+            made.append(_calibration(name, _scanned(folder, device, typical), shared | switched))
+    made.append(_calibration("default", typical, shared | switched))
+    return made, results
+
+
+def _sends(wires: dict[str, dict[str, WireReach]], device: Device) -> dict[str, WireReach]:
+    if not device.link_bytes_per_s:
+        return {}
+    return borrowed({k: v for k, v in wires["h100-80g-sxm"].items() if k.startswith("p2p/")}, "H100")
+
+
+def _scanned(folder: Path, device: Device, typical: dict[str, Reach]) -> dict[str, Reach]:
+    """The typical reaches, the GEMMs' compute scaled so that the 16-bit one stands to the scan as it does where both are known."""
+    best = {(h, f): rate for h, f, rate in tables.peak_reach(folder)}
+    found = best.get((device.name, "bf16"), 0.0) / peak_flop_per_s(device, "bf16")
+    ratio = found * SERVED_OF_SCAN / typical["gemm/bf16"].compute if found else 1.0
+    source = f"{MAMF}; memory and latency: median over GPUs of {TABLES}"
+    return {
+        key: replace(
+            reach,
+            compute=rounded(reach.compute * ratio) if key != "stream" else reach.compute,
+            provenance=replace(reach.provenance, source=source if key == "gemm/bf16" else reach.provenance.source),
+        )
+        for key, reach in typical.items()
+    }
+
+
+# gemm/bf16 compute over the best of the scan, where both are known (H100 0.777 / 0.803, A100 0.826 / 0.869, B200 0.677 / 0.776).
+SERVED_OF_SCAN = 0.93
+
+
+def _calibration(name: str, kernels: dict[str, Reach], wires: dict[str, WireReach]) -> Calibration:
+    return Calibration(
+        name=name,
+        device=name,
+        version=VERSION,
+        date=DATE,
+        kernels=tuple(sorted(kernels.items())),
+        wires=tuple(sorted(wires.items())),
+    )
+
+
+def as_yaml(calibration: Calibration) -> str:
+    """The file's text: one key a line."""
+    data = to_data(calibration)
+    head = {k: v for k, v in data.items() if k not in ("kernels", "wires")}
+    lines = [yaml.safe_dump(head, sort_keys=False, width=10_000).rstrip()]
+    for part in ("kernels", "wires"):
+        lines.append(f"{part}:")
+        lines += [
+            f"- {yaml.safe_dump(pair, default_flow_style=True, sort_keys=False, width=10_000).strip()}" for pair in data[part]
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def report(results: Sequence[Result]) -> str:
+    """Held-out residuals of every key as a Markdown page."""
+    lines = [
+        "# Kernel coefficients: how well they meet shapes they were not fitted on",
+        "",
+        "Made by `python -m advisor.calibrate.kernels`; do not edit. One shape in four is held out. `sibling`: the error on",
+        "the same shapes when another GPU of the architecture lends its coefficients (leave one GPU out).",
+        "",
+        "| GPU | kernel | memory | compute | latency us | q | points | median | p90 | sibling median | p90 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result in sorted(results, key=lambda r: (r.key, r.hardware)):
+        reach, p = result.fit.reach, result.fit.reach.provenance
+        sibling = " | ".join(f"{x:.1%}" for x in result.sibling) if result.sibling else "– | –"
+        errors = " | ".join("–" if x is None else f"{x:.1%}" for x in (p.median, p.p90))
+        lines.append(
+            f"| {result.hardware} | {result.key} | {reach.memory:g} | {reach.compute:g} | {reach.launch_s * 1e6:.1f} | "
+            f"{reach.sharpness:.1f} | {p.points} | {errors} | {sibling} |"
+        )
+    return "\n".join([*lines, "", *_summary(results)]) + "\n"
+
+
+def _summary(results: Sequence[Result]) -> list[str]:
+    kinds: dict[str, list[Result]] = defaultdict(list)
+    for result in results:
+        kinds[result.key.split("/")[0]].append(result)
+    lines = ["| kernel | keys | median of medians | median of p90 | sibling median | p90 |", "|---|---|---|---|---|---|"]
+    for kind, group in sorted(kinds.items()):
+        own = [(r.fit.reach.provenance.median or 0.0, r.fit.reach.provenance.p90 or 0.0) for r in group]
+        lent = [r.sibling for r in group if r.sibling]
+        cells = [f"{np.median([x[i] for x in own]):.1%}" for i in (0, 1)]
+        cells += [f"{np.median([x[i] for x in lent]):.1%}" if lent else "–" for i in (0, 1)]
+        lines.append(f"| {kind} | {len(group)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Fit, write one file a device, and the report."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("tables", type=Path, help="folder with gemm.csv.gz and the other kernel tables")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the calibration files")
+    parser.add_argument("--report", type=Path, help="Markdown file for the residuals")
+    options = parser.parse_args(arguments)
+    names = sorted({row["hardware"] for row in tables.rows(options.tables, "moe")}) + list(SCANNED)
+    made, results = calibrations(options.tables, {name: load_device(name) for name in names})
+    for calibration in made:
+        (options.out / f"{calibration.name}.yaml").write_text(as_yaml(calibration), encoding="utf-8")
+    if options.report:
+        options.report.write_text(report(results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

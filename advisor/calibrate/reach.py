@@ -1,0 +1,200 @@
+"""Fit the coefficients of one kind of kernel on one device: robust least squares on ln(predicted / measured).
+
+Source choice: every engine's kernel is fitted alone first; those within `TOLERATED` of the fastest over all shapes of the table are
+pooled, the others (launches timed with the kernel, kernels no engine would pick today) are left out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from advisor.calibrate.tables import Sample
+from advisor.roofline.compute import demand, peak_flop_per_s
+from advisor.roofline.work import DecodeAttention, Experts, Gemm, LatentDecode, LatentPrefill, PrefillAttention
+from advisor.specs.calibration import Provenance, Reach
+from advisor.specs.cluster import Device
+
+TOLERATED = 1.2  # a kernel this much slower than the best one on the same shapes is not what an engine would run
+FEWEST = 40  # rows below which a source says too little alone
+ROBUST = 0.08  # residuals beyond about 8% count linearly (soft l1)
+COPIES = 6  # the GEMM benchmark walks through six copies of the weights
+# A last-level cache that streams from memory in more than this keeps a benchmark's operands between repeats (L40S, RTX PRO 6000).
+CACHE_S = 50e-6
+Vector = Any  # numpy array of floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Coefficients with the sources they come from and those left out; their provenance says how held-out shapes are met."""
+
+    key: str
+    reach: Reach
+    sources: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """The demands of many samples as arrays; coefficients in the order memory, compute, launch (us), q, extra, softmax."""
+
+    read: Vector
+    math: Vector
+    scores: Vector
+    block: Vector
+    passes: Vector
+    measured: Vector
+    held_out: Vector
+    sources: Vector
+    kept: Vector
+
+    def predict(self, p: Vector) -> Vector:
+        """(K1) in microseconds for all samples."""
+        read, math, block = self.read / p[0], (self.math + p[5] * self.scores) / p[1], self.block * p[4]
+        longest = np.maximum(np.maximum(read, math), block)
+        q = p[3]
+        total = longest * ((read / longest) ** q + (math / longest) ** q + (block / longest) ** q) ** (1 / q)
+        return total + p[2] + self.passes * p[4]
+
+
+def _table(samples: Sequence[Sample], device: Device) -> _Table:
+    asked = np.array([demand(s.work, device.sms) for s in samples])
+    first = samples[0].work
+    weights = first.weights if isinstance(first, (Gemm, Experts)) else "bf16"
+    memory, peak = device.memory_bytes_per_s * 1e-6, peak_flop_per_s(device, weights) * 1e-6
+    decode = isinstance(first, (DecodeAttention, LatentDecode))
+    moved = asked[:, 0]
+    kept = np.ones(len(samples), bool)
+    if isinstance(first, Gemm):
+        gemms = [s.work for s in samples if isinstance(s.work, Gemm)]
+        stored = moved - np.array([2 * g.m * (g.n + g.k) for g in gemms])
+        kept = (COPIES * stored > 1.5 * device.l2_bytes) | (np.array([g.m for g in gemms]) >= 512)
+    elif device.l2_bytes / device.memory_bytes_per_s > CACHE_S:
+        kept = (moved < 0.1 * device.l2_bytes) | (moved > 1.5 * device.l2_bytes) | (moved / memory < asked[:, 1] / peak)
+    return _Table(
+        read=moved / memory,
+        math=asked[:, 1] / peak,
+        scores=asked[:, 2] / peak,
+        block=asked[:, 3] if decode else asked[:, 3] / peak,
+        passes=asked[:, 4] / memory,
+        measured=np.array([s.seconds for s in samples]) * 1e6,
+        held_out=np.array([s.held_out for s in samples]),
+        sources=np.array([s.source for s in samples]),
+        kept=kept,
+    )
+
+
+# memory, compute, launch us, q, extra (block or passes), softmax: start, lowest, highest
+_START = np.array([0.7, 0.5, 5.0, 2.0, 0.5, 0.0])
+_LOWEST = np.array([0.05, 0.01, 1.5, 1.0, 0.0, 0.0])
+_HIGHEST = np.array([1.0, 1.5, 120.0, 8.0, 40.0, 400.0])
+
+
+def _solve(table: _Table, use: Vector, *, extra: bool, softmax: bool) -> Vector:
+    free = np.array([True, True, True, True, extra, softmax])
+    start = np.where(free, _START, 0.0)
+    if softmax:
+        start[5] = 50.0
+    highest = _HIGHEST.copy()
+    if not extra or table.passes.any():
+        highest[1] = 1.0  # matrix products stay below the peak; attention counts a peak that its 8-bit kernels exceed
+
+    def residual(values: Vector) -> Vector:
+        p = start.copy()
+        p[free] = values
+        return np.log(table.predict(p)[use] / table.measured[use])
+
+    solution = least_squares(
+        residual, start[free], bounds=(_LOWEST[free], highest[free]), loss="soft_l1", f_scale=ROBUST,
+        x_scale=np.maximum(start[free], 0.05), max_nfev=300,
+    )  # fmt: skip
+    p = start.copy()
+    p[free] = solution.x
+    return p
+
+
+def _choose(table: _Table, *, extra: bool, softmax: bool) -> tuple[list[str], list[str]]:
+    """(pooled, dropped) sources: those within TOLERATED of the fastest, by the geometric mean over every shape of the table."""
+    speed: dict[str, float] = {}
+    for source in sorted(set(table.sources)):
+        use = table.kept & (table.sources == source)
+        if use.sum() >= FEWEST:
+            fitted = table.predict(_solve(table, use, extra=extra, softmax=softmax))
+            speed[source] = float(np.exp(np.mean(np.log(fitted[table.kept]))))
+    if not speed:
+        return sorted(set(table.sources)), []
+    best = min(speed.values())
+    pooled = [s for s, value in speed.items() if value <= TOLERATED * best]
+    return pooled, [s for s in speed if s not in pooled]
+
+
+def fit_reach(samples: Sequence[Sample], device: Device, *, source: str) -> Fit:
+    """Coefficients of samples of one key on one device: fitted on three shapes in four, residuals reported on the fourth."""
+    if isinstance(samples[0].work, (PrefillAttention, DecodeAttention)):
+        # TensorRT-LLM's rows time RoPE and the cache write with the attention: used only where nobody else was measured.
+        samples = [s for s in samples if not s.source.startswith("trtllm")] or samples
+    table = _table(samples, device)
+    first = samples[0].work
+    extra = bool(table.block.any() or table.passes.any())
+    softmax = isinstance(first, PrefillAttention)  # one head size (MLA) cannot tell scores from flop
+    pooled, dropped = _choose(table, extra=extra, softmax=softmax)
+    among = table.kept & np.isin(table.sources, pooled)
+    p = _solve(table, among & ~table.held_out, extra=extra, softmax=softmax)
+    report = among & table.held_out
+    off = np.abs(table.predict(p)[report] / table.measured[report] - 1)
+    if isinstance(first, (DecodeAttention, LatentDecode)):
+        shape: tuple[tuple[str, float], ...] = (("block_s", rounded(p[4] * 1e-6)),)
+    elif isinstance(first, Experts):
+        shape = (("passes", rounded(p[4])),)
+    elif softmax:
+        shape = (("block", rounded(p[4])), ("softmax", rounded(p[5])))
+    elif isinstance(first, LatentPrefill):
+        shape = (("block", rounded(p[4])),)
+    else:
+        shape = ()
+    reach = Reach(
+        memory=rounded(p[0]),
+        compute=rounded(p[1]),
+        launch_s=rounded(p[2] * 1e-6),
+        sharpness=rounded(p[3]),
+        shape=shape,
+        provenance=Provenance(
+            source=source,
+            closeness="device",
+            points=int(among.sum()),
+            median=rounded(float(np.median(off))) if len(off) else None,
+            p90=rounded(float(np.quantile(off, 0.9))) if len(off) else None,
+        ),
+    )
+    return Fit(key=samples[0].key, reach=reach, sources=tuple(pooled), dropped=tuple(dropped))
+
+
+def error_of(reach: Reach, sources: Sequence[str], samples: Sequence[Sample], device: Device) -> tuple[float, float]:
+    """(median, p90) of |predicted / measured - 1| when `reach` is served for the held-out samples of these sources."""
+    table = _table([s for s in samples if s.source in sources], device)
+    extra = dict(reach.shape)
+    p = np.array([
+        reach.memory, reach.compute, reach.launch_s * 1e6, reach.sharpness,
+        extra.get("block", extra.get("passes", extra.get("block_s", 0.0) * 1e6)), extra.get("softmax", 0.0),
+    ])  # fmt: skip
+    use = table.kept & table.held_out
+    off = np.abs(table.predict(p)[use] / table.measured[use] - 1)
+    return float(np.median(off)), float(np.quantile(off, 0.9))
+
+
+def rounded(value: float) -> float:
+    """Three significant digits: more is noise, and the same on every machine."""
+    return float(f"{value:.3g}")
+
+
+def by_key(samples: Sequence[Sample]) -> dict[tuple[str, str], list[Sample]]:
+    """Samples grouped by (hardware, key)."""
+    groups: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        groups[sample.hardware, sample.key].append(sample)
+    return groups

@@ -1,0 +1,216 @@
+"""Public kernel tables, row by row, as the same Work that the prediction uses, with the seconds that were measured.
+
+The tables (samples of those that ship with NVIDIA's aiconfigurator 0.12, Apache-2.0) are not shipped; `docs/physics.md` says
+where they come from and which rows are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from advisor.errors import ProfileError
+from advisor.roofline.work import DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
+
+# What the tables call a number format -> ours.
+FORMAT = {
+    "bfloat16": "bf16",
+    "fp8": "fp8",
+    "fp8_static": "fp8",
+    "fp8_block": "fp8-block",
+    "int8_wo": "int8-wo",
+    "int4_wo": "int4",
+    "sq": "int8",
+    "nvfp4": "nvfp4",
+    "w4a16_mxfp4": "mxfp4",
+}
+# DeepSeek-V3 (arXiv:2412.19437, section 4.2), the model of both MLA tables: latent 512, RoPE 64, head 128 + 64, value 128.
+MLA_RANK, MLA_ROPE, MLA_HEAD, MLA_VALUE = 512, 64, 192, 128
+HELD_OUT = 4  # one shape in four is kept for the report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One measured kernel. `source` is the engine and kernel that ran it; `held_out` shapes are never fitted on."""
+
+    hardware: str
+    key: str
+    work: Kernel
+    seconds: float
+    source: str
+    held_out: bool
+
+
+def rows(folder: Path, table: str) -> Iterator[dict[str, str]]:
+    """Rows of one table. Raises ProfileError when it is missing."""
+    path = folder / f"{table}.csv.gz"
+    try:
+        with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+    except OSError as error:
+        raise ProfileError(
+            f"cannot read the table {path}: {error.strerror or error}; give the folder that holds the tables."
+        ) from None
+
+
+def _held_out(*shape: object) -> bool:
+    """The same shapes on every machine and in every run: a checksum of the shape decides."""
+    return zlib.crc32("/".join(map(str, shape)).encode()) % HELD_OUT == 0
+
+
+def gemms(folder: Path) -> Iterator[Sample]:
+    """GEMM rows; the best-of-a-scan rows (no latency) are left to `peak_reach`."""
+    for row in rows(folder, "gemm"):
+        if not row["latency_us"] or row["dtype"] not in FORMAT:
+            continue
+        m, n, k, weights = int(row["m"]), int(row["n"]), int(row["k"]), FORMAT[row["dtype"]]
+        note = re.sub(r"^anomaly=[^;]*; ?", "", row["notes"]).split(";")[0]
+        yield Sample(
+            hardware=row["hardware"],
+            key=f"gemm/{weights}",
+            work=Gemm(name="gemm", m=m, n=n, k=k, weights=weights),
+            seconds=float(row["latency_us"]) * 1e-6,
+            source=" ".join(note.split()[:2]),
+            held_out=_held_out(m, n, k),
+        )
+
+
+def peak_reach(folder: Path) -> Iterator[tuple[str, str, float]]:
+    """(hardware, format, flop/s) of the best GEMM that a scan over shapes found (ml-engineering, MAMF)."""
+    for row in rows(folder, "gemm"):
+        if not row["latency_us"]:
+            yield row["hardware"], {"bf16": "bf16", "fp8": "fp8"}[row["dtype"]], float(row["tflops"]) * 1e12
+
+
+def prefills(folder: Path) -> Iterator[Sample]:
+    """Causal attention over at least 16 new tokens."""
+    for row in rows(folder, "attention_prefill"):
+        batch, new, heads, kv = (int(row[c]) for c in ("batch_size", "isl", "num_heads", "num_key_value_heads"))
+        dim, window, cache = int(row["head_dim"]), int(float(row["window_size"] or 0)), FORMAT[row["kv_cache_dtype"]]
+        if new < 16:
+            continue
+        work = PrefillAttention(
+            name="attention", batch=batch, new=new, past=0, heads=heads, kv_heads=kv,
+            head_dim=dim, value_dim=dim, window=window, cache=cache,
+        )  # fmt: skip
+        yield _sample(row, f"attention_prefill/{cache}", work, (batch, new, heads, kv, dim, window))
+
+
+def decodes(folder: Path) -> Iterator[Sample]:
+    """One query token a sequence, up to 512 sequences; `step` cached tokens and the new one."""
+    for row in rows(folder, "attention_decode"):
+        batch, heads, kv, past = (int(row[c]) for c in ("batch_size", "num_heads", "num_key_value_heads", "step"))
+        dim, window, cache = int(row["head_dim"]), int(float(row["window_size"] or 0)), FORMAT[row["kv_cache_dtype"]]
+        if batch > 512:
+            continue
+        work = DecodeAttention(
+            name="attention", batch=batch, context=past + 1, heads=heads, kv_heads=kv,
+            head_dim=dim, value_dim=dim, window=window, cache=cache,
+        )  # fmt: skip
+        yield _sample(row, f"attention_decode/{cache}", work, (batch, past, heads, kv, dim, window))
+
+
+def latent_prefills(folder: Path) -> Iterator[Sample]:
+    """MLA over at least 16 new tokens, keys and values expanded."""
+    for row in rows(folder, "mla_prefill"):
+        batch, new, heads, cache = int(row["batch_size"]), int(row["isl"]), int(row["num_heads"]), FORMAT[row["kv_cache_dtype"]]
+        if new < 16:
+            continue
+        work = LatentPrefill(
+            name="attention", batch=batch, new=new, past=0, heads=heads, head_dim=MLA_HEAD, value_dim=MLA_VALUE,
+            kv_rank=MLA_RANK, rope_dim=MLA_ROPE, cache=cache,
+        )  # fmt: skip
+        yield _sample(row, f"mla_prefill/{cache}", work, (batch, new, heads))
+
+
+def latent_decodes(folder: Path) -> Iterator[Sample]:
+    """MLA decode with absorbed projections, up to 512 sequences."""
+    for row in rows(folder, "mla_decode"):
+        batch, heads, past, cache = int(row["batch_size"]), int(row["num_heads"]), int(row["step"]), FORMAT[row["kv_cache_dtype"]]
+        if batch > 512:
+            continue
+        work = LatentDecode(
+            name="attention", batch=batch, context=past + 1, heads=heads, kv_rank=MLA_RANK, rope_dim=MLA_ROPE, cache=cache
+        )
+        yield _sample(row, f"mla_decode/{cache}", work, (batch, past, heads))
+
+
+def experts(folder: Path) -> Iterator[Sample]:
+    """MoE layers: the grouped GEMMs with the routing around them; three matrices an expert, two without a gate."""
+    for row in rows(folder, "moe"):
+        tokens, hidden, width, top_k, total = (
+            int(row[c]) for c in ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts")
+        )
+        tp, ep, weights = int(row["moe_tp_size"]), int(row["moe_ep_size"]), FORMAT.get(row["moe_dtype"])
+        if weights is None:
+            continue
+        work = Experts(
+            name="experts", tokens=tokens, top_k=top_k, experts=total, local_experts=total / ep, hidden=hidden, width=width / tp,
+            matrices=2 if "nongated" in row["kernel_source"] else 3, weights=weights,
+        )  # fmt: skip
+        yield _sample(row, f"experts/{weights}", work, (tokens, hidden, width, top_k, total, tp, ep))
+
+
+def _sample(row: dict[str, str], key: str, work: Kernel, shape: tuple[int, ...]) -> Sample:
+    return Sample(
+        hardware=row["hardware"],
+        key=key,
+        work=work,
+        seconds=float(row["latency_ms"]) * 1e-3,
+        source=f"{row['engine']} {row['engine_version']} {row['kernel_source']}",
+        held_out=_held_out(*shape),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireSample:
+    """One measured collective: `payload_bytes` is what one rank puts in (as in `work.Collective`)."""
+
+    hardware: str
+    op: str
+    algorithm: str
+    ranks: int
+    payload_bytes: float
+    seconds: float
+    source: str
+
+
+def collectives(folder: Path) -> Iterator[WireSample]:
+    """Collectives inside one node: NCCL, and engines' own all-reduce replayed in a CUDA graph (eager rows time the host)."""
+    for row in rows(folder, "collectives"):
+        if row["source"] != "aiconfigurator" or not row["latency_us"]:
+            continue
+        name = row["algo"].split()[0]
+        if name != "NCCL" and not name.endswith("_graph"):
+            continue
+        op, ranks, total = row["op"].replace("alltoall", "all_to_all"), int(row["ranks"]), float(row["bytes"])
+        yield WireSample(
+            hardware=row["hardware"],
+            op=op,
+            algorithm="nccl" if name == "NCCL" else "custom",
+            ranks=ranks,
+            payload_bytes=total / ranks if op == "all_gather" else total,
+            seconds=float(row["latency_us"]) * 1e-6,
+            source=row["algo"],
+        )
+
+
+def point_to_point(folder: Path) -> Iterator[WireSample]:
+    """Sends between two GPUs of one node (vidur); the launch of an eager call is in them, and there is nothing better."""
+    for row in rows(folder, "collectives"):
+        if row["op"] != "send_recv" or "devices_per_node=2" not in row["notes"]:
+            continue
+        yield WireSample(
+            hardware=row["hardware"],
+            op="p2p",
+            algorithm="nccl",
+            ranks=2,
+            payload_bytes=float(row["bytes"]),
+            seconds=float(row["latency_us"]) * 1e-6,
+            source=row["algo"] + " 0",
+        )
