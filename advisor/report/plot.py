@@ -43,9 +43,8 @@ def scatter(
         column = round((place(dot.x) - x0) / (x1 - x0) * (width - 4)) + 1 if x1 > x0 else width // 2
         row = height - 1 - round(dot.y / y1 * (height - 1))
         mark = dot.label if dot.on_front else ("·" if screen.blocks else ".")
-        for offset, character in enumerate(mark):
-            if column + offset < width:
-                grid[row][column + offset] = character
+        column = min(column, width - len(mark))
+        grid[row][column : column + len(mark)] = mark
     side, corner, floor = ("│", "└", "─") if screen.blocks else ("|", "+", "-")
     top = _short(y1)
     pad = max(len(top), 6)
