@@ -264,8 +264,8 @@ def _found(gpus: int | None) -> tuple[Cluster, list[str]]:
     """The machine here where its GPUs can be read, else the assumed one."""
     try:
         here = _probe()
-    except MachineError as error:
-        return _assumed(gpus, why=f"No GPU was found here ({str(error).rstrip('.')}) and no --gpu was given")
+    except MachineError:  # no library, no driver: `advisor probe` says which
+        here = None
     if here is None:
         return _assumed(gpus, why="No GPU was found here and no --gpu was given")
     if gpus is None or gpus <= here.gpus:

@@ -1,0 +1,33 @@
+"""Generated pages say what the program says now; `python docs/generate.py` makes them again."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.skipif(sys.version_info[:2] > (3, 13), reason="help texts are laid out as by the Pythons that are supported")
+def test_the_command_line_page_is_current(generate: ModuleType) -> None:
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == generate.cli_page()
+
+
+def test_the_outputs_in_the_readme_are_real(generate: ModuleType) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(generate.OUTPUT.findall(text)) >= 2
+    assert text == generate.readme(text)
