@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +21,6 @@ def generate() -> ModuleType:
     return module
 
 
-@pytest.mark.skipif(sys.version_info[:2] > (3, 13), reason="help texts are laid out as by the Pythons that are supported")
 def test_the_command_line_page_is_current(generate: ModuleType) -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == generate.cli_page()
 

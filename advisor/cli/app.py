@@ -18,14 +18,14 @@ from advisor.errors import AdvisorError
 
 # Each verb is the function of the same name in `advisor/cli/<verb>.py`.
 VERBS: dict[str, str] = {
-    "recommend": "The best plan for a model, a machine and a workload, why, and how to launch it.",
-    "explain": "Where the time and the memory of one plan go, and which GPU is which rank.",
-    "estimate": "Figures of one plan without a search, or of a whole CSV file of configurations.",
-    "launch": "Write the scripts that start a plan: bash, docker, compose, kubernetes or slurm.",
-    "compare": "Put a load generator's result beside the prediction.",
-    "probe": "Read the GPUs and links of this machine, or of a pasted `nvidia-smi topo -m`.",
-    "validate": "Run plans on this machine's GPUs and put the measured times beside the predicted ones.",
-    "calibrate": "Measure this machine, or read measured points, and keep what it reaches.",
+    "recommend": "The best plan, why it is the best, and how to launch it.",
+    "explain": "Where one plan's time and memory go, and who is which rank.",
+    "estimate": "Figures of one plan, or of a CSV file of configurations.",
+    "launch": "Scripts that start a plan.",
+    "compare": "A load generator's result beside the prediction.",
+    "probe": "The GPUs and links of this machine, or of a pasted topology.",
+    "validate": "Measure plans on this machine against the prediction.",
+    "calibrate": "Learn what this machine reaches.",
     "accuracy": "Predicted against published figures: the scoreboard.",
     "models": "The model catalogue, or one model's sheet.",
     "gpus": "The GPU catalogue, or one GPU's sheet.",
@@ -70,7 +70,6 @@ def _app(arguments: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         help="How should I split this model over these GPUs? Parallel plans, predicted, explained, measured and launched.",
         add_completion=False,
-        no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
