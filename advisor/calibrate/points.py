@@ -20,9 +20,16 @@ FIGURES = (
 )  # fmt: skip
 MODES = ("static_batch", "single_stream", "closed_loop", "open_loop", "offline")
 # A closed-loop benchmark as InferenceX runs it (its public recipe): all users start at once, ten requests a user, lengths
-# uniform between 80% and 100% of the nominal ones. The usual clients (vllm bench serve, aiperf) start the same way.
+# uniform between 80% and 100% of the nominal ones. Other clients (vllm bench serve, aiperf) start the same way with equal
+# lengths; their users drift apart all the same, which a spread of a tenth stands for.
 REQUESTS_PER_USER = 10
-LENGTH_SPREAD = 0.8
+INFERENCEX = "aiconfigurator-silicon-sample"
+INFERENCEX_LENGTHS = ((1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0))
+INFERENCEX_SPREAD = 0.8
+LENGTH_SPREAD = 0.9
+# NVIDIA's fp8 and nvfp4 checkpoints state an fp8 cache, and the public recipes of these engines set it with such weights.
+FP8_CACHE_ENGINES = ("vllm", "sglang", "trtllm")
+FP8_CACHE_WEIGHTS = ("fp8", "nvfp4")
 OPEN_LOOP_REQUESTS = 200
 DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single streams that do not state theirs
 
@@ -65,7 +72,7 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
         engine_version=text.get("engine_version", "") or _version_of_date(text.get("date", "")),
         model=text["model"],
         weight_dtype=text.get("weight_dtype", ""),
-        kv_dtype=text.get("kv_dtype", ""),
+        kv_dtype=_kv_dtype(text),
         plan=plan,
         workload=_workload(text),
     )
@@ -99,13 +106,22 @@ def _workload(text: Mapping[str, str]) -> Workload:
     if users < 1:
         raise QuestionError(f"column load is empty: {mode} needs the number of users or sequences.")
     if mode == "closed_loop":
+        recipe = text.get("source") == INFERENCEX and (inputs, outputs) in INFERENCEX_LENGTHS
+        spread = INFERENCEX_SPREAD if recipe else LENGTH_SPREAD
         return Workload(
             input_tokens=inputs, output_tokens=outputs, mode="closed_loop", users=users,
-            requests=users * REQUESTS_PER_USER, length_spread=LENGTH_SPREAD,
+            requests=users * REQUESTS_PER_USER, length_spread=spread,
         )  # fmt: skip
     if mode == "single_stream":
         return Workload(input_tokens=inputs, output_tokens=outputs, mode="single_stream", users=1)
     return Workload(input_tokens=inputs, output_tokens=outputs, mode="static_batch", users=users)
+
+
+def _kv_dtype(text: Mapping[str, str]) -> str:
+    given = text.get("kv_dtype", "")
+    if given or text["engine"] not in FP8_CACHE_ENGINES or text.get("weight_dtype", "") not in FP8_CACHE_WEIGHTS:
+        return given
+    return "fp8"
 
 
 def _version_of_date(date: str) -> str:

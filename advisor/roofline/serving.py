@@ -9,7 +9,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from advisor.roofline.simulate import Outcome, Request, Room, simulate
+from advisor.roofline.simulate import Outcome, Request, Room, frontend_stretch, simulate
 from advisor.roofline.step import StepModel
 from advisor.specs.workload import Workload
 
@@ -100,7 +100,8 @@ def _at_rate(model: StepModel, workload: Workload, room: Room, rate_per_s: float
     busy = min(0.999, rate_per_s * max(mix.added_s, 1e-9))
     queue_s = busy / (2 * (1 - busy)) * mix.added_s
     in_flight_s = min(1.0, running) * mix.decode_s / 2
-    ttft_s = model.engine.host.request_s + in_flight_s + mix.prefill_s + queue_s
+    entry_s = model.engine.host.request_s * frontend_stretch(model.engine.host.token_s, rate_per_s * workload.output_tokens)
+    ttft_s = entry_s + in_flight_s + mix.prefill_s + queue_s
     return ttft_s, decode_s, running
 
 

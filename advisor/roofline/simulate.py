@@ -59,6 +59,11 @@ class _Sequence:
         self.started_step = 0
 
 
+def frontend_stretch(token_s: float, tokens_per_s: float) -> float:
+    """How much longer a request's entry takes while the front end streams tokens: 1 / (1 - utilisation), at most tenfold."""
+    return 1.0 / max(0.1, 1.0 - token_s * tokens_per_s)
+
+
 def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users: int = 0) -> Outcome:
     """Serve `requests` on one replica. `users` > 0 closes the loop: so many in flight, each answer sends the next request.
 
@@ -75,15 +80,16 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
     upcoming = deque(requests)
     entering: list[tuple[float, int, _Sequence]] = []
     order = step = running = 0
-    now = used = ctx_sum = reserved = busy_s = door_s = 0.0
+    now = used = ctx_sum = reserved = busy_s = door_s = last_s = 0.0
     ttft = tpot = latency = produced = consumed = 0.0
     counted = answered = 0
 
     def send(request: Request, at_s: float) -> None:
         nonlocal order, door_s
         order += 1
-        door_s = max(door_s, at_s) + admit_s
-        enters_s = max(door_s, at_s + request_s)
+        busy = frontend_stretch(engine.host.token_s, running / last_s if last_s else 0.0)
+        door_s = max(door_s, at_s) + admit_s * busy
+        enters_s = max(door_s, at_s + request_s * busy)
         heapq.heappush(entering, (enters_s, order, _Sequence(at_s, request.input_tokens, request.output_tokens)))
 
     if users:
@@ -155,7 +161,7 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
                 if sequence.done >= total:
                     ended.append(sequence)
             taken = model.mixed_s(decodes, ctx_sum / running if running else 0.0, chunks)
-            now += taken
+            now, last_s = now + taken, taken
             busy_s += taken * (running + len(ended))
             if decodes:
                 step += 1
@@ -183,7 +189,7 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
             if entering:
                 span = min(span, max(1, math.ceil((entering[0][0] - now) / each)))
                 each = model.decode_s(running, ctx_sum / running + span / 2)
-            now += each * span
+            now, last_s = now + each * span, each
             busy_s += each * span * running
             step += span
             ctx_sum += running * span

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from advisor.specs.calibration import Spread
 from advisor.specs.plan import SplitRule
 
 
@@ -14,8 +15,9 @@ class HostTime:
 
     A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation). The share
     `overlap` of it runs beside the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP,
-    tokeniser, first scheduling) and `admit_s` is the part of it that one request makes the next wait for. `kernel_s` is the
-    launch of one kernel outside a CUDA graph.
+    tokeniser, first scheduling) and `admit_s` is the part of it that one request makes the next wait for; both stretch by
+    1 / (1 - `token_s` * tokens per second) because the same process streams the tokens out. `kernel_s` is the launch of one
+    kernel outside a CUDA graph.
     """
 
     step_s: float
@@ -24,6 +26,7 @@ class HostTime:
     overlap: float
     kernel_s: float
     admit_s: float = 0.0
+    token_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +52,15 @@ class MemoryRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """An engine profile. `axes` are the degrees it can use. `admission` "reserve" keeps blocks for the whole output,
-    "preempt" admits while blocks are free and preempts. `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager).
-    `fused_elementwise` scales the memory passes and kernels of norms, activations and RoPE that the engine does not fuse away.
-    `mixed_steps` False means that a prefill step stalls all decodes instead of carrying them. `scales` multiply parts of a step
-    in this engine against the bare kernels: "decode", "prefill", "collective", "experts", "attention" (in decode), and what an architecture or a format
-    on it adds ("prefill/blackwell", "prefill/blackwell/fp8": all names that match multiply). `source` says where the figures are from.
+    """An engine profile. `axes` are the degrees it can use; `first_release` is the first release that the profile stands for.
+
+    `admission` "reserve" keeps blocks for the whole output, "preempt" admits while blocks are free and preempts.
+    `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager). `fused_elementwise` scales the memory passes and
+    kernels of norms, activations and RoPE that the engine does not fuse away. `mixed_steps` False means that a prefill step
+    stalls all decodes instead of carrying them. `scales` multiply parts of a step in this engine against the bare kernels:
+    "decode", "prefill", "collective", "experts", "attention" (in decode), and what an architecture or a format on it adds
+    ("prefill/blackwell", "prefill/blackwell/fp8": all names that match multiply). `spreads` are the residuals of rows left out
+    of the fit by figure and closeness ("tpot/device", "tpot/family"). `source` says where the figures are from.
     """
 
     name: str
@@ -75,8 +81,10 @@ class Engine:
     layer_split: SplitRule = "last_spared"
     mixed_steps: bool = True
     scales: tuple[tuple[str, float], ...] = ()
+    spreads: tuple[tuple[str, Spread], ...] = ()
     points: int = 0
     residual_median: float | None = None
     residual_p90: float | None = None
+    first_release: str = ""
     flags_version: str = ""
     image: str = ""
