@@ -16,7 +16,7 @@ from scipy.optimize import least_squares
 
 from advisor.calibrate.tables import Sample
 from advisor.roofline.compute import demand, peak_flop_per_s
-from advisor.roofline.work import DecodeAttention, Experts, Gemm, LatentDecode, LatentPrefill, PrefillAttention
+from advisor.roofline.work import DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
 from advisor.specs.calibration import Provenance, Reach
 from advisor.specs.cluster import Device
 
@@ -41,12 +41,13 @@ class Fit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """The demands of many samples as arrays; coefficients in the order memory, compute, launch (us), q, extra, softmax."""
+    """The demands of many samples as arrays, in microseconds at the data sheet's rates; coefficients as in COEFFICIENTS."""
 
     read: Vector
     math: Vector
     scores: Vector
-    block: Vector
+    queue: Vector
+    chain: Vector
     passes: Vector
     measured: Vector
     held_out: Vector
@@ -55,11 +56,11 @@ class _Table:
 
     def predict(self, p: Vector) -> Vector:
         """(K1) in microseconds for all samples."""
-        read, math, block = self.read / p[0], (self.math + p[5] * self.scores) / p[1], self.block * p[4]
-        longest = np.maximum(np.maximum(read, math), block)
-        q = p[3]
-        total = longest * ((read / longest) ** q + (math / longest) ** q + (block / longest) ** q) ** (1 / q)
-        return total + p[2] + self.passes * p[4]
+        memory, compute, launch, q, queue_s, chain, softmax, passes = p
+        read, math = self.read / memory, (self.math + softmax * self.scores) / compute
+        longest = np.maximum(read, math)
+        waits = (self.queue * queue_s / longest) ** q + (self.chain * chain / longest) ** q
+        return longest * ((read / longest) ** q + (math / longest) ** q + waits) ** (1 / q) + launch + passes * self.passes
 
 
 def _table(samples: Sequence[Sample], device: Device) -> _Table:
@@ -80,8 +81,9 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
         read=moved / memory,
         math=asked[:, 1] / peak,
         scores=asked[:, 2] / peak,
-        block=asked[:, 3] if decode else asked[:, 3] / peak,
-        passes=asked[:, 4] / memory,
+        queue=asked[:, 3],
+        chain=asked[:, 4] if decode else asked[:, 4] / peak,
+        passes=asked[:, 5] / memory,
         measured=np.array([s.seconds for s in samples]) * 1e6,
         held_out=np.array([s.held_out for s in samples]),
         sources=np.array([s.source for s in samples]),
@@ -89,20 +91,29 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
     )
 
 
-# memory, compute, launch us, q, extra (block or passes), softmax: start, lowest, highest
-_START = np.array([0.7, 0.5, 5.0, 2.0, 0.5, 0.0])
-_LOWEST = np.array([0.05, 0.01, 1.5, 1.0, 0.0, 0.0])
-_HIGHEST = np.array([1.0, 1.5, 120.0, 8.0, 40.0, 400.0])
+# Of (K1); launch, queue_s and a decode's chain_s in microseconds, a prefill's chain and passes as multiples, softmax in flop.
+COEFFICIENTS = ("memory", "compute", "launch", "q", "queue_s", "chain", "softmax", "passes")
+_START = np.array([0.7, 0.5, 5.0, 2.0, 1.0, 0.5, 50.0, 0.5])
+_LOWEST = np.array([0.05, 0.01, 1.5, 1.0, 0.0, 0.0, 0.0, 0.0])
+_HIGHEST = np.array([1.0, 1.0, 120.0, 8.0, 60.0, 60.0, 400.0, 40.0])
+# Attention counts the 16-bit peak, which kernels over an 8-bit cache may pass.
+_HIGHEST_ATTENTION = 1.5
 
 
-def _solve(table: _Table, use: Vector, *, extra: bool, softmax: bool) -> Vector:
-    free = np.array([True, True, True, True, extra, softmax])
-    start = np.where(free, _START, 0.0)
-    if softmax:
-        start[5] = 50.0
-    highest = _HIGHEST.copy()
-    if not extra or table.passes.any():
-        highest[1] = 1.0  # matrix products stay below the peak; attention counts a peak that its 8-bit kernels exceed
+def _free(work: Kernel) -> Vector:
+    """Which coefficients a kind of kernel has. One head size (MLA) cannot tell scores from flop."""
+    decode = isinstance(work, (DecodeAttention, LatentDecode))
+    prefill = isinstance(work, (PrefillAttention, LatentPrefill))
+    return np.array([
+        True, True, True, True, decode, decode or prefill, isinstance(work, PrefillAttention), isinstance(work, Experts),
+    ])  # fmt: skip
+
+
+def _solve(table: _Table, use: Vector, work: Kernel) -> Vector:
+    free = _free(work)
+    start, highest = np.where(free, _START, 0.0), _HIGHEST.copy()
+    if not isinstance(work, (Gemm, Experts)):
+        highest[1] = _HIGHEST_ATTENTION
 
     def residual(values: Vector) -> Vector:
         p = start.copy()
@@ -118,16 +129,27 @@ def _solve(table: _Table, use: Vector, *, extra: bool, softmax: bool) -> Vector:
     return p
 
 
-def _choose(table: _Table, *, extra: bool, softmax: bool) -> tuple[list[str], list[str]]:
+def _shape(work: Kernel, p: Vector) -> tuple[tuple[str, float], ...]:
+    """The further coefficients of a kind, by the names that `roofline.compute` reads."""
+    if isinstance(work, (DecodeAttention, LatentDecode)):
+        return (("queue_s", rounded(p[4] * 1e-6)), ("chain_s", rounded(p[5] * 1e-6)))
+    if isinstance(work, PrefillAttention):
+        return (("chain", rounded(p[5])), ("softmax", rounded(p[6])))
+    if isinstance(work, LatentPrefill):
+        return (("chain", rounded(p[5])),)
+    return (("passes", rounded(p[7])),) if isinstance(work, Experts) else ()
+
+
+def _choose(table: _Table, work: Kernel) -> tuple[list[str], list[str]]:
     """(pooled, dropped) sources: those within TOLERATED of the fastest, by the geometric mean over every shape of the table."""
     speed: dict[str, float] = {}
-    for source in sorted(set(table.sources)):
+    for source in sorted({str(s) for s in table.sources}):
         use = table.kept & (table.sources == source)
         if use.sum() >= FEWEST:
-            fitted = table.predict(_solve(table, use, extra=extra, softmax=softmax))
+            fitted = table.predict(_solve(table, use, work))
             speed[source] = float(np.exp(np.mean(np.log(fitted[table.kept]))))
     if not speed:
-        return sorted(set(table.sources)), []
+        return sorted({str(s) for s in table.sources}), []
     best = min(speed.values())
     pooled = [s for s, value in speed.items() if value <= TOLERATED * best]
     return pooled, [s for s in speed if s not in pooled]
@@ -138,31 +160,18 @@ def fit_reach(samples: Sequence[Sample], device: Device, *, source: str) -> Fit:
     if isinstance(samples[0].work, (PrefillAttention, DecodeAttention)):
         # TensorRT-LLM's rows time RoPE and the cache write with the attention: used only where nobody else was measured.
         samples = [s for s in samples if not s.source.startswith("trtllm")] or samples
-    table = _table(samples, device)
-    first = samples[0].work
-    extra = bool(table.block.any() or table.passes.any())
-    softmax = isinstance(first, PrefillAttention)  # one head size (MLA) cannot tell scores from flop
-    pooled, dropped = _choose(table, extra=extra, softmax=softmax)
+    table, work = _table(samples, device), samples[0].work
+    pooled, dropped = _choose(table, work)
     among = table.kept & np.isin(table.sources, pooled)
-    p = _solve(table, among & ~table.held_out, extra=extra, softmax=softmax)
+    p = _solve(table, among & ~table.held_out, work)
     report = among & table.held_out
     off = np.abs(table.predict(p)[report] / table.measured[report] - 1)
-    if isinstance(first, (DecodeAttention, LatentDecode)):
-        shape: tuple[tuple[str, float], ...] = (("block_s", rounded(p[4] * 1e-6)),)
-    elif isinstance(first, Experts):
-        shape = (("passes", rounded(p[4])),)
-    elif softmax:
-        shape = (("block", rounded(p[4])), ("softmax", rounded(p[5])))
-    elif isinstance(first, LatentPrefill):
-        shape = (("block", rounded(p[4])),)
-    else:
-        shape = ()
     reach = Reach(
         memory=rounded(p[0]),
         compute=rounded(p[1]),
         launch_s=rounded(p[2] * 1e-6),
         sharpness=rounded(p[3]),
-        shape=shape,
+        shape=_shape(work, p),
         provenance=Provenance(
             source=source,
             closeness="device",
@@ -177,10 +186,10 @@ def fit_reach(samples: Sequence[Sample], device: Device, *, source: str) -> Fit:
 def error_of(reach: Reach, sources: Sequence[str], samples: Sequence[Sample], device: Device) -> tuple[float, float]:
     """(median, p90) of |predicted / measured - 1| when `reach` is served for the held-out samples of these sources."""
     table = _table([s for s in samples if s.source in sources], device)
-    extra = dict(reach.shape)
+    named = reach.coefficient
     p = np.array([
-        reach.memory, reach.compute, reach.launch_s * 1e6, reach.sharpness,
-        extra.get("block", extra.get("passes", extra.get("block_s", 0.0) * 1e6)), extra.get("softmax", 0.0),
+        reach.memory, reach.compute, reach.launch_s * 1e6, reach.sharpness, named("queue_s", 0.0) * 1e6,
+        named("chain", 0.0) or named("chain_s", 0.0) * 1e6, named("softmax", 0.0), named("passes", 0.0),
     ])  # fmt: skip
     use = table.kept & table.held_out
     off = np.abs(table.predict(p)[use] / table.measured[use] - 1)

@@ -3,15 +3,16 @@
 Legend: `Q` bytes moved, `F` flop done, `B` memory bytes/s and `P` flop/s of the data sheet, `c` named coefficients of a Reach.
 Every kind shares one formula, (K1) of docs/physics.md,
 
-    t = (read^q + math^q + block^q)^(1/q) + launch + passes
+    t = (read^q + math^q + queue^q + chain^q)^(1/q) + launch + passes
     read = Q / (B memory)    math = (F + softmax scores) / (P compute)
 
-and `demand` says, kind by kind, what is counted as Q, F, scores, block and passes. Coefficients: `advisor.calibrate.kernels`.
+and `demand` says, kind by kind, what is counted as each. Source of the coefficients: `advisor.calibrate.kernels`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 
 from advisor.errors import ProfileError
 from advisor.roofline.work import (
@@ -53,32 +54,33 @@ KINDS: dict[type, str] = {
 }
 # Query rows that one thread block of a FlashAttention kernel carries (FlashAttention-3, arXiv:2407.08608, section 4: 128).
 ROWS_PER_BLOCK = 128
+CHAIN_TOKENS = 1024  # the context at which a decode chain takes its coefficient, chain_s
 
-Demand = tuple[float, float, float, float, float]
-"""(Q bytes, F flop, scores, block, passes bytes) of all repeats of a kernel; what a kind does not have is 0."""
+Demand = tuple[float, float, float, float, float, float]
+"""(Q bytes, F flop, scores, queue, chain, passes bytes) of all repeats of a kernel; what a kind does not have is 0."""
 
 
 def _gemm(work: Gemm, sms: int) -> Demand:
     """(K2) Q = weights + inputs + outputs, F = 2 m n k."""
-    return work.hbm_bytes, work.flop, 0.0, 0.0, 0.0
+    return work.hbm_bytes, work.flop, 0.0, 0.0, 0.0, 0.0
 
 
 def _experts(work: Experts, sms: int) -> Demand:
     """(K3) A grouped GEMM over the experts hit; passes: the rows of all tokens x top_k draws, of experts elsewhere too, are
     sorted, gathered, gated and summed again in buffers of the full size."""
     width = work.hidden * 2 + work.matrices * work.width
-    return work.hbm_bytes, work.flop, 0.0, 0.0, ACTIVATION_BYTES * work.tokens * work.top_k * width * work.count
+    return work.hbm_bytes, work.flop, 0.0, 0.0, 0.0, ACTIVATION_BYTES * work.tokens * work.top_k * width * work.count
 
 
 def _prefill(work: PrefillAttention, sms: int) -> Demand:
-    """(K4) F counts whole tiles on the causal diagonal, scores the exponentials, block the longest thread block alone on its SM."""
+    """(K4) F counts whole tiles on the causal diagonal, scores the exponentials, chain the longest thread block alone on its SM."""
     tile = min(float(ROWS_PER_BLOCK), work.new)
     both = work.head_dim + work.value_dim
     scores = work.batch * work.heads * (work.pairs + work.new * tile / 2) * work.count
     seen = work.past + work.new
     if work.window:
         seen = min(seen, work.window + tile)
-    return work.hbm_bytes, 2 * scores * both, scores, 2 * tile * seen * both * sms * work.count, 0.0
+    return work.hbm_bytes, 2 * scores * both, scores, 0.0, 2 * tile * seen * both * sms * work.count, 0.0
 
 
 def _latent_prefill(work: LatentPrefill, sms: int) -> Demand:
@@ -89,17 +91,19 @@ def _latent_prefill(work: LatentPrefill, sms: int) -> Demand:
     seen = work.past + work.new
     if work.topk:
         seen = min(seen, work.topk + tile)
-    return work.hbm_bytes, 2 * scores * both, scores, 2 * tile * seen * both * sms * work.count, 0.0
+    return work.hbm_bytes, 2 * scores * both, scores, 0.0, 2 * tile * seen * both * sms * work.count, 0.0
 
 
 def _decode(work: DecodeAttention, sms: int) -> Demand:
-    """(K5) The cache read once a group; block: each (sequence, KV head) is a thread block, and they queue for the SMs."""
-    return work.hbm_bytes, work.flop, 0.0, work.batch * work.kv_heads / sms * work.count, 0.0
+    """(K5) The cache is read once a group. queue: each (sequence, KV head) is a thread block that waits for an SM. chain: one
+    sequence cut into k parts takes a S / k + b k to read and to combine, at best 2 sqrt(a b S): counted as sqrt(S / 1024)."""
+    queue = work.batch * work.kv_heads / sms
+    return work.hbm_bytes, work.flop, 0.0, queue * work.count, sqrt(work.seen / CHAIN_TOKENS) * work.count, 0.0
 
 
 def _latent_decode(work: LatentDecode, sms: int) -> Demand:
     """(K5) with one latent head a sequence."""
-    return work.hbm_bytes, work.flop, 0.0, work.batch / sms * work.count, 0.0
+    return work.hbm_bytes, work.flop, 0.0, work.batch / sms * work.count, sqrt(work.seen / CHAIN_TOKENS) * work.count, 0.0
 
 
 _DEMANDS: dict[type, Callable[..., Demand]] = {
@@ -119,9 +123,9 @@ def demand(work: Kernel, sms: int) -> Demand:
 
 
 class _Rates:
-    """Coefficients of one kind and format on one device, as rates: seconds per byte, per flop, per score, per block."""
+    """Coefficients of one kind and format on one device, as seconds per byte, per flop, per score, per queued block, per chain."""
 
-    __slots__ = ("block", "flop", "launch_s", "passes", "q", "read", "root", "score")
+    __slots__ = ("chain", "flop", "launch_s", "passes", "q", "queue", "read", "root", "score")
 
     def __init__(self, reach: Reach, device: Device, kind: type, number_format: str) -> None:
         attention = kind in (PrefillAttention, DecodeAttention, LatentPrefill, LatentDecode)
@@ -129,7 +133,8 @@ class _Rates:
         self.read = 1.0 / (device.memory_bytes_per_s * reach.memory)
         self.flop = 1.0 / (peak * reach.compute)
         self.score = reach.coefficient("softmax", 0.0) * self.flop
-        self.block = reach.coefficient("block_s", 0.0) or reach.coefficient("block", 0.0) / peak
+        self.queue = reach.coefficient("queue_s", 0.0)
+        self.chain = reach.coefficient("chain_s", 0.0) or reach.coefficient("chain", 0.0) / peak
         self.passes = reach.coefficient("passes", 0.0) / device.memory_bytes_per_s
         self.launch_s, self.q, self.root = reach.launch_s, reach.sharpness, 1.0 / reach.sharpness
 
@@ -200,11 +205,13 @@ def kernel_s(work: Kernel, device: Device, calibration: Calibration) -> float:
         rates = prepared.find(kind, "bf16")
         return work.hbm_bytes * rates.read + rates.launch_s * work.kernels * work.count  # type: ignore[union-attr]
     rates = prepared.find(kind, work.weights if kind is Gemm or kind is Experts else work.cache)  # type: ignore[union-attr]
-    moved, flop, scores, blocks, passes = _DEMANDS[kind](work, device.sms)
-    read, math, block = moved * rates.read, flop * rates.flop + scores * rates.score, blocks * rates.block
-    longest = max(read, math, block)
+    moved, flop, scores, queue, chain, passes = _DEMANDS[kind](work, device.sms)
+    read, math = moved * rates.read, flop * rates.flop + scores * rates.score
+    longest = read if read > math else math
     if longest <= 0.0:
         return 0.0
     q = rates.q
-    sharp = ((read / longest) ** q + (math / longest) ** q + (block / longest) ** q) ** rates.root
-    return float(longest * sharp + rates.launch_s * work.count + passes * rates.passes)
+    total = (read / longest) ** q + (math / longest) ** q
+    if queue or chain:
+        total += (queue * rates.queue / longest) ** q + (chain * rates.chain / longest) ** q
+    return float(longest * total**rates.root + rates.launch_s * work.count + passes * rates.passes)
