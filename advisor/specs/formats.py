@@ -36,7 +36,9 @@ FORMATS: dict[str, NumberFormat] = {
         _f("int8", 8, "int8"),
         _f("int8-wo", 8, "bf16", weight_only=True),
         _f("int4", 4 + (16 + 4) / 128, "bf16", weight_only=True, block=128),  # AWQ/GPTQ, group 128: fp16 scale, 4-bit zero
+        _f("int4-g32", 4 + 16 / 32, "bf16", weight_only=True, block=32),  # symmetric, one bf16 scale for 32 values (Kimi K2.5)
         _f("nvfp4", 4 + 8 / 16, "nvfp4", block=16),  # one fp8 scale for 16 values
+        _f("nvfp4-wo", 4 + 8 / 16, "bf16", weight_only=True, block=16),  # the same bytes, 16-bit activations (modelopt W4A16)
         _f("mxfp4", 4 + 8 / 32, "bf16", weight_only=True, block=32),  # OCP MX: one 8-bit scale for 32 values; bf16 activations
         _f("q4_k_m", 4.85, "bf16", weight_only=True, block=256),  # llama.cpp README, quantize: 4.85 bits per weight for Llama-3-8B
     )
