@@ -275,7 +275,7 @@ def _found(gpus: int | None) -> tuple[Cluster, list[str]]:
 
 
 def _probe() -> Cluster | None:
-    from advisor.catalog.machines import list_devices
+    from advisor.catalog.devices import list_devices
     from advisor.probe.nvml import read_nvml
     from advisor.probe.topology import cluster_from
 
