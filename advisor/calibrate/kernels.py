@@ -142,16 +142,19 @@ def assumed_wires() -> dict[str, WireReach]:
     """Classes of link that no table measures, as estimates from single figures.
 
     host: NCCL staged through host memory, 14-15 us and 6-22 GB/s of a 32-64 GB/s slot between two GPUs (rtx6kpro notes);
-    network: sends between nodes, 17 us with the eager call and 35.9 of 50 GB/s (vidur, H100), the ranks of a key being nodes.
+    network, tcp: sends between nodes, 12-24 us with the eager call and 35.9 of 50 GB/s with RDMA (vidur, H100); 16 ranks on two
+    nodes, 65 us eager (vidur, A100). The ranks of a key are nodes.
     """
     host = "estimate: peer access off, about 14 us and a third of the slot (rtx6kpro, p2pmark)"
-    network = "estimate: cross-node sends of vidur on H100 (17 us eager, 36 of 50 GB/s)"
+    network = "estimate: cross-node sends of vidur on H100 (17 us eager, 36 of 50 GB/s), 16-rank all-reduce on A100"
     lines = {f"p2p/nccl/{link}/2": _line(14, 0, 0.33, host) for link in ("host", "sys")}
     for op, first in (("all_reduce", 14.0), ("all_gather", 11.0), ("all_to_all", 12.0)):
         lines[f"{op}/nccl/host/2"] = _line(first, 3, 0.33, host)
         lines[f"{op}/nccl/host/4"] = _line(first + 6, 3, 0.22, host)
         lines[f"{op}/nccl/network/2"] = _line(2 * first, 4, 0.72, network)
-    return lines | {"p2p/nccl/network/2": _line(13, 0, 0.72, network), "p2p/nccl/pcie/2": _line(8, 0, 0.6, host)}
+        lines[f"{op}/nccl/tcp/2"] = _line(4 * first, 8, 0.6, network)
+    sends = {"network": (13, 0.72, network), "tcp": (25, 0.6, network), "pcie": (8, 0.6, host)}
+    return lines | {f"p2p/nccl/{link}/2": _line(alpha, 0, share, source) for link, (alpha, share, source) in sends.items()}
 
 
 def borrowed(lines: dict[str, WireReach], other: str) -> dict[str, WireReach]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from advisor.roofline.fabric import Fabric
 
 Op = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"]
-LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "sys", "network"]
+LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "sys", "network", "tcp"]
 
 # The class whose lines stand for a kind of link. NCCL reaches a peer directly up to a PCIe bridge (PXB); behind a host bridge it
 # copies through host memory, and between sockets over their link too.
@@ -45,6 +45,7 @@ NEAREST_CLASS: dict[str, tuple[str, ...]] = {
     "host": ("sys", "pcie"),
     "sys": ("host", "pcie"),
     "network": (),
+    "tcp": ("network",),
 }
 # A reduce-scatter is an all-gather run backwards: the same wire bytes and, in the tables, the same times within 5%.
 NEAREST_OP = {"reduce_scatter": "all_gather"}
@@ -55,8 +56,6 @@ WIRE: dict[str, Callable[[float, int], float]] = {
     "all_to_all": lambda p, n: p * (n - 1) / n,
     "p2p": lambda p, n: p,
 }
-# Ring collectives cross a node's edge once for all its ranks, over all their network adapters at once.
-RINGS = ("all_reduce", "all_gather", "reduce_scatter")
 _CACHED = 64
 
 Line = tuple[float, float, float]
@@ -70,9 +69,9 @@ def wire_bytes(op: str, payload_bytes: float, ranks: int) -> float:
 
 
 def link_class(fabric: Fabric) -> LinkClass:
-    """The class whose lines a group of ranks follows: its slowest link's, or the network's when it spans nodes."""
+    """The class whose lines a group of ranks follows: its slowest hop's; the network's, with RDMA or not, when it spans nodes."""
     if fabric.nodes > 1:
-        return "network"
+        return "network" if fabric.p2p else "tcp"
     link = CLASS[fabric.kind]
     return "host" if link == "pcie" and not fabric.p2p else link
 
@@ -124,24 +123,21 @@ def _prepare(calibration: Calibration) -> _Prepared:
 def collective_s(op: Op, payload_bytes: float, fabric: Fabric, calibration: Calibration, *, custom: bool) -> float:
     """Seconds of one collective, (C1). `payload_bytes` as in `work.Collective`; one rank needs none.
 
-    `custom`: the engine has all-reduce kernels of its own; they run inside one node, over NVLink or between exactly two PCIe
-    peers, up to the size where the engine itself turns to NCCL. Over a network the lines are those of the number of nodes.
-    Raises ProfileError when the calibration knows no such collective.
+    `custom`: the engine has all-reduce kernels of its own; they run inside one node, over NVLink or between exactly two GPUs that
+    map each other's memory, up to the size where the engine itself turns to NCCL. Between nodes the lines are those of the number
+    of nodes. Raises ProfileError when the calibration knows no such collective.
     """
     n = fabric.ranks
     if n <= 1:
         return 0.0
     prepared, link = _prepare(calibration), link_class(fabric)
-    rate, wire, many = fabric.bytes_per_s, WIRE[op](payload_bytes, n), n
-    if link == "network":
-        many = fabric.nodes
-        if op in RINGS:
-            rate *= n / fabric.nodes
-    lines = prepared.of(op, "nccl", link, many)
+    wire, inside = WIRE[op](payload_bytes, n), fabric.nodes == 1
+    rate = fabric.point_bytes_per_s if op == "p2p" or (op == "all_to_all" and not inside) else fabric.bytes_per_s
+    lines = prepared.of(op, "nccl", link, n if inside else fabric.nodes)
     if not lines:
         raise ProfileError(f"calibration {calibration.name} has no coefficients for {op}/nccl/{link}: add that key to the file.")
     best = min([alpha + wire / (rate * share) for alpha, share, _ in lines])
-    if custom and (link == "nvswitch" or link == "nvlink" or (n == 2 and fabric.p2p and link == "pcie")):
+    if custom and inside and fabric.peer_access and (n == 2 or link in ("nvswitch", "nvlink")):
         own = prepared.of(op, "custom", link, n)
         best = min([best, *[alpha + wire / (rate * share) for alpha, share, up_to in own if payload_bytes <= up_to]])
     return best
