@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor.roofline.simulate import Outcome, Request, Room, frontend_stretch, simulate
@@ -14,6 +15,7 @@ from advisor.roofline.step import StepModel
 from advisor.specs.workload import Workload
 
 SEED = 0
+MOST_BUSY = 1000.0  # where nothing decodes: a prefill that is 99.9% busy
 OVERLOAD_HORIZON_S = 600.0  # a queue that grows without end is looked at after ten minutes
 
 
@@ -76,33 +78,51 @@ def _mix(model: StepModel, workload: Workload, room: Room, running: float) -> _M
     return _Mix(prefill_s=prefill_s, added_s=max(added_s, 0.0), decode_s=decode_s)
 
 
-def _at_rate(model: StepModel, workload: Workload, room: Room, rate_per_s: float) -> tuple[float, float, float] | None:
-    """(TTFT, decode time of a request, running) at `rate_per_s` requests, or None where the replica cannot carry it.
+def _at_running(model: StepModel, workload: Workload, room: Room, running: float) -> tuple[float, float, float]:
+    """(rate, TTFT, decode time of a request) of a replica in which `running` = B sequences decode.
 
-    Decode time D = (d - 1) t / (1 - rate * added) (E4): every prefill that passes stretches the steps of those that decode.
+    D = (d - 1) t / (1 - rate * added) (E4): every prefill that passes stretches the steps of those that decode. With B = rate * D
+    this is rate = B / ((d - 1) t + B * added): closed, so that a load is found by one search over B.
     TTFT = request + half a step + prefill + queue, the queue of an M/D/1 server of utilisation rate * added (E5).
     """
-    outputs = max(0.0, workload.output_tokens - 1)
-    running = 1.0
-    for _ in range(30):
-        mix = _mix(model, workload, room, running)
-        stretch = 1.0 - rate_per_s * mix.added_s
-        if stretch <= 0.01:
-            return None
-        decode_s = outputs * mix.decode_s / stretch
-        found = rate_per_s * decode_s
-        if found > 4 * room.max_sequences:
-            return None
-        if abs(found - running) <= 0.003 * max(1.0, running):
-            running = found
-            break
-        running = 0.4 * running + 0.6 * found
-    busy = min(0.999, rate_per_s * max(mix.added_s, 1e-9))
-    queue_s = busy / (2 * (1 - busy)) * mix.added_s
-    in_flight_s = min(1.0, running) * mix.decode_s / 2
+    mix = _mix(model, workload, room, running)
+    outputs, added_s = max(0.0, workload.output_tokens - 1), max(mix.added_s, 1e-9)
+    if outputs > 0:
+        rate_per_s = running / (outputs * mix.decode_s + running * added_s)
+        decode_s = running / rate_per_s
+    else:  # nothing decodes: `running` only says how busy the prefill is
+        rate_per_s, decode_s = running / (1 + running) / added_s, 0.0
+    busy = min(0.999, rate_per_s * added_s)
+    queue_s = busy / (2 * (1 - busy)) * added_s
+    in_flight_s = min(1.0, running) * mix.decode_s * (0.5 + model.engine.host.wait_steps)
     entry_s = model.engine.host.request_s * frontend_stretch(model.engine.host.token_s, rate_per_s * workload.output_tokens)
-    ttft_s = entry_s + in_flight_s + mix.prefill_s + queue_s
-    return ttft_s, decode_s, running
+    return rate_per_s, entry_s + in_flight_s + mix.prefill_s + queue_s, decode_s
+
+
+def _root(excess: Callable[[float], float], high: float) -> float:
+    """Where a rising function of 0..`high` is zero, to a thousandth: regula falsi (Illinois); `high` where it stays below."""
+    above = excess(high)
+    if above <= 0:
+        return high
+    low = high * 1e-6
+    below = excess(low)
+    if below >= 0:
+        return low
+    side, at = 0, high
+    for _ in range(40):
+        at = (low * above - high * below) / (above - below)
+        value = excess(at)
+        if abs(value) <= 0.001 or high - low <= 0.001 * high:
+            break
+        if value > 0:
+            high, above = at, value
+            below = below / 2 if side == 1 else below
+            side = 1
+        else:
+            low, below = at, value
+            above = above / 2 if side == -1 else above
+            side = -1
+    return at
 
 
 def steady(model: StepModel, workload: Workload, room: Room, users: float) -> Served:
@@ -112,28 +132,15 @@ def steady(model: StepModel, workload: Workload, room: Room, users: float) -> Se
     """
     reserve = model.engine.admission == "reserve"
     inside = min(users, capacity(workload, room, reserve=reserve))
-    low, high = 0.0, inside / max(1e-9, _mix(model, workload, room, 1.0).prefill_s)
-    found = None
-    for _ in range(26):
-        rate = (low + high) / 2
-        answer = _at_rate(model, workload, room, rate)
-        if answer is None or rate * (answer[0] + answer[1]) > inside:
-            high = rate
-        else:
-            low, found = rate, answer
-        if high - low <= 0.002 * high and found is not None:
-            break
-    if found is None:  # one request at a time is already slower than the bracket: take it alone
-        found, low = _alone(model, workload, room), 0.0
-        low = inside / (found[0] + found[1])
-    ttft_s, decode_s, running = found
-    waiting_s = max(0.0, users / low - inside / low)
-    return _served(workload, low, ttft_s + waiting_s, decode_s, running, overloaded=False)
 
+    def excess(running: float) -> float:
+        rate, ttft_s, decode_s = _at_running(model, workload, room, running)
+        return rate * (ttft_s + decode_s) / inside - 1
 
-def _alone(model: StepModel, workload: Workload, room: Room) -> tuple[float, float, float]:
-    mix = _mix(model, workload, room, 0.0)
-    return model.engine.host.request_s + mix.prefill_s, max(0.0, workload.output_tokens - 1) * mix.decode_s, 1.0
+    running = _root(excess, inside if workload.output_tokens > 1 else MOST_BUSY * inside)
+    rate, ttft_s, decode_s = _at_running(model, workload, room, running)
+    waiting_s = max(0.0, (users - inside) / rate)
+    return _served(workload, rate, ttft_s + waiting_s, decode_s, running, overloaded=False)
 
 
 def _served(workload: Workload, rate_per_s: float, ttft_s: float, decode_s: float, running: float, *, overloaded: bool) -> Served:
@@ -155,9 +162,14 @@ def open_loop(model: StepModel, workload: Workload, room: Room, rate_per_s: floa
     """Poisson arrivals at `rate_per_s`. Beyond what the replica carries it runs full and the queue grows (said, not hidden)."""
     reserve = model.engine.admission == "reserve"
     most = capacity(workload, room, reserve=reserve)
-    answer = _at_rate(model, workload, room, rate_per_s)
-    if answer is not None and answer[2] + rate_per_s * answer[0] <= most:
-        return _served(workload, rate_per_s, *answer, overloaded=False)
+
+    def excess(running: float) -> float:
+        return _at_running(model, workload, room, running)[0] / rate_per_s - 1
+
+    running = _root(excess, most)
+    rate, ttft_s, decode_s = _at_running(model, workload, room, running)
+    if rate >= 0.99 * rate_per_s and running + rate * ttft_s <= most:
+        return _served(workload, rate_per_s, ttft_s, decode_s, running, overloaded=False)
     full = steady(model, workload, room, most)
     if full.requests_per_s >= rate_per_s:
         return full
