@@ -254,7 +254,8 @@ def _machine(
 
         count = gpus or 1
         said = [] if gpus else [f"One {gpu} (--gpus for more)."]
-        return load_cluster(gpu=gpu, gpus=count, nodes=nodes or 1, node=node or None, network=network or None), said
+        machine = load_cluster(gpu=gpu, gpus=count, nodes=nodes or 1, node=node or None, network=network or None)
+        return machine, [*said, *_said(machine)]
     if node or network or (nodes or 1) > 1:
         return _assumed(gpus, nodes=nodes, node=node, network=network, why="No --gpu was given")
     return _found(gpus)
@@ -286,14 +287,16 @@ def _probe() -> Cluster | None:
 def _assumed(
     gpus: int | None, *, why: str, nodes: int | None = None, node: str = "", network: str = ""
 ) -> tuple[Cluster, list[str]]:
-    from advisor.catalog.machines import assumed_cluster, load_cluster
+    """H100s in the number and arrangement asked for, eight where none is."""
+    from advisor.catalog.machines import ASSUMED_GPU, ASSUMED_GPUS, load_cluster
 
-    if gpus in (None, 8) and not (nodes or node or network):
-        machine = assumed_cluster()
-    else:
-        machine = load_cluster(gpu="h100-80g-sxm", gpus=gpus or 8, nodes=nodes or 1, node=node or None, network=network or None)
+    machine = load_cluster(gpu=ASSUMED_GPU, gpus=gpus or ASSUMED_GPUS, nodes=nodes or 1, node=node or None, network=network or None)
     sentence = f"{why}: {_devices(machine)} are assumed."
-    return replace(machine, assumed=sentence), [sentence]
+    return replace(machine, assumed=f"{sentence} {machine.assumed}".strip()), [sentence, *_said(machine)]
+
+
+def _said(machine: Cluster) -> list[str]:
+    return [machine.assumed] if machine.assumed else []
 
 
 def _limited(cluster: Cluster, gpus: int | None) -> tuple[Cluster, list[str]]:
