@@ -1,0 +1,110 @@
+"""SGLang 0.5.23: `sglang serve`.
+
+`--tp-size` counts all ranks of a stage, attention-DP groups included. With attention-DP, SGLang divides
+`--max-running-requests` and `--chunked-prefill-size` by the number of groups (server_args.py), so both are given as totals.
+"""
+
+from __future__ import annotations
+
+from advisor.launch import command as c
+from advisor.launch.command import Command, Flag, refuse
+from advisor.launch.layout import Span
+from advisor.specs.model import ModelSpec
+from advisor.specs.plan import Plan
+from advisor.specs.problem import Problem
+
+VERSIONS = ("0.5.23",)
+PROGRAM = ("sglang", "serve")
+HEALTH = "/health"
+BALANCER = "sglang-router"
+ONLINE_FP8 = True
+SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
+INSTALL = "sglang=={version}"
+_CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8_e4m3", "nvfp4": "nvfp4"}
+
+
+def joins_replicas(model: ModelSpec, plan: Plan) -> bool:
+    """Never: SGLang's documentation recommends its router over `--dp-size` for replicas."""
+    return False
+
+
+def rank_order(plan: Plan) -> tuple[int, ...]:
+    """The plan's own order: stage, attention-DP group, tp rank."""
+    return tuple(range(plan.replica_gpus))
+
+
+def serve(problem: Problem, plan: Plan, span: Span, *, ray: bool = False) -> Command:
+    """The command of one server. Raises PlanError for what SGLang cannot do."""
+    model = problem.model
+    if ray and span.nodes > 1:
+        raise refuse("sglang", "it has no Ray mode here; leave out --ray")
+    return Command(
+        program=(*PROGRAM,),
+        flags=(
+            Flag(name="--model-path", value=c.MODEL),
+            Flag(name="--host", value=c.HOST),
+            Flag(name="--port", value=c.PORT),
+            *_degrees(plan),
+            *_nodes(span),
+            *_settings(plan),
+            *_formats(model),
+        ),
+        env=((SPLIT_VARIABLE, ",".join(map(str, plan.layer_split))),) if plan.layer_split else (),
+    )
+
+
+def _degrees(plan: Plan) -> list[Flag]:
+    flags = []
+    if plan.stage_gpus > 1:
+        flags.append(Flag(name="--tp-size", value=str(plan.stage_gpus), why="all GPUs of a stage" if plan.adp > 1 else ""))
+    if plan.pp > 1:
+        flags.append(Flag(name="--pp-size", value=str(plan.pp)))
+    if plan.adp > 1:
+        why = f"attention in {plan.adp} groups of {plan.tp}, each on its own sequences"
+        flags.append(Flag(name="--attn-dp-size", value=str(plan.adp), why=why))
+    if plan.ep > 1:
+        flags.append(Flag(name="--ep-size", value=str(plan.ep), why="groups of GPUs that hold whole experts"))
+    return flags
+
+
+def _nodes(span: Span) -> list[Flag]:
+    if span.nodes == 1:
+        return []
+    return [
+        Flag(name="--nnodes", value=str(span.nodes)),
+        Flag(name="--node-rank", value=c.NODE_RANK),
+        Flag(name="--dist-init-addr", value=c.DIST_ADDRESS),
+    ]
+
+
+def _settings(plan: Plan) -> list[Flag]:
+    settings = plan.settings
+    if settings is None:
+        return []
+    total = f"{plan.adp} groups together" if plan.adp > 1 else "as ranked"
+    return [
+        Flag(name="--context-length", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
+        Flag(name="--max-running-requests", value=str(settings.max_sequences * plan.adp), why=f"batch ceiling, {total}"),
+        Flag(name="--chunked-prefill-size", value=str(settings.token_budget * plan.adp), why=f"token budget of a step, {total}"),
+        *([Flag(name="--mem-fraction-static", value=f"{settings.memory_fraction:g}")] if settings.memory_fraction else []),
+    ]
+
+
+def _formats(model: ModelSpec) -> list[Flag]:
+    flags = []
+    if c.needs_online_fp8(model):
+        flags.append(Flag(name="--quantization", value="fp8", why="16-bit weights become fp8 while they load"))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    if dtype:
+        flags.append(Flag(name="--dtype", value=dtype))
+    if model.kv_format not in _CACHE:
+        raise refuse("sglang", f"it has no {model.kv_format} cache; use bf16, fp8 or nvfp4 with --kv-dtype")
+    if _CACHE[model.kv_format] != "auto":
+        why = f"the plan was ranked with a {model.kv_format} cache"
+        flags.append(Flag(name="--kv-cache-dtype", value=_CACHE[model.kv_format], why=why))
+    return flags
+
+
+def trust_remote_code() -> Flag:
+    """Run the checkpoint's own Python code: only where the user asked."""
+    return Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint")

@@ -1,0 +1,109 @@
+"""TensorRT-LLM 1.2 to 1.4: `trtllm-serve`, and the YAML file for what has no flag in all of these versions.
+
+Attention-DP is all or nothing: every rank of a stage has its own sequences. Several nodes, or several GPUs under Slurm, start
+one process a GPU through `trtllm-llmapi-launch` under MPI.
+"""
+
+from __future__ import annotations
+
+from advisor.launch import command as c
+from advisor.launch.command import Command, Flag, refuse
+from advisor.launch.layout import Span
+from advisor.specs.model import ModelSpec
+from advisor.specs.plan import Plan
+from advisor.specs.problem import Problem
+
+VERSIONS = ("1.2", "1.3", "1.4")
+PROGRAM = ("trtllm-serve",)
+LAUNCHER = "trtllm-llmapi-launch"
+HEALTH = "/health"
+BALANCER = "nginx"
+ONLINE_FP8 = False
+SPLIT_VARIABLE = ""
+INSTALL = "tensorrt-llm=={version}"
+_CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
+
+
+def joins_replicas(model: ModelSpec, plan: Plan) -> bool:
+    """Never: replicas are separate servers."""
+    return False
+
+
+def rank_order(plan: Plan) -> tuple[int, ...]:
+    """The plan's own order: stage, attention-DP group, tp rank."""
+    return tuple(range(plan.replica_gpus))
+
+
+def serve(problem: Problem, plan: Plan, span: Span, *, ray: bool = False) -> Command:
+    """The command of one server. Raises PlanError for what TensorRT-LLM cannot do."""
+    if plan.adp > 1 and plan.tp > 1:
+        raise refuse("trtllm", f"its attention-DP is on all ranks or none; use tp=1,adp={plan.stage_gpus}")
+    if ray and span.nodes > 1:
+        raise refuse("trtllm", "several nodes are started through MPI; leave out --ray")
+    config = _config(problem, plan)
+    return Command(
+        program=(*PROGRAM, c.MODEL),
+        flags=(
+            Flag(name="--host", value=c.HOST),
+            Flag(name="--port", value=c.PORT),
+            *_degrees(plan, span),
+            *_settings(problem, plan),
+            *([Flag(name="--config", value=c.CONFIG, why="the settings that have no flag")] if config else []),
+        ),
+        config=config,
+        per_rank=span.nodes > 1,
+    )
+
+
+def _degrees(plan: Plan, span: Span) -> list[Flag]:
+    flags = []
+    if plan.stage_gpus > 1:
+        flags.append(Flag(name="--tp_size", value=str(plan.stage_gpus), why="all GPUs of a stage" if plan.adp > 1 else ""))
+    if plan.pp > 1:
+        flags.append(Flag(name="--pp_size", value=str(plan.pp)))
+    if plan.ep > 1:
+        flags.append(Flag(name="--ep_size", value=str(plan.ep), why="groups of GPUs that hold whole experts"))
+    if span.nodes > 1:
+        flags.append(Flag(name="--gpus_per_node", value=str(span.gpus_per_node)))
+    return flags
+
+
+def _settings(problem: Problem, plan: Plan) -> list[Flag]:
+    settings = plan.settings
+    if settings is None:
+        return []
+    chunked = Flag(name="--enable_chunked_prefill", why="long prompts share a step with decodes, as ranked")
+    return [
+        Flag(name="--max_seq_len", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
+        Flag(name="--max_batch_size", value=str(settings.max_sequences), why="batch ceiling of each replica, as ranked"),
+        Flag(name="--max_num_tokens", value=str(settings.token_budget), why="token budget of a step, as ranked"),
+        *_memory(settings.memory_fraction),
+        *([chunked] if problem.engine.chunked_prefill else []),
+    ]
+
+
+def _memory(fraction: float) -> list[Flag]:
+    why = "share of the memory that is free after the weights loaded"
+    return [Flag(name="--free_gpu_memory_fraction", value=f"{fraction:g}", why=why)] if fraction else []
+
+
+def _config(problem: Problem, plan: Plan) -> dict[str, object]:
+    model: ModelSpec = problem.model
+    if model.kv_format not in _CACHE:
+        raise refuse("trtllm", f"it has no {model.kv_format} cache; use bf16, fp8 or nvfp4 with --kv-dtype")
+    config: dict[str, object] = {}
+    if plan.adp > 1:
+        config["enable_attention_dp"] = True
+    if plan.layer_split:
+        config["pp_partition"] = list(plan.layer_split)
+    if _CACHE[model.kv_format] != "auto":
+        config["kv_cache_config"] = {"dtype": _CACHE[model.kv_format]}
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    if dtype:
+        config["dtype"] = dtype
+    return config
+
+
+def trust_remote_code() -> Flag:
+    """Run the checkpoint's own Python code: only where the user asked."""
+    return Flag(name="--trust_remote_code", why="asked for: runs Python code that comes with the checkpoint")
