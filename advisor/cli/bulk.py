@@ -9,21 +9,17 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from advisor.calibrate.points import FIGURES, Point, point_of_row
+from advisor.calibrate.desk import Desk
+from advisor.calibrate.points import FIGURES, point_of_row
+from advisor.cli.answer import legal_plan
 from advisor.errors import AdvisorError, PlanError, QuestionError
+from advisor.roofline.predict import predict
 from advisor.specs.calibration import Calibration
-from advisor.specs.cluster import Cluster
-from advisor.specs.engine import Engine
-from advisor.specs.model import ModelSpec
 from advisor.specs.prediction import Prediction
-from advisor.specs.problem import Problem
 
 Row = Mapping[str, str | None]
-T = TypeVar("T")
 
 STATUSES = ("ok", "infeasible", "unsupported")
 COLUMNS = (
@@ -34,7 +30,7 @@ ALONE_UP_TO = 40  # fewer rows than this are computed before a second process ha
 _KEYS = ("model", "hardware", "gpus", "engine", "engine_version", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep")
 
 
-def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: bool) -> dict[str, int]:
+def estimate_file(points: Path, out: Path, *, calibration: Calibration | None, online: bool) -> dict[str, int]:
     """Read `points`, write `out`; how many rows have each status. A bad row says why and the others are computed."""
     rows = read_rows(points)
     answers = estimate_rows(rows, calibration=calibration, online=online)
@@ -75,7 +71,7 @@ def _write(out: Path, answers: Sequence[Mapping[str, object]]) -> None:
         raise QuestionError(f"{out} cannot be written: {error.strerror}.") from None
 
 
-def estimate_rows(rows: Sequence[Row], *, calibration: Path | None = None, online: bool = True) -> list[dict[str, object]]:
+def estimate_rows(rows: Sequence[Row], *, calibration: Calibration | None = None, online: bool = True) -> list[dict[str, object]]:
     """One answer a row, in the order of the rows."""
     order = sorted(range(len(rows)), key=lambda i: tuple(str(rows[i].get(key) or "") for key in _KEYS))
     cores = min(os.cpu_count() or 1, 8)
@@ -107,98 +103,23 @@ def _pieces(order: Sequence[int], rows: Sequence[Row], about: int) -> list[list[
     return pieces
 
 
-def _answers(rows: Sequence[Row], calibration: Path | None, online: bool) -> list[dict[str, object]]:
-    desk = Desk(calibration=calibration, online=online)
-    return [desk.answer(row) for row in rows]
+def _answers(rows: Sequence[Row], calibration: Calibration | None, online: bool) -> list[dict[str, object]]:
+    desk = Desk(online=online, calibration=calibration)
+    return [_answer(desk, row) for row in rows]
 
 
-@dataclass(slots=True, kw_only=True)
-class Desk:
-    """What has been looked up while answering rows: each model, machine, engine and calibration is loaded once."""
-
-    calibration: Path | None
-    online: bool
-    models: dict[tuple[str, str, str], ModelSpec | AdvisorError] = field(default_factory=dict)
-    clusters: dict[tuple[str, int, int, str], Cluster | AdvisorError] = field(default_factory=dict)
-    engines: dict[tuple[str, str], Engine | AdvisorError] = field(default_factory=dict)
-    calibrations: dict[str, Calibration] = field(default_factory=dict)
-
-    def answer(self, row: Row) -> dict[str, object]:
-        """The answer to one row."""
-        name = (row.get("id") or "").strip()
-        try:
-            point = point_of_row(row)
-            prediction = self.predict(point)
-        except PlanError as error:
-            return {"id": name, "status": "infeasible", "reason": str(error)}
-        except AdvisorError as error:
-            return {"id": name, "status": "unsupported", "reason": str(error)}
-        return {"id": name, "status": "ok", "reason": "; ".join(prediction.notes), **_figures(prediction)}
-
-    def predict(self, point: Point) -> Prediction:
-        """The prediction of a point."""
-        from advisor.cli.answer import legal_plan
-        from advisor.roofline.predict import predict
-
-        model, machine = self.model(point), self.cluster(point)
-        problem = Problem(model=model, cluster=machine, workload=point.workload, engine=self.engine(point))
-        return predict(problem, legal_plan(problem, point.plan), self.coefficients(machine))
-
-    def model(self, point: Point) -> ModelSpec:
-        """The model in the row's number formats."""
-        from advisor.catalog.models import load_model, requantise
-
-        key = (point.model, point.weight_dtype, point.kv_dtype)
-        if key not in self.models:
-            try:
-                spec = load_model(point.model, online=self.online).spec
-                if point.weight_dtype or point.kv_dtype:
-                    spec = requantise(spec, dtype=point.weight_dtype or None, kv_dtype=point.kv_dtype or None)
-                self.models[key] = spec
-            except AdvisorError as error:
-                self.models[key] = error
-        return _or_raise(self.models[key])
-
-    def cluster(self, point: Point) -> Cluster:
-        """The machine of the row."""
-        from advisor.catalog.machines import load_cluster
-
-        key = (point.hardware, point.gpus, point.nodes, point.interconnect)
-        if key not in self.clusters:
-            try:
-                each = max(1, -(-point.gpus // point.nodes))
-                self.clusters[key] = load_cluster(gpu=point.hardware, gpus=each, nodes=point.nodes, interconnect=point.interconnect)
-            except AdvisorError as error:
-                self.clusters[key] = error
-        return _or_raise(self.clusters[key])
-
-    def engine(self, point: Point) -> Engine:
-        """The engine profile of the row."""
-        from advisor.catalog.engines import load_engine
-
-        key = (point.engine, point.engine_version)
-        if key not in self.engines:
-            try:
-                self.engines[key] = load_engine(point.engine, point.engine_version)
-            except AdvisorError as error:
-                self.engines[key] = error
-        return _or_raise(self.engines[key])
-
-    def coefficients(self, cluster: Cluster) -> Calibration:
-        """The calibration of the machine's device, or the one in the file given."""
-        from advisor.catalog.calibrations import load_calibration, read_calibration
-
-        device = cluster.device
-        if device.name not in self.calibrations:
-            found = load_calibration(device) if self.calibration is None else read_calibration(self.calibration, device)
-            self.calibrations[device.name] = found
-        return self.calibrations[device.name]
-
-
-def _or_raise(found: T | AdvisorError) -> T:
-    if isinstance(found, AdvisorError):
-        raise found
-    return found
+def _answer(desk: Desk, row: Row) -> dict[str, object]:
+    """The answer to one row; a bad row says why."""
+    name = (row.get("id") or "").strip()
+    try:
+        point = point_of_row(row)
+        problem = desk.problem(point)
+        prediction = predict(problem, legal_plan(problem, point.plan), desk.coefficients(problem.cluster))
+    except PlanError as error:
+        return {"id": name, "status": "infeasible", "reason": str(error)}
+    except AdvisorError as error:
+        return {"id": name, "status": "unsupported", "reason": str(error)}
+    return {"id": name, "status": "ok", "reason": "; ".join(prediction.notes), **_figures(prediction)}
 
 
 def _figures(prediction: Prediction) -> dict[str, object]:
