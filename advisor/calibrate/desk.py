@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from advisor.calibrate.points import Point
+from advisor.calibrate.points import INFERENCEX, Point
 from advisor.errors import AdvisorError
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
@@ -14,6 +14,9 @@ from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
 
+# InferenceX starts SGLang with --scheduler-recv-interval 10, from 16 users on 30: the scheduler looks for requests that rarely.
+SGLANG_RECIPE_STEPS = (10, 30)
+SGLANG_RECIPE_USERS = 16
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
@@ -59,7 +62,11 @@ class Desk:
         """The engine profile of the row."""
         from advisor.catalog.engines import load_engine
 
-        return _once(self.engines, (point.engine, point.engine_version), lambda: load_engine(point.engine, point.engine_version))
+        engine = _once(self.engines, (point.engine, point.engine_version), lambda: load_engine(point.engine, point.engine_version))
+        if point.source == INFERENCEX and point.engine == "sglang":
+            steps = SGLANG_RECIPE_STEPS[point.workload.users >= SGLANG_RECIPE_USERS]
+            return replace(engine, host=replace(engine.host, wait_steps=steps / 2))
+        return engine
 
     def coefficients(self, cluster: Cluster) -> Calibration:
         """The calibration of the machine's device, or the one that overrules it."""

@@ -114,7 +114,16 @@ def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residua
 
 
 # Coefficients of (F1): the spread s_j of the prior, in natural logarithms.
-HOST_PRIORS = {"step_s": 1.0, "sequence_s": 1.0, "request_s": 1.0, "admit_s": 1.0, "kernel_s": 0.7, "token_s": 1.0}
+HOST_PRIORS = {
+    "step_s": 1.0,
+    "sequence_s": 1.0,
+    "request_s": 1.0,
+    "admit_s": 1.0,
+    "kernel_s": 0.7,
+    "token_s": 1.0,
+    "wait_steps": 0.7,
+    "prefill_s": 1.0,
+}
 SCALE_PRIORS = {"decode": 0.3, "prefill": 0.3, "collective": 0.5, "experts": 0.3, "attention": 0.3}
 FINER_PRIOR = 0.15  # what an architecture or a format may add to its engine's scale
 

@@ -58,7 +58,8 @@ def projection_work(mixer: Mixer, hidden: int, weights: str, tp: int, tokens: fl
     if isinstance(mixer, GroupedAttention):
         H, K = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp)
         q, k, v = H * mixer.head_dim, K * mixer.head_dim, K * mixer.value_dim
-        k, v = (0.0, 0.0) if mixer.shares_kv else (k, 0.0 if mixer.k_is_v else v)
+        k = 0 if mixer.shares_kv else k
+        v = 0 if mixer.shares_kv or mixer.k_is_v else v
         gate = H * mixer.value_dim if mixer.gated else 0.0
         return [
             Gemm(name="qkv", m=T, n=q + k + v + gate, k=D, weights=weights, count=count),

@@ -32,17 +32,23 @@ from advisor.specs.formats import FORMATS
 
 # Where a format has no coefficients of its own: the formats that are read and multiplied most like it, nearest first.
 NEAREST = {
-    "fp16": ("bf16",),
-    "fp32": ("bf16",),
-    "fp8": ("fp8-block", "int8", "bf16"),
-    "fp8-block": ("fp8", "bf16"),
-    "int8": ("fp8", "bf16"),
-    "int8-wo": ("int4", "bf16"),
-    "int4": ("mxfp4", "int8-wo", "bf16"),
-    "mxfp4": ("int4", "nvfp4", "bf16"),
-    "nvfp4": ("mxfp4", "fp8", "bf16"),
-    "q4_k_m": ("int4", "int8-wo", "bf16"),
+    "fp8": ("fp8-block", "int8"),
+    "fp8-block": ("fp8",),
+    "int8": ("fp8",),
+    "int8-wo": ("int4",),
+    "int4": ("mxfp4", "int8-wo"),
+    "mxfp4": ("int4", "nvfp4"),
+    "nvfp4": ("mxfp4", "fp8"),
 }
+
+
+def nearest(number_format: str) -> tuple[str, ...]:
+    """A format, then those most like it: weight-only formats stand together, the others by what the tensor cores multiply."""
+    stored = FORMATS[number_format]
+    like = NEAREST.get(number_format) or (("int4", "int8-wo", "mxfp4") if stored.weight_only else (stored.compute,))
+    return (number_format, *like, "bf16")
+
+
 KINDS: dict[type, str] = {
     Gemm: "gemm",
     Experts: "experts",
@@ -173,7 +179,7 @@ def _prepare(device: Device, calibration: Calibration) -> _Prepared:
 
 def reach_of(reaches: dict[str, Reach], kind: str, number_format: str, name: str) -> Reach:
     """The coefficients of `kind` in a number format, or in the nearest one that has any. Raises ProfileError when none has."""
-    for candidate in (number_format, *NEAREST.get(number_format, ())):
+    for candidate in nearest(number_format):
         found = reaches.get(f"{kind}/{candidate}")
         if found is not None:
             return found

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from advisor.roofline.fabric import Fabrics, plan_fabrics
-
 from advisor.errors import PlanError
 from advisor.roofline.attention import Batch
+from advisor.roofline.fabric import Fabrics, plan_fabrics
 from advisor.roofline.memory import default_settings, rank_memory
 from advisor.roofline.serving import Served, capacity, mean_context, new_tokens, open_loop, run, saturated, steady
 from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel, breakdown
 from advisor.specs.calibration import Calibration, Spread
+from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
 from advisor.specs.problem import Problem
@@ -75,7 +75,8 @@ def predict(problem: Problem, plan: Plan, calibration: Calibration) -> Predictio
     if memory.shortfall_bytes > 0 or memory.kv_tokens < workload.context_tokens:
         raise PlanError(
             f"{plan.label} does not fit: one sequence of {workload.context_tokens:,.0f} tokens is "
-            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; use more GPUs, fewer bytes or a shorter context."
+            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
+            "use more GPUs, fewer bytes a weight or a shorter context."
         )
     model = step_model(problem, plan, calibration)
     room = Room(
@@ -153,10 +154,10 @@ def _prediction(
     notes: tuple[str, ...],
     room: Room,
 ) -> Prediction:
-    workload, spreads = problem.workload, dict(calibration.spreads)
+    workload = problem.workload
 
     def estimate(figure: str, value: float) -> Estimate:
-        spread = spreads.get(figure, UNKNOWN)
+        spread = spread_for(problem.engine, calibration, figure)
         width = Z90 * math.hypot(spread.shared, spread.independent)
         return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
 
@@ -194,6 +195,25 @@ def _prediction(
         calibration=calibration.name,
         notes=notes,
     )
+
+
+def closeness(calibration: Calibration) -> str:
+    """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them)."""
+    found = {reach.provenance.closeness for _, reach in calibration.kernels}
+    return next((name for name in ("default", "family") if name in found), "device")
+
+
+def spread_for(engine: Engine, calibration: Calibration, figure: str) -> Spread:
+    """The residual spread of a figure: the machine's own where it has one, else the engine's for this closeness."""
+    own = dict(calibration.spreads)
+    if figure in own:
+        return own[figure]
+    near = closeness(calibration)
+    shipped = dict(engine.spreads)
+    for name in ("device", "family", "default")[("device", "family", "default").index(near) :]:
+        if f"{figure}/{name}" in shipped:
+            return shipped[f"{figure}/{name}"]
+    return UNKNOWN
 
 
 def _bottleneck(decode: StepTime, prefill: StepTime, served: Served, workload: Workload) -> str:

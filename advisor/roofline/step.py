@@ -127,14 +127,14 @@ class StepModel:
             self._memo[key] = self.kernels(stage)
         return self._memo[key]
 
-    def host_s(self, sequences: float) -> float:
-        """Host seconds of a step: step + sequence * B, times the local correction."""
+    def host_s(self, sequences: float, chunks: int) -> float:
+        """Host seconds of a step: step + sequence * B (+ prefill with chunks), times the local correction."""
         host = self.engine.host
-        return (host.step_s + host.sequence_s * sequences) * self._scale.host
+        return (host.step_s + host.sequence_s * sequences + (host.prefill_s if chunks else 0.0)) * self._scale.host
 
-    def with_host_s(self, gpu_s: float, sequences: float) -> float:
+    def with_host_s(self, gpu_s: float, sequences: float, chunks: int) -> float:
         """A step as the clock on the wall sees it: the overlapped share of the host hides behind the GPU, the rest adds."""
-        host_s, overlap = self.host_s(sequences), self.engine.host.overlap
+        host_s, overlap = self.host_s(sequences, chunks), self.engine.host.overlap
         return max(gpu_s, overlap * host_s) + (1.0 - overlap) * host_s
 
     def decode_s(self, sequences: float, context: float) -> float:
@@ -152,7 +152,7 @@ class StepModel:
         sequences = decodes + len(chunks)
         if pp == 1:
             gpu_s = self._stage_mixed_s(0, decodes / adp, context, chunks, 1 / adp)
-            return self.with_host_s(gpu_s, sequences / adp)
+            return self.with_host_s(gpu_s, sequences / adp, len(chunks))
         flights = max(1, min(pp, math.ceil(sequences / adp)))
         heavy = min(flights, len(chunks))
         light = [self._stage_mixed_s(s, decodes / adp / flights, context, (), 0.0) for s in range(pp)]
@@ -161,7 +161,7 @@ class StepModel:
         else:
             full = [self._stage_mixed_s(s, decodes / adp / flights, context, chunks, 1 / adp / heavy) for s in range(pp)]
             gpu_s = max(sum(full), heavy * max(full) + (flights - heavy) * max(light))
-        return self.with_host_s(gpu_s, sequences / adp)
+        return self.with_host_s(gpu_s, sequences / adp, len(chunks))
 
     def _stage_mixed_s(
         self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], share: float
@@ -177,7 +177,7 @@ class StepModel:
         if stage == self.plan.pp - 1:
             total += self.head_s(max(1.0, decodes + share * len(chunks)))
         graphed = not new_tokens and tokens <= self.engine.graphs_up_to
-        return total if graphed else max(total, self._launches(stage) * self.engine.host.kernel_s)
+        return total if graphed else _no_faster(total, self._launches(stage) * self.engine.host.kernel_s)
 
     def _interpolated(
         self, part: str, stage: int, size: float, context: float, exact: Callable[[int, float, float], float]
@@ -248,6 +248,12 @@ def _bracket(grid: list[int], size: float) -> tuple[int, int, float]:
     return low, high, (size - low) / (high - low)
 
 
+def _no_faster(kernels_s: float, launches_s: float) -> float:
+    """Launches and kernels run side by side and each waits for the other now and then: a smooth maximum of the two."""
+    high, low = max(kernels_s, launches_s), min(kernels_s, launches_s)
+    return float(high * (1.0 + (low / high) ** 4) ** 0.25) if high else 0.0
+
+
 def _rounded(tokens: float) -> float:
     """Two significant binary digits more than a percent: 1..64 exact, above to 1/64 of the power of two."""
     if tokens < 64:
@@ -296,7 +302,7 @@ def breakdown(model: StepModel, batch: Batch) -> StepTime:
     if launched > gpu_s * 1.02:
         _add(parts, "launch", launched - gpu_s)
         gpu_s = launched
-    _add(parts, "host", model.with_host_s(gpu_s, batch.sequences) - gpu_s)
+    _add(parts, "host", model.with_host_s(gpu_s, batch.sequences, round(batch.prefills)) - gpu_s)
     shares = tuple(Share(name=name, amount=amount) for name, amount in parts.items() if amount > 0)
     return StepTime(total_s=sum(s.amount for s in shares), parts=shares, flop=flop, hbm_bytes=hbm, wire_bytes=wire)
 

@@ -1,0 +1,187 @@
+"""A user's own measured runs -> corrections of a calibration: one or two rows already move it, and narrow its bars.
+
+Each scale (decode, prefill, collective, host) is exp(x_j) with a normal prior of spread `PRIOR`; a row's residual has its own
+scatter. The posterior is solved by Gauss-Seidel on its normal equations (four unknowns):
+
+    x_j = sum_i J_ij (r_i - sum_(k != j) J_ik x_k) / s_i^2  /  (1 / PRIOR_j^2 + sum_i J_ij^2 / s_i^2)                         (F2)
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from advisor.calibrate.desk import Desk
+from advisor.calibrate.points import Point, figures_of_row, point_of_row
+from advisor.calibrate.serving import Case, answer, figure
+from advisor.errors import AdvisorError
+from advisor.roofline.memory import stage_weight_bytes
+from advisor.roofline.predict import spread_for
+from advisor.specs.calibration import Calibration, Spread
+from advisor.specs.model import MoeFfn
+
+PRIOR = {"decode": 0.25, "prefill": 0.3, "collective": 0.5, "host": 0.5}
+CONTRADICTION = 1.5  # the same question answered twice, further apart than this
+SPREAD_NAMES = {
+    "ttft_s": "ttft", "tpot_s": "tpot", "latency_s": "latency", "decode_tokens_per_s": "tpot",
+    "output_tokens_per_s": "throughput", "total_tokens_per_s": "throughput", "requests_per_s": "throughput",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """The corrected calibration, the rows that count, and those left out with the reason."""
+
+    calibration: Calibration
+    used: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    point: Point
+    case: Case
+    name: str
+
+
+def scales_from_points(
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, *, desk: Desk | None = None
+) -> Correction:
+    """Correct `calibration` by measured rows in the columns of `advisor.calibrate.points`. Rows of other GPUs, rows that cannot
+    be computed, contradict each other or beat the memory roofline are named and left out. Raises nothing for a bad row."""
+    desk = desk or Desk()
+    cases, left_out = _usable(rows, calibration, desk)
+    if not cases:
+        return Correction(calibration=calibration, used=(), left_out=tuple(left_out))
+    names = list(PRIOR)
+    base = [_logs(own.case, calibration) for own in cases]
+    shifted = []
+    for name in names:
+        moved = _with_scales(calibration, {name: math.exp(0.05)})
+        shifted.append([_logs(own.case, moved) for own in cases])
+    residuals: list[float] = []
+    jacobian: list[list[float]] = []
+    scatters: list[float] = []
+    figures: list[str] = []
+    for index, own in enumerate(cases):
+        for column, value in base[index].items():
+            residuals.append(value)
+            jacobian.append([(found[index].get(column, value) - value) / 0.05 for found in shifted])
+            scatters.append(max(0.03, spread_for(own.case.problem.engine, calibration, SPREAD_NAMES[column]).independent))
+            figures.append(SPREAD_NAMES[column])
+    x = _posterior(residuals, jacobian, scatters, [PRIOR[name] for name in names])
+    scaled = _with_scales(calibration, {name: math.exp(value) for name, value in zip(names, x, strict=True)})
+    engine = cases[0].case.problem.engine
+    spreads = dict(calibration.spreads)
+    for name in sorted(set(SPREAD_NAMES.values())):
+        spreads[name] = _narrowed(spread_for(engine, calibration, name), figures.count(name))
+    corrected = replace(
+        scaled,
+        spreads=tuple(sorted(spreads.items())),
+        notes=(*calibration.notes, f"corrected by {len(cases)} own runs of {engine.name} {engine.version}"),
+    )
+    return Correction(calibration=corrected, used=tuple(own.name for own in cases), left_out=tuple(left_out))
+
+
+def _usable(
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, desk: Desk
+) -> tuple[list[_Own], list[tuple[str, str]]]:
+    found: list[_Own] = []
+    left_out: list[tuple[str, str]] = []
+    for number, row in enumerate(rows, start=1):
+        name = (row.get("id") or "").strip() or f"row {number}"
+        try:
+            point = point_of_row(row)
+            problem = desk.problem(point)
+        except AdvisorError as error:
+            left_out.append((name, str(error)))
+            continue
+        case = Case(id=name, problem=problem, plan=point.plan, calibration=calibration, measured=tuple(figures_of_row(row).items()))
+        reason = _refusal(case, calibration)
+        if reason:
+            left_out.append((name, reason))
+        else:
+            found.append(_Own(point=point, case=case, name=name))
+    by_question: dict[tuple[object, ...], list[_Own]] = defaultdict(list)
+    for own in found:
+        p = own.point
+        by_question[(p.model, p.hardware, p.engine, p.weight_dtype, p.kv_dtype, p.plan, p.workload)].append(own)
+    kept = []
+    for owns in by_question.values():
+        if _contradict(owns):
+            left_out += [(own.name, "contradicts another row of the same configuration by more than half") for own in owns]
+        else:
+            kept += owns
+    return kept, left_out
+
+
+def _refusal(case: Case, calibration: Calibration) -> str:
+    """Why a row does not count, or nothing."""
+    device, measured = case.problem.cluster.device, dict(case.measured)
+    if not measured:
+        return "has no measured figure"
+    if calibration.device not in (device.name, ""):
+        return f"is of {device.name}, the calibration of {calibration.device}"
+    if answer(case, case.problem.engine) is None:
+        return "does not fit in memory by the model, so what ran was something else"
+    tpot_s = measured.get("tpot_s")
+    model = case.problem.model
+    if tpot_s is not None and not any(isinstance(layer.ffn, MoeFfn) for layer in model.layers):
+        weights = stage_weight_bytes(model, case.plan, case.problem.engine, 0) * case.plan.pp
+        least_s = weights / device.memory_bytes_per_s / case.plan.pp
+        if tpot_s < 0.95 * least_s:
+            return f"is faster than memory: TPOT {tpot_s * 1e3:.3g} ms, reading the weights alone takes {least_s * 1e3:.3g} ms"
+    return ""
+
+
+def _contradict(owns: Sequence[_Own]) -> bool:
+    for column in SPREAD_NAMES:
+        values = [dict(own.case.measured)[column] for own in owns if column in dict(own.case.measured)]
+        if len(values) > 1 and max(values) > CONTRADICTION * min(values):
+            return True
+    return False
+
+
+def _logs(case: Case, calibration: Calibration) -> dict[str, float]:
+    prediction = answer(replace(case, calibration=calibration), case.problem.engine)
+    if prediction is None:
+        return {}
+    logs = {}
+    for name, measured in case.figures:
+        predicted = figure(prediction, name)
+        if predicted > 0:
+            logs[name] = math.log(measured / predicted)
+    return logs
+
+
+def _with_scales(calibration: Calibration, factors: Mapping[str, float]) -> Calibration:
+    scales = dict(calibration.scales)
+    for name, factor in factors.items():
+        scales[name] = scales.get(name, 1.0) * factor
+    return replace(calibration, scales=tuple(sorted(scales.items())))
+
+
+def _posterior(
+    residuals: Sequence[float], jacobian: Sequence[Sequence[float]], scatters: Sequence[float], priors: Sequence[float]
+) -> list[float]:
+    """(F2). The Jacobian is of ln(measured / predicted), so the move that closes a residual has the other sign."""
+    x = [0.0] * len(priors)
+    for _ in range(60):
+        for j, prior in enumerate(priors):
+            pull, weight = 0.0, 1 / prior**2
+            for r, row, s in zip(residuals, jacobian, scatters, strict=True):
+                rest = r + sum(row[k] * x[k] for k in range(len(x)) if k != j)
+                pull -= row[j] * rest / s**2
+                weight += row[j] ** 2 / s**2
+            x[j] = pull / weight
+    return x
+
+
+def _narrowed(spread: Spread, rows: int) -> Spread:
+    """The shared part after `rows` own figures, each with the independent scatter: 1 / s'^2 = 1 / s^2 + n / own^2."""
+    if not rows or not spread.shared:
+        return spread
+    shared = 1 / math.sqrt(1 / spread.shared**2 + rows / max(spread.independent, 0.03) ** 2)
+    return replace(spread, shared=shared, points=spread.points + rows)
