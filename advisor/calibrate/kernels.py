@@ -205,7 +205,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
     made = []
     for name, own in kernels.items():
         sends = {} if any(k.startswith("p2p/") for k in wires[name]) else _sends(wires, devices[name])
-        made.append(_calibration(name, own, shared | sends | wires[name]))
+        bridged = {} if devices[name].link_bytes_per_s else switched
+        made.append(_calibration(name, own, shared | sends | bridged | wires[name]))
     for name, device in devices.items():
         if name in SCANNED:
             made.append(_calibration(name, _scanned(folder, device, typical), shared | switched))
