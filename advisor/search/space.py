@@ -21,6 +21,8 @@ from advisor.specs.workload import Workload
 from advisor.units import show_bytes
 
 SMALL = 8  # up to so many GPUs every legal degree is looked at; beyond, the ones that differ in kind
+# On large machines: pipelines deeper than the fourth depth that fits add stages, and with them only waiting.
+ENOUGH_DEPTHS = 4
 
 # Formats whose kernels refuse a shard that cuts a scale block (vLLM, SGLang: "input size is not aligned"); llama.cpp and the
 # mxfp4 kernels pad instead.
@@ -48,7 +50,11 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
     plans: list[Plan] = []
     rejected: list[Rejected] = []
     fitting: list[Plan] = []
+    depths: dict[tuple[int, int, int], int] = {}
     for replica in replicas(problem, spanning=spanning):
+        stage = (replica.tp, replica.adp, replica.ep)
+        if problem.cluster.gpus > 2 * SMALL and depths.get(stage, 0) >= ENOUGH_DEPTHS:
+            continue
         reason = refusal(problem, replica)
         if reason:
             rejected.append(Rejected(plan=replica, reason=reason))
@@ -58,6 +64,7 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
             rejected.append(Rejected(plan=replica, reason=needs(memory), short_bytes=memory.shortfall_bytes))
         else:
             fitting.append(replica)
+            depths[stage] = depths.get(stage, 0) + 1
     for replica in fitting:
         counts = replica_counts(problem.workload, problem.cluster.gpus, replica.replica_gpus)
         plans += [placed(problem, replace(replica, dp=dp)) for dp in counts]
@@ -81,6 +88,8 @@ def replicas(problem: Problem, *, spanning: bool) -> Iterator[Plan]:
         for adp in _attention_degrees(problem, tp):
             for pp in _pipeline_degrees(problem, tp * adp):
                 for ep in expert_degrees(engine.name, model, tp=tp, adp=adp):
+                    if adp > 1 and model.is_moe and tp * adp > SMALL and ep < tp * adp:
+                        continue  # wide attention-DP groups exist to spread the experts
                     yield Plan(tp=tp, pp=pp, ep=ep, adp=adp)
 
 
@@ -95,7 +104,8 @@ def _attention_degrees(problem: Problem, tp: int) -> list[int]:
     most = min(most, _experts(model) or most)
     if cluster.gpus <= SMALL:
         return list(range(1, most + 1))
-    return [n for n in range(1, most + 1) if _round(n) or tp * n == len(cluster.node.devices)]
+    node = len(cluster.node.devices)
+    return [n for n in range(1, most + 1) if n & (n - 1) == 0 or tp * n == node]
 
 
 def _pipeline_degrees(problem: Problem, stage_gpus: int) -> list[int]:
