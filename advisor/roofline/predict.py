@@ -9,7 +9,7 @@ from advisor.errors import PlanError
 from advisor.roofline.attention import Batch
 from advisor.roofline.fabric import Fabrics, plan_fabrics
 from advisor.roofline.memory import default_settings, rank_memory
-from advisor.roofline.serving import Served, capacity, mean_context, new_tokens, open_loop, run, saturated, steady
+from advisor.roofline.serving import Served, as_much_as_fits, capacity, mean_context, new_tokens, open_loop, run, saturated, steady
 from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel, breakdown
 from advisor.specs.calibration import Calibration, Spread
@@ -112,30 +112,13 @@ def _serve(model: StepModel, workload: Workload, room: Room, dp: int) -> tuple[S
 
 
 def _as_much_as_fits(model: StepModel, workload: Workload, room: Room) -> tuple[Served, tuple[str, ...]]:
-    """The most users of a replica whose TTFT and TPOT keep the limits; a single one where the goal is latency without limits."""
+    """As many users of a replica as the limits allow; a single one where the goal is latency without limits."""
     if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
         return steady(model, workload, room, 1.0), ()
-    most = math.floor(capacity(workload, room, reserve=model.engine.admission == "reserve"))
-
-    def keeps(served: Served) -> bool:
-        return _within(workload, served.ttft_s, served.tpot_s)
-
-    low, high = 1, max(1, most)
-    alone = steady(model, workload, room, 1.0)
-    if not keeps(alone):
-        return alone, ("a single request already misses the limits",)
-    best = alone
-    full = steady(model, workload, room, float(high))
-    if keeps(full):
-        return full, ()
-    while high - low > max(1, low // 32):
-        middle = (low + high) // 2
-        served = steady(model, workload, room, float(middle))
-        if keeps(served):
-            low, best = middle, served
-        else:
-            high = middle
-    return best, ()
+    served = as_much_as_fits(model, workload, room, lambda ttft_s, tpot_s: _within(workload, ttft_s, tpot_s))
+    if not _within(workload, served.ttft_s, served.tpot_s):
+        return served, ("a single request already misses the limits",)
+    return served, ()
 
 
 def _within(workload: Workload, ttft_s: float, tpot_s: float) -> bool:

@@ -35,11 +35,13 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Mix:
-    """What a request costs when `B` others decode: its own prefill, what it adds to their steps, and a pure decode step."""
+class _State:
+    """A steady state by its decode batch: users in flight, requests/s, seconds to the first token and of decoding."""
 
-    prefill_s: float
-    added_s: float
+    running: float
+    users: float
+    rate_per_s: float
+    ttft_s: float
     decode_s: float
 
 
@@ -59,127 +61,121 @@ def capacity(workload: Workload, room: Room, *, reserve: bool) -> float:
     return max(1.0, min(float(room.max_sequences), room.kv_tokens / held))
 
 
-def _mix(model: StepModel, workload: Workload, room: Room, running: float) -> _Mix:
-    """Costs at a decode batch of `running`: the prefill is cut into chunks of the budget that the decodes leave (E3)."""
-    running = max(0.0, running)
-    context = mean_context(workload)
-    decode_s = model.decode_s(max(1.0, running), context)
-    fresh, past = new_tokens(workload), workload.prefix_cached_tokens
-    mixed = model.engine.mixed_steps
-    budget = room.token_budget * model.plan.adp
-    left = max(budget - (running if mixed else 0.0), budget / 8)
-    pieces = max(1, math.ceil(fresh / left)) if model.engine.chunked_prefill else 1
-    prefill_s = added_s = 0.0
-    for piece in range(pieces):
-        chunk = [(fresh / pieces, past + piece * fresh / pieces)]
-        step_s = model.mixed_s(running if mixed else 0.0, context, chunk)
-        prefill_s += step_s
-        added_s += step_s - (decode_s if mixed and running >= 1 else 0.0)
-    return _Mix(prefill_s=prefill_s, added_s=max(added_s, 0.0), decode_s=decode_s)
+def _prefill(model: StepModel, workload: Workload, room: Room, running: float, together: int) -> tuple[float, float]:
+    """(seconds of one prefill, seconds it adds to the steps of `running` decodes), `together` prefills sharing a step.
 
-
-def _at_running(model: StepModel, workload: Workload, room: Room, running: float) -> tuple[float, float, float]:
-    """(rate, TTFT, decode time of a request) of a replica in which `running` = B sequences decode.
-
-    D = (d - 1) t / (1 - rate * added) (E4): every prefill that passes stretches the steps of those that decode. With B = rate * D
-    this is rate = B / ((d - 1) t + B * added): closed, so that a load is found by one search over B.
-    TTFT = request + half a step + prefill + queue, the queue of an M/D/1 server of utilisation rate * added (E5).
+    The prompt is cut into chunks of the budget that the decodes leave (E3); a chunk adds what its step takes beyond a pure
+    decode step, or the whole step where prefills stall the decodes.
     """
-    mix = _mix(model, workload, room, running)
-    outputs, added_s = max(0.0, workload.output_tokens - 1), max(mix.added_s, 1e-9)
-    if outputs > 0:
-        rate_per_s = running / (outputs * mix.decode_s + running * added_s)
-        decode_s = running / rate_per_s
-    else:  # nothing decodes: `running` only says how busy the prefill is
-        rate_per_s, decode_s = running / (1 + running) / added_s, 0.0
-    busy = min(0.999, rate_per_s * added_s)
-    queue_s = busy / (2 * (1 - busy)) * added_s
-    in_flight_s = min(1.0, running) * mix.decode_s * (0.5 + model.engine.host.wait_steps)
-    entry_s = model.engine.host.request_s * frontend_stretch(model.engine.host.token_s, rate_per_s * workload.output_tokens)
-    return rate_per_s, entry_s + in_flight_s + mix.prefill_s + queue_s, decode_s
+    fresh, past, context = new_tokens(workload), workload.prefix_cached_tokens, mean_context(workload)
+    mixed = model.engine.mixed_steps and running >= 1
+    decodes = running if mixed else 0.0
+    budget = room.token_budget * model.plan.adp
+    left = max(budget - decodes, budget / 8)
+    pieces = max(1, math.ceil(fresh / left)) if model.engine.chunked_prefill else 1
+    group = max(1, min(together, int(left / fresh))) if pieces == 1 else 1
+    prefill_s = 0.0
+    for piece in range(pieces):
+        chunk = (fresh / pieces, past + piece * fresh / pieces)
+        prefill_s += model.mixed_s(decodes, context, [chunk] * group)
+    stalled_s = pieces * model.decode_s(running, context) if mixed else 0.0
+    return prefill_s, max(0.0, prefill_s - stalled_s) / group
 
 
-def _root(excess: Callable[[float], float], high: float) -> float:
-    """Where a rising function of 0..`high` is zero, to a thousandth: regula falsi (Illinois); `high` where it stays below."""
-    above = excess(high)
-    if above <= 0:
-        return high
-    low = high * 1e-6
-    below = excess(low)
-    if below >= 0:
-        return low
-    side, at = 0, high
-    for _ in range(40):
-        at = (low * above - high * below) / (above - below)
-        value = excess(at)
-        if abs(value) <= 0.001 or high - low <= 0.001 * high:
+def _state(model: StepModel, workload: Workload, room: Room, running: float) -> _State:
+    """The steady state in which B = `running` sequences decode.
+
+    While one request decodes, each of the B others is replaced once, so its decode takes (E4)
+
+        D = (d - 1) t(B) + B a(B),    rate = B / D,    C = rate (TTFT + D)
+
+    with a(B) what one prefill adds. TTFT = entry + (1/2 + wait) t + prefill + queue (E5), the queue that of an M/D/1 server of
+    utilisation rate * a.
+    """
+    host, outputs = model.engine.host, max(0.0, workload.output_tokens - 1)
+    step_s = model.decode_s(max(1.0, running), mean_context(workload))
+    together, rate, prefill_s, decode_s, added_s = 1, 0.0, 0.0, 0.0, 0.0
+    for _ in range(3):
+        prefill_s, added_s = _prefill(model, workload, room, running, together)
+        decode_s = outputs * step_s + running * added_s
+        rate = running / decode_s if decode_s > 0 else 1.0 / max(prefill_s, 1e-9)
+        crowd = max(1, round(rate * prefill_s))
+        if crowd == together:
             break
-        if value > 0:
-            high, above = at, value
-            below = below / 2 if side == 1 else below
-            side = 1
+        together = crowd
+    busy = min(0.98, rate * added_s)
+    queue_s = busy / (2 * (1 - busy)) * added_s
+    entry_s = host.request_s * frontend_stretch(host.token_s, rate * workload.output_tokens)
+    ttft_s = entry_s + min(1.0, running) * step_s * (0.5 + host.wait_steps) + prefill_s + queue_s
+    return _State(running=running, users=rate * (ttft_s + decode_s), rate_per_s=rate, ttft_s=ttft_s, decode_s=decode_s)
+
+
+def _where(model: StepModel, workload: Workload, room: Room, most: float, too_much: Callable[[_State], bool]) -> _State:
+    """The state with the largest decode batch up to `most` for which `too_much` is still false; the smallest one if none is."""
+    high_state = _state(model, workload, room, most)
+    if not too_much(high_state):
+        return high_state
+    low, high = min(0.02, most / 2), most
+    found = _state(model, workload, room, low)
+    while high > low * 1.004:
+        middle = math.sqrt(low * high)
+        state = _state(model, workload, room, middle)
+        if too_much(state):
+            high = middle
         else:
-            low, below = at, value
-            above = above / 2 if side == -1 else above
-            side = -1
-    return at
+            low, found = middle, state
+    return found
 
 
 def steady(model: StepModel, workload: Workload, room: Room, users: float) -> Served:
-    """Closed loop of `users` in the steady state: the rate at which C = rate * (TTFT + D) holds (E6).
+    """Closed loop of `users` in the steady state: the decode batch at which C of (E4) is `users`.
 
     Users beyond what the cache or the batch ceiling holds wait: Little's law gives their queueing time.
     """
-    reserve = model.engine.admission == "reserve"
-    inside = min(users, capacity(workload, room, reserve=reserve))
-
-    def excess(running: float) -> float:
-        rate, ttft_s, decode_s = _at_running(model, workload, room, running)
-        return rate * (ttft_s + decode_s) / inside - 1
-
-    running = _root(excess, inside if workload.output_tokens > 1 else MOST_BUSY * inside)
-    rate, ttft_s, decode_s = _at_running(model, workload, room, running)
-    waiting_s = max(0.0, (users - inside) / rate)
-    return _served(workload, rate, ttft_s + waiting_s, decode_s, running, overloaded=False)
-
-
-def _served(workload: Workload, rate_per_s: float, ttft_s: float, decode_s: float, running: float, *, overloaded: bool) -> Served:
-    outputs = max(1.0, workload.output_tokens - 1)
-    return Served(
-        ttft_s=ttft_s,
-        tpot_s=decode_s / outputs,
-        latency_s=ttft_s + decode_s,
-        requests_per_s=rate_per_s,
-        output_tokens_per_s=rate_per_s * workload.output_tokens,
-        total_tokens_per_s=rate_per_s * workload.context_tokens,
-        running=running,
-        context=mean_context(workload),
-        overloaded=overloaded,
-    )
+    inside = min(users, capacity(workload, room, reserve=model.engine.admission == "reserve"))
+    state = _where(model, workload, room, inside, lambda found: found.users > inside)
+    waiting_s = max(0.0, users - inside) / state.rate_per_s
+    return _served(workload, state, waiting_s=waiting_s)
 
 
 def open_loop(model: StepModel, workload: Workload, room: Room, rate_per_s: float) -> Served:
     """Poisson arrivals at `rate_per_s`. Beyond what the replica carries it runs full and the queue grows (said, not hidden)."""
-    reserve = model.engine.admission == "reserve"
-    most = capacity(workload, room, reserve=reserve)
-
-    def excess(running: float) -> float:
-        return _at_running(model, workload, room, running)[0] / rate_per_s - 1
-
-    running = _root(excess, most)
-    rate, ttft_s, decode_s = _at_running(model, workload, room, running)
-    if rate >= 0.99 * rate_per_s and running + rate * ttft_s <= most:
-        return _served(workload, rate_per_s, ttft_s, decode_s, running, overloaded=False)
-    full = steady(model, workload, room, most)
-    if full.requests_per_s >= rate_per_s:
-        return full
-    wait_s = (1 - full.requests_per_s / rate_per_s) * OVERLOAD_HORIZON_S / 2
-    return _served(workload, full.requests_per_s, full.ttft_s + wait_s, full.latency_s - full.ttft_s, full.running, overloaded=True)
+    most = capacity(workload, room, reserve=model.engine.admission == "reserve")
+    full = _where(model, workload, room, most, lambda found: found.users > most)
+    if full.rate_per_s <= rate_per_s:
+        wait_s = (1 - full.rate_per_s / rate_per_s) * OVERLOAD_HORIZON_S / 2
+        return _served(workload, full, waiting_s=wait_s, overloaded=True)
+    return _served(workload, _where(model, workload, room, most, lambda found: found.rate_per_s > rate_per_s))
 
 
 def saturated(model: StepModel, workload: Workload, room: Room) -> Served:
     """Everything queued: the batch is always as full as cache and ceiling allow."""
     return steady(model, workload, room, capacity(workload, room, reserve=model.engine.admission == "reserve"))
+
+
+def as_much_as_fits(model: StepModel, workload: Workload, room: Room, within: Callable[[float, float], bool]) -> Served:
+    """The largest load whose (TTFT, TPOT) are `within` the limits; the lightest one where none is."""
+    most = capacity(workload, room, reserve=model.engine.admission == "reserve")
+    outputs = max(1.0, workload.output_tokens - 1)
+    state = _where(
+        model, workload, room, most, lambda found: found.users > most or not within(found.ttft_s, found.decode_s / outputs)
+    )
+    return _served(workload, state) if state.users >= 1 else steady(model, workload, room, 1.0)
+
+
+def _served(workload: Workload, state: _State, *, waiting_s: float = 0.0, overloaded: bool = False) -> Served:
+    ttft_s = state.ttft_s + waiting_s
+    return Served(
+        ttft_s=ttft_s,
+        tpot_s=state.decode_s / max(1.0, workload.output_tokens - 1),
+        latency_s=ttft_s + state.decode_s,
+        requests_per_s=state.rate_per_s,
+        output_tokens_per_s=state.rate_per_s * workload.output_tokens,
+        total_tokens_per_s=state.rate_per_s * workload.context_tokens,
+        running=state.running,
+        context=mean_context(workload),
+        overloaded=overloaded,
+    )
 
 
 def _lengths(workload: Workload, count: int) -> list[tuple[float, float]]:
