@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
+from advisor.catalog.models import ModelSummary
 from advisor.report.screen import PLAIN, Screen, table, wrap
 from advisor.specs import wire
 from advisor.specs.calibration import Calibration, Provenance
@@ -13,18 +13,6 @@ from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import DenseFfn, GroupedAttention, LatentAttention, Layer, ModelSpec, MoeFfn, RecurrentMixer, count_equal
 from advisor.units import show, show_bytes, show_count
-
-
-class Listed(Protocol):
-    """What the list of models shows of each."""
-
-    @property
-    def name(self) -> str:
-        """Its name in the catalogue."""
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Other names."""
 
 
 def data_json(value: object) -> str:
@@ -36,17 +24,17 @@ def data_json(value: object) -> str:
 
 def gpus_page(devices: Sequence[Device]) -> str:
     """All GPUs, one a row."""
-    head = ("GPU", "memory", "bandwidth", "bf16", "fp8", "link", "power", "price")
+    head = ("GPU", "memory", "bandwidth", "bf16 TFLOP/s", "fp8 TFLOP/s", "link", "W", "USD/h")
     rows = [
         (
             d.name,
             show_bytes(d.memory_bytes),
             show(d.memory_bytes_per_s, "B/s"),
-            _peak(d, "bf16"),
-            _peak(d, "fp8"),
+            _tera(d, "bf16"),
+            _tera(d, "fp8"),
             f"{d.link_kind} {show(d.link_bytes_per_s, 'B/s')}" if d.link_kind else f"pcie {show(d.pcie_bytes_per_s, 'B/s')}",
-            show(d.power_w, "W"),
-            "-" if d.price_usd_per_hour is None else show(d.price_usd_per_hour, "USD/h"),
+            f"{d.power_w:,.0f}",
+            "-" if d.price_usd_per_hour is None else show_count(d.price_usd_per_hour),
         )
         for d in devices
     ]
@@ -54,8 +42,30 @@ def gpus_page(devices: Sequence[Device]) -> str:
     return "\n".join([*lines, "", f"{len(rows)} GPUs. Peaks are dense; links are one direction. `advisor gpus NAME` shows one."])
 
 
-def _peak(device: Device, compute: str) -> str:
-    return show(device.peak(compute), "FLOP/s") if device.peak(compute) else "-"
+def _tera(device: Device, compute: str) -> str:
+    return show_count(device.peak(compute) / 1e12) if device.peak(compute) else "-"
+
+
+def models_page(models: Sequence[ModelSummary]) -> str:
+    """All models, one a row; each name's shortest alias beside it."""
+    head = ("model", "alias", "params", "active", "layers", "context", "weights", "attention")
+    rows = [
+        (
+            m.name,
+            min(m.aliases, key=lambda alias: (len(alias), alias), default=""),
+            f"{show_count(m.params / 1e9)} B",
+            f"{show_count(m.active_params / 1e9)} B" if m.active_params < 0.9 * m.params else "",
+            str(m.layers),
+            f"{m.max_context_tokens:,}",
+            m.weights,
+            m.attention,
+        )
+        for m in sorted(models, key=lambda m: m.name)
+    ]
+    lines = table(head, rows, right=(2, 3, 4, 5))
+    return "\n".join(
+        [*lines, "", f"{len(rows)} models; any Hugging Face id or config.json works too. `advisor models NAME` shows one."]
+    )
 
 
 def gpu_page(device: Device, calibration: Calibration, *, screen: Screen = PLAIN) -> str:

@@ -75,7 +75,8 @@ def simplicity(plan: Plan) -> tuple[int, int, int]:
 def front(predictions: Sequence[Prediction]) -> list[Prediction]:
     """The plans that no other beats in both: seconds of a request, and output tokens/s per GPU; by rising latency.
 
-    A plan is dominated when another is at least as good in both and better in one; of equals the simplest stays, with the most replicas.
+    A plan is dominated when another is at least as good in both and better in one; of equals the
+    simplest stays, with the most replicas.
     """
     found: list[Prediction] = []
     for candidate in sorted(predictions, key=lambda p: (p.latency_s.value, -per_gpu(p), simplicity(p.plan), -p.plan.world)):
