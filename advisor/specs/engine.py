@@ -13,11 +13,13 @@ from advisor.specs.plan import SplitRule
 class HostTime:
     """CPU time around a step, in seconds, fitted on published points.
 
-    A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation). The share
+    A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation), and `prefill_s`
+    more when it carries a prefill chunk (eager launches, attention metadata). The share
     `overlap` of it runs beside the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP,
     tokeniser, first scheduling) and `admit_s` is the part of it that one request makes the next wait for; both stretch by
-    1 / (1 - `token_s` * tokens per second) because the same process streams the tokens out. `kernel_s` is the launch of one
-    kernel outside a CUDA graph.
+    1 / (1 - `token_s` * tokens per second) because the same process streams the tokens out. `wait_steps` of the
+    running batch pass before a new request is seen (asynchronous scheduling, polling). `kernel_s` is the launch of one kernel
+    outside a CUDA graph.
     """
 
     step_s: float
@@ -27,6 +29,8 @@ class HostTime:
     kernel_s: float
     admit_s: float = 0.0
     token_s: float = 0.0
+    wait_steps: float = 0.0
+    prefill_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
