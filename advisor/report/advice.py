@@ -45,7 +45,7 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
     word = "Recommended" if advice.limits_met else "Closest to the limits"
     lines = [screen.bold(f"{word}: {advice.choices[0].plan.label}") + f"   ({used})"]
     lines.append(f"  TTFT {seconds(first.ttft_s)}, TPOT {seconds(first.tpot_s)}")
-    lines.append(f"  {rate(first.output_tokens_per_s, 'output tokens/s')}, {show_count(first.sequences)} requests in flight")
+    lines.append(f"  {rate(first.output_tokens_per_s, 'output tokens/s')}, {count(round(first.sequences), 'request')} in flight")
     for text in (advice.reason, _certainty(advice), *advice.notes, *first.notes, _idle(advice, idle)):
         if text:
             lines.append(wrap(_sentence(text), indent="  "))

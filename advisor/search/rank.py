@@ -42,7 +42,7 @@ def rank(predictions: Sequence[Prediction], workload: Workload, rejected: Sequen
         first_share=_first_share(order, workload),
         close_call=close,
         limits_met=first.within_limits,
-        notes=tuple(_limit_notes(first, workload)),
+        notes=tuple(_limit_notes(order, workload)),
     )
 
 
@@ -120,6 +120,8 @@ def better_chance(a: Prediction, b: Prediction, workload: Workload) -> float:
 def _prefer_simple(order: list[Prediction], workload: Workload) -> tuple[list[Prediction], bool]:
     """The order with the simplest of the plans that cannot be told from the best in front; whether it was a close call."""
     best = order[0]
+    if not best.within_limits:  # the nearest miss is nearest, however close the figures of the goal are
+        return order, False
     rivals = [
         p
         for p in order[1:]
@@ -136,6 +138,8 @@ def _prefer_simple(order: list[Prediction], workload: Workload) -> tuple[list[Pr
 def _first_share(order: Sequence[Prediction], workload: Workload) -> float | None:
     """In what share of draws the first choice has the best figure of the plans in its class. Deterministic."""
     first = order[0]
+    if not first.within_limits:
+        return None
     rivals: list[Prediction] = [first]
     for p in order[1:]:
         if len(rivals) < CONTENDERS and p.within_limits == first.within_limits and shape(p.plan) not in map(shape, _plans(rivals)):
@@ -158,21 +162,34 @@ def _plans(predictions: Sequence[Prediction]) -> list[Plan]:
     return [p.plan for p in predictions]
 
 
-def _limit_notes(first: Prediction, workload: Workload) -> list[str]:
-    """What to know about the limits: not met at all, or closer than the error bar."""
-    notes = []
-    pairs = (("TTFT", first.ttft_s, workload.ttft_limit_s), ("TPOT", first.tpot_s, workload.tpot_limit_s))
-    for name, estimate, limit in pairs:
-        if limit is None:
-            continue
-        if estimate.value > limit:
-            notes.append(f"No plan meets the {name} limit of {show(limit, 's')}: the closest has {show(estimate.value, 's')}.")
-        elif estimate.high > limit and workload.mode != "capacity":
-            notes.append(
-                f"{name} {show(estimate.value, 's')} is within the limit of {show(limit, 's')}, but its 90% interval reaches "
-                f"{show(estimate.high, 's')}."
-            )
+def _limit_notes(order: Sequence[Prediction], workload: Workload) -> list[str]:
+    """What to know about the limits: not met by any plan, not at once, or closer than the error bar."""
+    notes: list[str] = []
+    first = order[0]
+    if workload.ttft_limit_s is not None:
+        notes += _limit_note("TTFT", workload.ttft_limit_s, [p.ttft_s for p in order], first, workload)
+    if workload.tpot_limit_s is not None:
+        notes += _limit_note("TPOT", workload.tpot_limit_s, [p.tpot_s for p in order], first, workload)
+    if not first.within_limits and not notes:
+        notes.append("No plan carries this load within the limits.")
     return notes
+
+
+def _limit_note(name: str, limit_s: float, found: Sequence[Estimate], first: Prediction, workload: Workload) -> list[str]:
+    best = min(e.value for e in found)
+    if best > limit_s:
+        return [f"No plan meets the {name} limit of {show(limit_s, 's')}: the closest has {show(best, 's')}."]
+    mine = found[0]
+    if mine.value > limit_s:
+        return [
+            f"The {name} limit of {show(limit_s, 's')} is met only by plans that miss the other: this one has {show(mine.value, 's')}."
+        ]
+    if first.within_limits and mine.high > limit_s and workload.mode != "capacity":
+        return [
+            f"{name} {show(mine.value, 's')} is within the limit of {show(limit_s, 's')}, but its 90% interval reaches "
+            f"{show(mine.high, 's')}."
+        ]
+    return []
 
 
 # The reason.
@@ -188,7 +205,7 @@ def _reason(first: Prediction, runner: Prediction | None, workload: Workload, *,
             f"{_capital(_name(first.plan))} {_verb(first, 'keeps', 'keep')} the limits and {_name(runner.plan)} "
             f"{_verb(runner, 'does', 'do')} not ({_limit_miss(runner, workload)}). "
         )
-    return lead + _compare(first, runner, workload) + _cause(first, runner)
+    return lead + _compare(first, runner, workload) + _cause(first, runner, workload)
 
 
 def _name(plan: Plan) -> str:
@@ -257,45 +274,76 @@ def _times(ratio: float, *, noun: str = "") -> str:
     return f"{show_count(ratio)}x the tokens that" if ratio >= 1 else f"{show_count(ratio * 100)}% of the tokens that"
 
 
-def _cause(first: Prediction, runner: Prediction) -> str:
-    """The physics: the part of a token's time that differs most between the two, and the cache where it differs."""
-    clauses = []
-    part = _widest(first, runner)
-    if part:
-        clauses.append(part)
-    mine, other = first.kv_tokens, runner.kv_tokens
-    if other and mine and not 0.87 < mine / other < 1.15:
-        more, less, ratio = (first, runner, mine / other) if mine > other else (runner, first, other / mine)
-        clauses.append(f"the caches of {_name(more.plan)} hold {show_count(ratio, digits=2)}x the tokens of {_name(less.plan)}")
+def _cause(first: Prediction, runner: Prediction, workload: Workload) -> str:
+    """The physics: the part of a token's cost that speaks most for the first, and the cache where it holds the runner-up back."""
+    clauses = [clause for clause in (_cheaper(first, runner, workload), _full_cache(first, runner)) if clause]
+    if not clauses and runner.plan.pp > first.plan.pp:
+        clauses.append(f"a token passes {runner.plan.pp} stages one after the other")
     return (": " if clauses else "") + "; ".join(clauses) + "."
+
+
+def _full_cache(first: Prediction, runner: Prediction) -> str:
+    held = runner.max_sequences
+    if held and runner.sequences > 0.7 * held and first.max_sequences > 1.15 * held:
+        times = show_count(first.max_sequences / held, digits=2)
+        more = f"{_name(first.plan)} {_verb(first, 'holds', 'hold')} {times}x as many"
+        return f"the cache of {_name(runner.plan)} is full at {show_count(held)} requests, {more}"
+    return ""
+
+
+def costs(p: Prediction, workload: Workload) -> dict[str, float]:
+    """What an output token costs, part by part.
+
+    latency: seconds on its way, a decode step of every stage. throughput, cost: GPU-seconds, the step of a whole replica shared by
+    the sequences in it, and the request's prefill shared by its output tokens. Steps are those of the slowest stage.
+    """
+    plan = p.plan
+    found: dict[str, float] = {}
+    if workload.goal == "latency" or workload.mode == "single_stream":
+        for part in p.decode.parts:
+            found[part.name] = part.amount * plan.pp
+        return found
+    running = max(1.0, p.sequences / plan.dp)
+    together = running / min(plan.pp, running)
+    for part in p.decode.parts:
+        found[part.name] = part.amount * plan.replica_gpus / together
+    new = workload.input_tokens - workload.prefix_cached_tokens
+    chunks = max(1.0, new / plan.settings.token_budget) if plan.settings else 1.0
+    for part in p.prefill.parts:
+        name = f"prefill {part.name}"
+        found[name] = part.amount * chunks * plan.pp * plan.tp / workload.output_tokens
+    return found
+
+
+def _cheaper(first: Prediction, runner: Prediction, workload: Workload) -> str:
+    """The part that costs the first plan least against the runner-up, in words."""
+    mine, other = costs(first, workload), costs(runner, workload)
+    if not mine or not other:
+        return ""
+    name = max(sorted(mine.keys() | other.keys()), key=lambda part: other.get(part, 0.0) - mine.get(part, 0.0))
+    gain = other.get(name, 0.0) - mine.get(name, 0.0)
+    if gain < 0.03 * sum(other.values()):
+        return ""
+    what = _WORDS.get(name.removeprefix("prefill "), name.removeprefix("prefill "))
+    what += " in prefill" if name.startswith("prefill ") else ""
+    one, two = show(mine.get(name, 0.0), "s"), show(other.get(name, 0.0), "s")
+    if workload.goal == "latency" or workload.mode == "single_stream":
+        return f"{what} takes {one} of a token's way rather than {two}"
+    return f"{what} costs {one} of GPU time a token rather than {two}"
 
 
 _WORDS = {
     "weights": "reading weights",
     "KV read": "reading the KV cache",
-    "compute": "matrix products",
-    "all-reduce": "all-reduces",
-    "all-gather": "all-gathers",
-    "all-to-all": "expert all-to-alls",
-    "reduce-scatter": "reduce-scatters",
+    "compute": "matrix multiplication",
+    "all-reduce": "all-reduce",
+    "all-gather": "all-gather",
+    "all-to-all": "the all-to-all of experts",
+    "reduce-scatter": "reduce-scatter",
     "p2p": "sending between stages",
     "send": "sending between stages",
-    "host": "the engine's host work",
-    "launch": "kernel launches",
-    "element-wise": "element-wise kernels",
+    "host": "host work of the engine",
+    "launch": "launching kernels",
+    "element-wise": "element-wise work",
     "attention compute": "attention",
 }
-
-
-def _widest(first: Prediction, runner: Prediction) -> str:
-    """The part of a decode step whose seconds differ most between the two."""
-    a = {s.name: s.amount for s in first.decode.parts}
-    b = {s.name: s.amount for s in runner.decode.parts}
-    if not a or not b:
-        return ""
-    name = max(sorted(a.keys() | b.keys()), key=lambda n: abs(a.get(n, 0.0) - b.get(n, 0.0)))
-    mine, other = a.get(name, 0.0), b.get(name, 0.0)
-    if abs(mine - other) < 0.03 * max(first.decode.total_s, runner.decode.total_s):
-        return ""
-    what = _WORDS.get(name, name)
-    return f"in a decode step {what} takes {show(mine, 's')} rather than {show(other, 's')}"

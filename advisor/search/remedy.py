@@ -44,13 +44,11 @@ def remedies(problem: Problem) -> tuple[Remedy, ...]:
 
 
 def fitting(problem: Problem) -> Plan | None:
-    """The plan of the fewest GPUs that fits, or None."""
-    best: Plan | None = None
-    for plan in replicas(problem, spanning=False):
-        smaller = best is None or plan.replica_gpus < best.replica_gpus
-        if smaller and not refusal(problem, plan) and rank_memory(problem, plan).shortfall_bytes <= 0:
-            best = plan
-    return best
+    """The plan with the fewest stages, then the fewest GPUs, that fits; None where none does."""
+    for plan in sorted(replicas(problem, spanning=False), key=lambda p: (p.pp, p.adp, p.ep, p.replica_gpus)):
+        if not refusal(problem, plan) and rank_memory(problem, plan).shortfall_bytes <= 0:
+            return plan
+    return None
 
 
 def _smaller_models(problem: Problem) -> Iterator[tuple[str, ModelSpec]]:
