@@ -64,7 +64,8 @@ def _check_events(text: str) -> None:
     if not deep and not any(mark in text for mark in "!&*"):
         return
     depth = 0
-    for event in yaml.parse(text, Loader=_Base):
+    events: Any = yaml.parse(text, Loader=_Base)
+    for event in events:
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not read", problem_mark=event.start_mark)
         if getattr(event, "tag", None):
