@@ -7,16 +7,23 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
+from importlib import import_module
 from types import ModuleType
 
-from advisor.errors import PlanError
-from advisor.launch import command as c
+from advisor.errors import PlanError, QuestionError
 from advisor.launch import sglang, trtllm, vllm
-from advisor.launch.command import Command, shell
+from advisor.launch import words as c
 from advisor.launch.layout import Server, servers, span
+from advisor.launch.request import Request
+from advisor.launch.script import Options, ScriptFile
+from advisor.launch.words import Command, quoted
 from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
+
+TARGETS = ("bash", "docker", "compose", "kubernetes", "slurm")
 
 ENGINES: dict[str, ModuleType] = {"vllm": vllm, "sglang": sglang, "trtllm": trtllm}
 
@@ -38,8 +45,48 @@ def engine_words(engine: Engine) -> ModuleType:
 def plan_servers(problem: Problem, plan: Plan) -> tuple[Server, ...]:
     """The servers that `plan` needs on the problem's engine."""
     words = engine_words(problem.engine)
-    joined = words.joins_replicas(problem.model, plan)
-    return servers(problem.cluster, plan, rank_order=words.rank_order(plan), joined=joined)
+    order = words.rank_order(plan)
+    if words.joins_replicas(problem.model, plan):
+        found = servers(problem.cluster, plan, rank_order=order, joined=True)
+        if len({span(server) for server in found}) == 1:
+            return found
+    return servers(problem.cluster, plan, rank_order=order, joined=False)
+
+
+def render(problem: Problem, prediction: Prediction, *, target: str, options: Options | None = None) -> tuple[ScriptFile, ...]:
+    """The files that start `prediction.plan` on `target`, and the benchmark script beside them.
+
+    Raises QuestionError or PlanError (one sentence) where the plan cannot be started so.
+    """
+    from advisor.launch import benchmark
+
+    if target not in TARGETS:
+        raise QuestionError(f"unknown target {target!r}; use {', '.join(TARGETS)}.")
+    request = _request(problem, prediction, options or Options(), target)
+    writer = import_module(f"advisor.launch.{target}")
+    return (*writer.render(request), benchmark.render(request))
+
+
+def _request(problem: Problem, prediction: Prediction, options: Options, target: str) -> Request:
+    words, plan = engine_words(problem.engine), prediction.plan
+    if any(device.vendor.lower() != "nvidia" for device in problem.cluster.node.devices):
+        raise PlanError("launch scripts are written for NVIDIA GPUs; the line that `advisor recommend` prints is a start.")
+    if options.ray and target not in ("bash", "kubernetes"):
+        raise QuestionError(f"--ray is written for bash and kubernetes, not for {target}; leave it out.")
+    if not 1 <= options.port <= 65000:
+        raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
+    found = plan_servers(problem, plan)
+    first: Command = words.serve(problem, plan, span(found[0]), ray=options.ray)
+    if options.trust_remote_code:
+        first = replace(first, flags=(*first.flags, words.trust_remote_code()))
+    wanted = "" if options.checkpoint else c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)
+    checkpoint = options.checkpoint or ("" if wanted else problem.model.repo)
+    image = options.image or problem.engine.image
+    return Request(
+        problem=problem, prediction=prediction, engine=words, servers=found, command=first, options=options,
+        checkpoint=c.checked_name("model", checkpoint) if checkpoint else "", wanted=wanted,
+        ids=c.checked_ids(problem.cluster.node.ids), image=c.checked_name("image", image) if image else "",
+    )  # fmt: skip
 
 
 def command(problem: Problem, plan: Plan) -> Command:
@@ -78,12 +125,12 @@ def _line(problem: Problem, found: tuple[Server, ...], first: Command, wanted: s
     names = [ids[gpu] if ids else str(gpu) for gpu in server.gpus[0]]
     if len(found) > 1 or names != [str(i) for i in range(len(names))]:
         parts.append(f"CUDA_VISIBLE_DEVICES={shlex.quote(','.join(names))}")
-    parts += [f"{name}={shell(word)}" for name, word in first.env]
+    parts += [f"{name}={quoted(word)}" for name, word in first.env]
     if first.per_rank:
         parts.append(f"mpirun -n {sum(map(len, server.gpus))} trtllm-llmapi-launch")
     shown = [f for f in first.flags if f.value not in (c.HOST, c.PORT)]
-    parts += [shell(word) for word in first.program]
-    parts += [shell(word) for flag in shown for word in c.words(flag)]
+    parts += [quoted(word) for word in first.program]
+    parts += [quoted(word) for flag in shown for word in c.words(flag)]
     notes = [f"MODEL: {wanted}"] if wanted else []
     if len(server.nodes) > 1:
         notes.append(f"on each of {len(server.nodes)} nodes" if not first.per_rank else f"on {len(server.nodes)} nodes")

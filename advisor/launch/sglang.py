@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from advisor.launch import command as c
-from advisor.launch.command import Command, Flag, refuse
+from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
@@ -86,7 +86,7 @@ def _settings(plan: Plan) -> list[Flag]:
         Flag(name="--context-length", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
         Flag(name="--max-running-requests", value=str(settings.max_sequences * plan.adp), why=f"batch ceiling, {total}"),
         Flag(name="--chunked-prefill-size", value=str(settings.token_budget * plan.adp), why=f"token budget of a step, {total}"),
-        *([Flag(name="--mem-fraction-static", value=f"{settings.memory_fraction:g}")] if settings.memory_fraction else []),
+        *([Flag(name="--mem-fraction-static", value=repr(settings.memory_fraction))] if settings.memory_fraction else []),
     ]
 
 

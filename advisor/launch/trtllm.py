@@ -6,9 +6,9 @@ one process a GPU through `trtllm-llmapi-launch` under MPI.
 
 from __future__ import annotations
 
-from advisor.launch import command as c
-from advisor.launch.command import Command, Flag, refuse
+from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
@@ -84,7 +84,7 @@ def _settings(problem: Problem, plan: Plan) -> list[Flag]:
 
 def _memory(fraction: float) -> list[Flag]:
     why = "share of the memory that is free after the weights loaded"
-    return [Flag(name="--free_gpu_memory_fraction", value=f"{fraction:g}", why=why)] if fraction else []
+    return [Flag(name="--free_gpu_memory_fraction", value=repr(fraction), why=why)] if fraction else []
 
 
 def _config(problem: Problem, plan: Plan) -> dict[str, object]:

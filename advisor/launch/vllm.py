@@ -6,9 +6,9 @@ shares the experts of an MoE model over all of its ranks, so replicas of an MoE 
 
 from __future__ import annotations
 
-from advisor.launch import command as c
-from advisor.launch.command import Command, Flag, refuse
+from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
@@ -128,7 +128,7 @@ def _settings(plan: Plan) -> list[Flag]:
         Flag(name="--max-model-len", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
         Flag(name="--max-num-seqs", value=str(settings.max_sequences), why="batch ceiling of each replica, as ranked"),
         Flag(name="--max-num-batched-tokens", value=str(settings.token_budget), why="token budget of a step, as ranked"),
-        *([Flag(name="--gpu-memory-utilization", value=f"{settings.memory_fraction:g}")] if settings.memory_fraction else []),
+        *([Flag(name="--gpu-memory-utilization", value=repr(settings.memory_fraction))] if settings.memory_fraction else []),
     ]
 
 

@@ -87,7 +87,7 @@ def words(flag: Flag) -> tuple[Word, ...]:
     return (flag.name,) if flag.value is None else (flag.name, flag.value)
 
 
-def shell(word: Word) -> str:
+def quoted(word: Word) -> str:
     """A word as a shell reads it: literals quoted, variables in double quotes."""
     if isinstance(word, Variable):
         return f'"${word.name}"'

@@ -1,0 +1,79 @@
+"""What a target is given: the question, the ranked plan, the servers it needs and the command that starts each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from advisor.launch.layout import Server
+from advisor.launch.script import Options, slug
+from advisor.launch.words import Command, Variable, Word
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """All servers start by one `command`; what differs between them is filled in by the target.
+
+    `checkpoint` is the model to serve, empty where the user has to say it, and `wanted` is then what for. `engine` is the
+    engine's file in this room.
+    """
+
+    problem: Problem
+    prediction: Prediction
+    engine: ModuleType
+    servers: tuple[Server, ...]
+    command: Command
+    options: Options
+    checkpoint: str
+    wanted: str
+    ids: tuple[str, ...]
+    image: str
+
+    @property
+    def plan(self) -> Plan:
+        """The ranked plan."""
+        return self.prediction.plan
+
+    @property
+    def nodes(self) -> int:
+        """Nodes the plan uses: the highest one that a server has, and those before it."""
+        return max(node for server in self.servers for node in server.nodes) + 1
+
+    @property
+    def spans(self) -> bool:
+        """Whether a server is larger than a node."""
+        return len(self.servers[0].nodes) > 1
+
+    @property
+    def balanced(self) -> bool:
+        """Whether a balancer stands before several servers."""
+        return len(self.servers) > 1
+
+    @property
+    def gpus_needed(self) -> int:
+        """GPUs a node must show: up to the highest index used where they go by index, else as many as are used."""
+        if self.ids:
+            return max(len([g for s in self.servers for n, gpus in zip(s.nodes, s.gpus, strict=True) if n == node for g in gpus])
+                       for node in range(self.nodes))  # fmt: skip
+        return max(gpu for server in self.servers for gpus in server.gpus for gpu in gpus) + 1
+
+    @property
+    def name(self) -> str:
+        """A short name for containers, jobs and deployments."""
+        return slug(f"{self.problem.engine.name}-{self.problem.model.name}")
+
+    @property
+    def install(self) -> str:
+        """How to get the engine."""
+        return f"pip install {self.engine.INSTALL.format(version=self.problem.engine.flags_version)}"
+
+    def gpu_list(self, server: Server, position: int) -> str:
+        """CUDA_VISIBLE_DEVICES of a server on the `position`-th of its nodes, in rank order."""
+        return ",".join(self.ids[gpu] if self.ids else str(gpu) for gpu in server.gpus[position])
+
+    def bound(self, values: dict[Variable, Word]) -> Command:
+        """The command with the target's words filled in."""
+        return self.command.bind(values)
