@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from advisor.cli.question import Question
 from advisor.errors import PlanError
@@ -25,6 +26,16 @@ def answer(asked: Question) -> Advice:
     from advisor.search.remedy import remedies
 
     return replace(advice, remedies=remedies(asked.problem))
+
+
+def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, ...]:
+    """The bash script of the first choice in `folder`; the files written. Nothing is written where nothing fits."""
+    if not advice.choices:
+        return ()
+    from advisor.launch import render
+    from advisor.launch.script import write
+
+    return write(render(asked.problem, advice.choices[0], target="bash"), folder, force=False)
 
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:

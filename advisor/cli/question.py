@@ -120,7 +120,8 @@ def question(
     profile: Engine = load_engine(engine, engine_version)
     found = load_calibration(machine.device) if calibration is None else read_calibration(Path(calibration), machine.device)
     problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
-    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload))
+    left_out = [note for note in found.notes if "left out" in note]
+    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *left_out))
 
 
 def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[ModelSpec, list[str]]:

@@ -182,7 +182,8 @@ def _limit_note(name: str, limit_s: float, found: Sequence[Estimate], first: Pre
     mine = found[0]
     if mine.value > limit_s:
         return [
-            f"The {name} limit of {show(limit_s, 's')} is met only by plans that miss the other: this one has {show(mine.value, 's')}."
+            f"The {name} limit of {show(limit_s, 's')} is met only by plans that miss the other: this one has "
+            f"{show(mine.value, 's')}."
         ]
     if first.within_limits and mine.high > limit_s and workload.mode != "capacity":
         return [
