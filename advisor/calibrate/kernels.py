@@ -26,6 +26,7 @@ from advisor.catalog.machines import load_device
 from advisor.roofline.compute import peak_flop_per_s
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Device
+from advisor.specs.formats import FORMATS
 from advisor.specs.wire import to_data
 
 VERSION = 1
@@ -53,8 +54,11 @@ SCANNED = ("mi300x", "mi325x", "mi355x")
 FEWEST = 30
 # A kernel in a replayed CUDA graph takes at least this long from start to start; no public table of element-wise kernels exists.
 STREAM_LAUNCH_S = 1.5e-6
-# A quantised GEMM whose latency stands this far above that of the 16-bit one was timed with launches of the host.
-HOST_SHARE = 2.0
+# A GEMM format met worse than this on held-out shapes is not served: the nearest format of that GPU stands in for it.
+WORST_GEMM = 0.2
+# A GEMM whose latency stands this far above the 16-bit one's was timed with launches of the host: quantised inputs are a second
+# kernel at most, and weight-only kernels (Marlin) widen the weights inside the one they are.
+HOST_SHARE = {False: 2.0, True: 1.25}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
     samples: list[Sample] = [s for read in READERS for s in read(folder) if s.hardware in devices]
     groups = {pair: group for pair, group in by_key(samples).items() if len(group) >= FEWEST}
     fits = {pair: fit_reach(group, devices[pair[0]], source=TABLES) for pair, group in sorted(groups.items())}
+    fits = {p: f for p, f in fits.items() if not (_kind(p[1]) == "gemm" and (f.reach.provenance.median or 0.0) > WORST_GEMM)}
     results = []
     for (hardware, key), fit in fits.items():
         other = fits.get((SIBLINGS.get(hardware, ""), key))
@@ -82,16 +87,20 @@ def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
     return results
 
 
+def _kind(key: str) -> str:
+    return key.split("/")[0]
+
+
 def _without_host(fit: Fit, plain: Fit | None) -> Fit:
-    """A quantised GEMM with its launch capped: what exceeds twice the 16-bit one is the benchmark's host, not the kernel."""
-    if plain is None or not fit.key.startswith("gemm/") or fit.reach.launch_s <= HOST_SHARE * plain.reach.launch_s:
+    """A GEMM with its launch capped: what exceeds HOST_SHARE of the 16-bit one is the benchmark's host, not the kernel."""
+    kind, number_format = fit.key.split("/")
+    if plain is None or kind != "gemm":
+        return fit
+    most = HOST_SHARE[FORMATS[number_format].weight_only] * plain.reach.launch_s
+    if fit.reach.launch_s <= most:
         return fit
     note = f"{fit.reach.provenance.source}; launch cut from {fit.reach.launch_s * 1e6:.0f} us, the residuals are those before"
-    reach = replace(
-        fit.reach,
-        launch_s=rounded(HOST_SHARE * plain.reach.launch_s),
-        provenance=replace(fit.reach.provenance, source=note),
-    )
+    reach = replace(fit.reach, launch_s=rounded(most), provenance=replace(fit.reach.provenance, source=note))
     return replace(fit, reach=reach)
 
 

@@ -21,7 +21,8 @@ from advisor.specs.calibration import Provenance, Reach
 from advisor.specs.cluster import Device
 
 TOLERATED = 1.2  # a kernel this much slower than the best one on the same shapes is not what an engine would run
-FEWEST = 40  # rows below which a source says too little alone
+FEWEST = 25  # rows below which a source says too little alone
+REFERENCE = 100  # rows from which a source covers the shapes well enough to be what the others are held against
 ROBUST = 0.08  # residuals beyond about 8% count linearly (soft l1)
 COPIES = 6  # the GEMM benchmark walks through six copies of the weights
 # A last-level cache that streams from memory in more than this keeps a benchmark's operands between repeats (L40S, RTX PRO 6000).
@@ -96,6 +97,14 @@ COEFFICIENTS = ("memory", "compute", "launch", "q", "queue_s", "chain", "softmax
 _START = np.array([0.7, 0.5, 5.0, 2.0, 1.0, 0.5, 50.0, 0.5])
 _LOWEST = np.array([0.05, 0.01, 1.5, 1.0, 0.0, 0.0, 0.0, 0.0])
 _HIGHEST = np.array([1.0, 1.0, 120.0, 8.0, 60.0, 60.0, 400.0, 40.0])
+# What a coefficient usually is and by what factor (natural log) it varies from one kernel to another: the medians of the larger
+# tables. Worth a few rows (PRIOR), so that a table of forty rows cannot put a coefficient where no other kernel has it.
+_TYPICAL = {
+    "gemm": np.array([0.8, 0.65, 5.0, 3.0, 1.0, 1.0, 1.0, 1.0]),
+    "experts": np.array([0.87, 0.4, 30.0, 1.5, 1.0, 1.0, 1.0, 1.0]),
+}
+_VARIES = np.array([0.2, 0.5, 0.7, 0.7, 1.0, 1.0, 1.0, 1.0])
+PRIOR = 6.0
 # Attention counts the 16-bit peak, which kernels over an 8-bit cache may pass.
 _HIGHEST_ATTENTION = 1.5
 
@@ -115,10 +124,15 @@ def _solve(table: _Table, use: Vector, work: Kernel) -> Vector:
     if not isinstance(work, (Gemm, Experts)):
         highest[1] = _HIGHEST_ATTENTION
 
+    typical = _TYPICAL.get("gemm" if isinstance(work, Gemm) else "experts" if isinstance(work, Experts) else "")
+
     def residual(values: Vector) -> Vector:
         p = start.copy()
         p[free] = values
-        return np.log(table.predict(p)[use] / table.measured[use])
+        off = np.log(table.predict(p)[use] / table.measured[use])
+        if typical is None:
+            return off
+        return np.append(off, PRIOR * ROBUST * (np.log(np.maximum(values, 1e-3) / typical[free]) / _VARIES[free]))
 
     solution = least_squares(
         residual, start[free], bounds=(_LOWEST[free], highest[free]), loss="soft_l1", f_scale=ROBUST,
@@ -150,7 +164,8 @@ def _choose(table: _Table, work: Kernel) -> tuple[list[str], list[str]]:
             speed[source] = float(np.exp(np.mean(np.log(fitted[table.kept]))))
     if not speed:
         return sorted({str(s) for s in table.sources}), []
-    best = min(speed.values())
+    wide = [value for s, value in speed.items() if (table.kept & (table.sources == s)).sum() >= REFERENCE]
+    best = min(wide or speed.values())
     pooled = [s for s, value in speed.items() if value <= TOLERATED * best]
     return pooled, [s for s in speed if s not in pooled]
 
