@@ -385,8 +385,14 @@ def sum_params(layers: Iterable[Layer], hidden: int) -> int:
 
 
 def count_equal(layers: Iterable[Layer]) -> list[tuple[Layer, int]]:
-    """Distinct layers with how often each occurs, in order of first occurrence."""
-    counts: dict[Layer, int] = {}
+    """Distinct layers with how often each occurs, in order of first occurrence.
+
+    A model's layers are mostly one object many times: those are counted by identity, so that few are hashed.
+    """
+    same: dict[int, tuple[Layer, int]] = {}
     for layer in layers:
-        counts[layer] = counts.get(layer, 0) + 1
+        same[id(layer)] = (layer, same.get(id(layer), (layer, 0))[1] + 1)
+    counts: dict[Layer, int] = {}
+    for layer, times in same.values():
+        counts[layer] = counts.get(layer, 0) + times
     return list(counts.items())
