@@ -6,6 +6,7 @@ fits, 2 a bad question, 3 the machine failed, 130 interrupted, 141 the reader of
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,8 +37,13 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
+# Entry points of every installed distribution would be read in search of pydantic plugins; none is wanted here.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    gc.set_threshold(100_000)  # a short process allocates much that lives to its end: looking for garbage early finds none
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
