@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from advisor.errors import QuestionError
 from advisor.launch import shell as sh
 from advisor.launch import words as c
@@ -16,33 +18,83 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
     """The script that starts every server of the plan on the node it runs on."""
     if request.options.ray and request.spans and request.balanced:
         raise QuestionError("--ray is written for one replica over several nodes; leave it out for this plan.")
-    lines = ["#!/usr/bin/env bash", *sh.comment(header(request.problem, request.prediction, what="Start", use=use(request, NAME)))]
-    lines += ["set -euo pipefail", "", *_variables(request), ""]
-    lines += [sh.HELPERS.replace("\n  @AFTER_STOP@", ""), "", *start_server(request, _run_lines(request)), ""]
-    if request.balanced:
-        lines += [*_balancer(request), ""]
-    if _ray(request):
-        lines += [*_ray_functions(request), ""]
-    lines += ["# ---- start, stop, or nothing to do", sh.LOCK, "", *_main(request), ""]
-    return (ScriptFile(name=NAME, text="\n".join(lines), executable=True),)
+    request = replace(request, from_head=request.command.per_rank)
+    parts = Parts(
+        name=NAME,
+        variables=tuple(variables(request)),
+        functions=(*start_server(request, _run_lines(request)), "", *_balancer(request), *_ray_functions(request)),
+        checks=tuple(_checks(request)),
+    )
+    return (assemble(request, parts),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What differs between a script for installed engines and one for containers, as lines."""
+
+    name: str
+    variables: tuple[str, ...]
+    functions: tuple[str, ...]
+    checks: tuple[str, ...]
+    after_stop: str = ""
+
+
+def assemble(request: Request, parts: Parts) -> ScriptFile:
+    """The whole script: what to expect and to change, what is started, the helpers, and the course of events."""
+    opening = header(request.problem, request.prediction, what="Start", use=use(request, parts.name))
+    helpers = sh.HELPERS.replace("  @AFTER_STOP@\n", f"  {parts.after_stop}\n" if parts.after_stop else "")
+    lines = [
+        "#!/usr/bin/env bash",
+        *sh.comment(opening),
+        "set -euo pipefail",
+        "",
+        "# ---- what you may change, here or in the environment",
+        *parts.variables,
+        "",
+        "# ---- what is started",
+        *parts.functions,
+        "# ---- how: checks, start, wait, stop (the same in every script)",
+        helpers,
+        "",
+        sh.LOCK,
+        "",
+        *parts.checks,
+        *port_checks(request),
+        "",
+        *environment(request),
+        *sh.config_file(request.bound(dict(sh.LOCAL))),
+        "",
+        *_calls(request),
+        "",
+        *until_ready(request),
+        sh.FOREVER,
+        "",
+    ]
+    return ScriptFile(name=parts.name, text="\n".join(lines), executable=True)
 
 
 def use(request: Request, name: str) -> list[str]:
     """How the script is used."""
-    if request.command.per_rank:
+    if request.from_head:
         where = [f"Use, on the first of {request.nodes} nodes only; the others need ssh without a password, and the engine:"]
     elif request.nodes > 1:
         where = [f"Use, on each of {request.nodes} nodes:"]
     else:
         where = ["Use:"]
-    prefix = 'HOSTS="10.0.0.1 10.0.0.2" ' if request.nodes > 1 else ""
-    prefix += "NODE_RANK=0 " if request.nodes > 1 and not request.command.per_rank else ""
+    prefix = f'HOSTS="{example_hosts(request)}" ' if request.nodes > 1 else ""
+    prefix += "NODE_RANK=0 " if request.nodes > 1 and not request.from_head else ""
     return [
         *where,
         f"  {prefix}./{name}        starts, waits until it answers, and stays; Ctrl-C stops all of it",
         f"  {prefix}./{name} stop   stops it from another terminal",
         "A gated model takes its token from HF_TOKEN in the environment; it is never written here.",
     ]
+
+
+def example_hosts(request: Request) -> str:
+    """As many example addresses as there are nodes, or the first of them."""
+    shown = " ".join(f"10.0.0.{node + 1}" for node in range(min(request.nodes, 4)))
+    return shown + (" ..." if request.nodes > 4 else "")
 
 
 def model_variable(request: Request) -> list[str]:
@@ -56,32 +108,32 @@ def node_variables(request: Request) -> list[str]:
     """What a script on several nodes has to be told."""
     if request.nodes == 1:
         return []
-    lines = [sh.required("HOSTS", f'the addresses of the {request.nodes} nodes, in order: HOSTS="10.0.0.1 10.0.0.2"')]
-    if not request.command.per_rank:
+    lines = [sh.required("HOSTS", f'the addresses of the {request.nodes} nodes, in order: HOSTS="{example_hosts(request)}"')]
+    if not request.from_head:
         lines.append(sh.required("NODE_RANK", f"the place of this node in HOSTS, 0 to {request.nodes - 1}"))
     if request.spans:
-        if not request.command.per_rank:
+        if request.command.per_rank:
+            lines.append(sh.setting("SSH_PORT", "22" if request.from_head else "2233", "of the other nodes"))
+        else:
             lines.append(sh.setting("DIST_PORT", "29500", "where the nodes meet"))
         lines.append(sh.setting("IFNAME", "", "network interface between the nodes; empty: the one that routes to them"))
     return lines
 
 
-def _variables(request: Request) -> list[str]:
-    port = str(request.options.port)
+def variables(request: Request, own: tuple[str, ...] = ()) -> list[str]:
+    """The settings at the top; `own` ones of the target come after the model."""
     run = '"$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/run"'
     ports = f"the {len(request.servers)} servers take the ports after it" if request.balanced else ""
-    per_node = request.nodes > 1 and not request.command.per_rank
+    per_node = "-$NODE_RANK" if request.nodes > 1 and not request.from_head else ""
     return [
-        "# ---- what you may change, here or in the environment",
         *model_variable(request),
-        sh.setting("PORT", port, ports),
+        *own,
+        sh.setting("PORT", str(request.options.port), ports),
         sh.setting("LISTEN", "0.0.0.0", "127.0.0.1 to serve this machine only"),
         *node_variables(request),
         sh.setting("READY_SECONDS", "3600", "how long loading may take"),
         sh.setting("STOP_SECONDS", "60", "how long stopping may take before it is forced"),
-        f"RUN_DIR=${{RUN_DIR:-{run}}}{'-$NODE_RANK' if per_node else ''} # logs, lock",
-        *(["SSH_PORT=${SSH_PORT:-22}"] if request.command.per_rank else []),
-        "ANSWER=${LISTEN/#0.0.0.0/127.0.0.1} # where this machine finds it",
+        f"RUN_DIR=${{RUN_DIR:-{run}}}{per_node} # logs and lock",
     ]
 
 
@@ -90,7 +142,7 @@ def start_server(request: Request, run_lines: list[str]) -> list[str]:
     several = request.balanced
     what = "server number, its GPUs in rank order" + (", rank of this node in it, address of its head" if request.spans else "")
     lines = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2"]
-    if request.command.per_rank or (request.spans and request.options.ray):
+    if request.from_head or (request.spans and request.options.ray):
         lines.append("  local rank=$3")
     elif request.spans:
         lines.append("  local rank=$3 head=$4 dist_port=$((DIST_PORT + 10 * server))")
@@ -103,9 +155,18 @@ def start_server(request: Request, run_lines: list[str]) -> list[str]:
     else:
         lines.append("  local listen=$LISTEN port=$PORT")
     command = request.bound({**sh.LOCAL})
+    lines += pcie_hint(request)
     lines += sh.array("command", command)
     lines += sh.more("command", command.worker_flags)
     return [*lines, *run_lines, "}"]
+
+
+def pcie_hint(request: Request) -> list[str]:
+    """What to try where peer-to-peer copies over PCIe hang; never a default (vllm issue 33041, nccl issue 2079)."""
+    if request.plan.stage_gpus == 1 or request.problem.cluster.node.default_link.kind in ("nvswitch", "nvlink", "xgmi", "c2c"):
+        return []
+    flag = "" if request.problem.engine.name == "trtllm" else " and add --disable-custom-all-reduce"
+    return [f"  # Where the start hangs (ACS or IOMMU between the PCIe slots): export NCCL_P2P_DISABLE=1{flag}."]
 
 
 def _run_lines(request: Request) -> list[str]:
@@ -128,6 +189,8 @@ def _ray(request: Request) -> bool:
 
 
 def _ray_functions(request: Request) -> list[str]:
+    if not _ray(request):
+        return []
     each, total = len(request.servers[0].gpus[0]), request.plan.world
     return [
         "start_ray() { # GPUs of this node, its rank: the head of the Ray cluster, or one that joins it",
@@ -155,9 +218,11 @@ def _ray_functions(request: Request) -> list[str]:
 
 
 def _balancer(request: Request) -> list[str]:
+    if not request.balanced:
+        return []
     if request.engine.BALANCER == "nginx":
-        return [sh.NGINX.replace("@RUN_NGINX@", 'run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr')]
-    return [sh.ROUTER.replace("@RUN_ROUTER@", "run balancer python3 -m sglang_router.launch_router")]
+        return [sh.NGINX.replace("@RUN_NGINX@", 'run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr'), ""]
+    return [sh.ROUTER.replace("@RUN_ROUTER@", "run balancer python3 -m sglang_router.launch_router"), ""]
 
 
 def environment(request: Request) -> list[str]:
@@ -174,13 +239,13 @@ def environment(request: Request) -> list[str]:
             '  [[ $host =~ ^[A-Za-z0-9][A-Za-z0-9.:_-]*$ ]] || die "HOSTS holds $host, which is no address"',
             "done",
         ]
-        if not request.command.per_rank:
+        if not request.from_head:
             last = request.nodes - 1
             place = f"[[ $NODE_RANK =~ ^(0|[1-9][0-9]*)$ && $NODE_RANK -le {last} ]]"
             lines.append(f'{place} || die "NODE_RANK is 0 to {last}"')
     if request.spans:
-        here = "${hosts[0]}" if request.command.per_rank else "${hosts[NODE_RANK]}"
-        peer = "${hosts[1]}" if request.command.per_rank else "${hosts[NODE_RANK == 0]}"
+        here = "${hosts[0]}" if request.from_head else "${hosts[NODE_RANK]}"
+        peer = "${hosts[1]}" if request.from_head else "${hosts[NODE_RANK == 0]}"
         lines += [
             "if [[ -z $IFNAME ]]; then",
             f"  IFNAME=$(ip -o route get \"{peer}\" 2>/dev/null | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p') || true",
@@ -196,7 +261,7 @@ def server_calls(request: Request) -> list[str]:
     """The servers, by node where there are several."""
     if request.nodes == 1:
         return [f"start_server {s.index} {request.gpu_list(s, 0)}" for s in request.servers]
-    if request.command.per_rank:
+    if request.from_head:
         return [f'start_server {s.index} {request.gpu_list(s, 0)} {s.nodes[0]} "${{hosts[{s.nodes[0]}]}}"' for s in request.servers]
     lines = ["case $NODE_RANK in"]
     for node in range(request.nodes):
@@ -224,26 +289,22 @@ def _calls(request: Request) -> list[str]:
     return [*lines, f'  start_server {server.index} {gpus} 0 "${{hosts[{server.nodes[0]}]}}"', "fi"]
 
 
-def _main(request: Request) -> list[str]:
+def _checks(request: Request) -> list[str]:
     lines = [
         f"check_program {request.engine.PROGRAM[0]} {quoted(request.install)}",
         "check_program curl 'install it with the package manager'",
     ]
-    if request.balanced:
-        if request.engine.BALANCER == "nginx":
-            lines.append("check_program nginx 'install it with the package manager'")
-        else:
-            lines.append(
-                "python3 -c 'import sglang_router' 2>/dev/null || die 'the router is not installed: pip install sglang-router'"
-            )
+    if request.balanced and request.engine.BALANCER == "nginx":
+        lines.append("check_program nginx 'install it with the package manager'")
+    elif request.balanced:
+        lines.append(
+            "python3 -c 'import sglang_router' 2>/dev/null || die 'the router is not installed: pip install sglang-router'"
+        )
     if request.command.per_rank:
         lines.append("check_program mpirun 'install Open MPI'")
     if _ray(request):
         lines.append("check_program ray 'pip install ray'")
-    lines += [f"check_gpus {request.gpus_needed}", "check_model", *port_checks(request), "", *environment(request)]
-    lines += sh.config_file(request.bound(dict(sh.LOCAL)))
-    lines += ["", *_calls(request), "", *until_ready(request), sh.FOREVER]
-    return lines
+    return [*lines, f"check_gpus {request.gpus_needed}", "check_model"]
 
 
 def port_checks(request: Request) -> list[str]:
@@ -257,29 +318,29 @@ def port_checks(request: Request) -> list[str]:
 def until_ready(request: Request) -> list[str]:
     """Wait for this node's servers, then for all of them, then start the balancer in front."""
     health = request.engine.HEALTH
-    ready = 'say "ready: http://$ANSWER:$PORT/v1"'
+    ready = 'say "ready: http://$(reach):$PORT/v1"'
     if request.nodes == 1 and not request.balanced:
-        return [f'wait_ready "http://$ANSWER:$PORT{health}"', ready]
+        return [f'wait_ready "http://$(reach):$PORT{health}"', ready]
     if request.nodes == 1:
         ports = [f"$((PORT + {s.index + 1}))" for s in request.servers]
         waits = [f'wait_ready "http://127.0.0.1:{port}{health}"' for port in ports]
         return [
             *waits,
             "start_balancer " + " ".join(f'"127.0.0.1:{p}"' for p in ports),
-            f'wait_ready "http://$ANSWER:$PORT{health}"',
+            f'wait_ready "http://$(reach):$PORT{health}"',
             ready,
         ]
-    first = [] if request.command.per_rank else ["if ((NODE_RANK == 0)); then"]
-    last = [] if request.command.per_rank else ["fi"]
+    first = [] if request.from_head else ["if ((NODE_RANK == 0)); then"]
+    last = [] if request.from_head else ["fi"]
     pad = "  " if first else ""
     if not request.balanced:
-        return [*first, f'{pad}wait_ready "http://$ANSWER:$PORT{health}"', f"{pad}{ready}", *last]
+        return [*first, f'{pad}wait_ready "http://$(reach):$PORT{health}"', f"{pad}{ready}", *last]
     ends = [f"${{hosts[{s.nodes[0]}]}}:$((PORT + {s.index + 1}))" for s in request.servers]
     return [
         *first,
         *(f'{pad}wait_ready "http://{end}{health}"' for end in ends),
         f"{pad}start_balancer " + " ".join(f'"{end}"' for end in ends),
-        f'{pad}wait_ready "http://$ANSWER:$PORT{health}"',
+        f'{pad}wait_ready "http://$(reach):$PORT{health}"',
         f"{pad}{ready}",
         *last,
     ]

@@ -18,7 +18,7 @@ class Request:
     """All servers start by one `command`; what differs between them is filled in by the target.
 
     `checkpoint` is the model to serve, empty where the user has to say it, and `wanted` is then what for. `engine` is the
-    engine's file in this room.
+    engine's file in this room. `from_head` says that one node starts everything.
     """
 
     problem: Problem
@@ -31,6 +31,7 @@ class Request:
     wanted: str
     ids: tuple[str, ...]
     image: str
+    from_head: bool = False
 
     @property
     def plan(self) -> Plan:

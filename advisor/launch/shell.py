@@ -95,6 +95,15 @@ check_port() {
   fi
 }
 
+check_address() { # address, port: as they go into configuration files
+  [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9.:_-]*$ ]] || die "LISTEN is $1, which is no address"
+  [[ $2 =~ ^[1-9][0-9]*$ && $2 -le 65000 ]] || die "PORT is $2; give 1 to 65000"
+}
+
+reach() { # the address at which this machine finds what listens on $LISTEN
+  if [[ $LISTEN == 0.0.0.0 ]]; then echo 127.0.0.1; else echo "$LISTEN"; fi
+}
+
 check_gpus() { # how many this machine needs
   check_program nvidia-smi "it comes with the NVIDIA driver"
   local found
@@ -153,8 +162,10 @@ trap 'exit 143' TERM
 """.strip("\n")
 
 FOREVER = r"""
-wait -n "${PIDS[@]}" || true # until one of them ends, or Ctrl-C
-check_running
+while any_alive; do
+  wait -n "${PIDS[@]}" || true # until one of them ends, or Ctrl-C
+  check_running
+done
 """.strip("\n")
 
 NGINX = r"""
