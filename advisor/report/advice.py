@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.report.plot import Dot, scatter
-from advisor.report.screen import PLAIN, Screen, table, wrap
+from advisor.report.screen import PLAIN, Screen, shell, table, wrap
 from advisor.report.words import asked_for, count, rate, seconds, short
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
@@ -50,7 +50,7 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
         if text:
             lines.append(wrap(_sentence(text), indent="  "))
     if advice.launch:
-        lines += ["", "  " + advice.launch]
+        lines += ["", *shell(advice.launch)]
     return lines
 
 

@@ -44,6 +44,42 @@ def wrap(text: str, *, indent: str = "", first: str | None = None) -> str:
     )  # fmt: skip
 
 
+def shell(command: str, *, indent: str = "  ") -> list[str]:
+    """A shell command over several lines, each but the last ending in a backslash; a closing comment goes before it.
+
+    Lines break before an option only, outside quotes, so that the lines together are the same command.
+    """
+    words, comment = _words(command)
+    lines: list[str] = []
+    current = ""
+    for word in words:
+        if current and word.startswith("-") and len(indent) + len(current) + len(word) + 24 > WIDTH:
+            lines.append(f"{indent}{current} \\")
+            current = "  " + word
+        else:
+            current = f"{current} {word}" if current else word
+    lines.append(indent + current)
+    return [*([wrap(f"# {comment}", indent=f"{indent}# ", first=indent)] if comment else []), *lines]
+
+
+def _words(command: str) -> tuple[list[str], str]:
+    """The words of a command as written, quotes kept, and the comment that closes it."""
+    words, word, quote = [], "", ""
+    for at, character in enumerate(command):
+        if not quote and character == "#" and not word:
+            return words, command[at + 1 :].strip()
+        if character == " " and not quote:
+            words += [word] if word else []
+            word = ""
+            continue
+        if quote == character:
+            quote = ""
+        elif not quote and character in "'\"":
+            quote = character
+        word += character
+    return words + ([word] if word else []), ""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), gap: int = 2) -> list[str]:
     """Lines of an aligned table: the head first. Columns in `right` are aligned to the right."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]

@@ -1,0 +1,49 @@
+"""What the screen can show."""
+
+from __future__ import annotations
+
+import shlex
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.report.screen import PLAIN, WIDTH, Screen, shell, table, wrap
+
+WORD = st.one_of(st.text(min_size=1, max_size=30), st.sampled_from(["--flag", "--max-model-len", "8192", "-x", "it's", 'a "b"']))
+
+
+@given(st.lists(WORD, min_size=1, max_size=30))
+def test_a_command_over_several_lines_is_the_same_command(words: list[str]) -> None:
+    command = " ".join(
+        shlex.quote(word) for word in words if not any(c in word for c in "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+    )
+    text = "\n".join(shell(command))
+    assert shlex.split(text.replace("\\\n", " ")) == shlex.split(command)
+
+
+def test_a_long_command_fits_and_its_comment_stands_before_it() -> None:
+    lines = shell("vllm serve m " + "--option value " * 20 + " # the first of two servers")
+    assert lines[0] == "  # the first of two servers"
+    assert max(map(len, lines)) <= WIDTH
+    assert all(line.endswith("\\") for line in lines[1:-1])
+
+
+def test_a_bar_is_as_long_as_its_share() -> None:
+    assert PLAIN.bar(1.0, width=10) == "█" * 10
+    assert PLAIN.bar(0.25, width=10) == "██▌"
+    assert PLAIN.bar(0.0, width=10) == ""
+    assert Screen(blocks=False).bar(0.5, width=10) == "#####"
+
+
+def test_colour_only_where_it_is_on() -> None:
+    assert PLAIN.bold("x") == "x"
+    assert Screen(colour=True).bold("x") == "\x1b[1mx\x1b[0m"
+
+
+def test_a_table_is_aligned() -> None:
+    assert table(("a", "b"), [("x", "1"), ("yy", "22")], right=(1,)) == ["a    b", "x    1", "yy  22"]
+
+
+@given(st.text(max_size=400))
+def test_paragraphs_fit(text: str) -> None:
+    assert all(len(line) <= WIDTH or " " not in line.strip() for line in wrap(text).split("\n"))
