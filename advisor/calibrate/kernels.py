@@ -63,12 +63,14 @@ HOST_SHARE = {False: 2.0, True: 1.25}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One fitted key: what is served, what was left out, and the error when the sibling's coefficients are served instead."""
+    """One fitted key: what is served, what was left out, and the (median, p90) error when others' coefficients are served
+    instead: the sibling's, or the median of all other GPUs."""
 
     hardware: str
     key: str
     fit: Fit
     sibling: tuple[float, float] | None
+    others: tuple[float, float] | None
 
 
 def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
@@ -79,10 +81,16 @@ def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
     fits = {p: f for p, f in fits.items() if not (_kind(p[1]) == "gemm" and (f.reach.provenance.median or 0.0) > WORST_GEMM)}
     results = []
     for (hardware, key), fit in fits.items():
+
+        def lent(reach: Reach | None, pair: tuple[str, str] = (hardware, key), fit: Fit = fit) -> tuple[float, float] | None:
+            return error_of(reach, fit.sources, groups[pair], devices[pair[0]]) if reach else None
+
         other = fits.get((SIBLINGS.get(hardware, ""), key))
-        sibling = error_of(other.reach, fit.sources, groups[hardware, key], devices[hardware]) if other else None
+        rest = [f.reach for (h, k), f in fits.items() if k == key and h != hardware]
+        served = _without_host(fit, fits.get((hardware, "gemm/bf16")))
+        typical = middle(rest, source="", closeness="default") if len(rest) > 1 else None
         results.append(
-            Result(hardware=hardware, key=key, fit=_without_host(fit, fits.get((hardware, "gemm/bf16"))), sibling=sibling)
+            Result(hardware=hardware, key=key, fit=served, sibling=lent(other.reach if other else None), others=lent(typical))
         )
     return results
 
@@ -191,6 +199,14 @@ def middle(reaches: Sequence[Reach], *, source: str, closeness: str) -> Reach:
     )
 
 
+def _with_error(reach: Reach, errors: Sequence[tuple[float, float]]) -> Reach:
+    """The reach with the error of serving it where it was not fitted: the median over GPUs, each left out in turn."""
+    if not errors:
+        return reach
+    middle_of, p90 = (rounded(median(e[i] for e in errors)) for i in (0, 1))
+    return replace(reach, provenance=replace(reach.provenance, median=middle_of, p90=p90))
+
+
 def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibration], list[Result]]:
     """A calibration for every device with tables, for those with a scan, and the `default` for the rest."""
     tabled = {name: d for name, d in devices.items() if name not in SCANNED}
@@ -205,8 +221,11 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
     shared = assumed_wires() | sockets | pcie
     everyone = sorted({key for own in kernels.values() for key in own})
     typical = {
-        key: middle(
-            [own[key] for own in kernels.values() if key in own], source=f"median over GPUs of {TABLES}", closeness="default"
+        key: _with_error(
+            middle(
+                [own[key] for own in kernels.values() if key in own], source=f"median over GPUs of {TABLES}", closeness="default"
+            ),
+            [r.others for r in results if r.key == key and r.others],
         )
         for key in everyone
     }
@@ -279,7 +298,8 @@ def report(results: Sequence[Result]) -> str:
         "# Kernel coefficients: how well they meet shapes they were not fitted on",
         "",
         "Made by `python -m advisor.calibrate.kernels`; do not edit. One shape in four is held out. `sibling`: the error on",
-        "the same shapes when another GPU of the architecture lends its coefficients (leave one GPU out).",
+        "the same shapes when another GPU of the architecture lends its coefficients (leave one GPU out);",
+        "`default`, in the summary at the end: when the median of all other GPUs does.",
         "",
         "| GPU | kernel | memory | compute | latency us | q | points | median | p90 | sibling median | p90 |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -299,12 +319,17 @@ def _summary(results: Sequence[Result]) -> list[str]:
     kinds: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         kinds[result.key.split("/")[0]].append(result)
-    lines = ["| kernel | keys | median of medians | median of p90 | sibling median | p90 |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| kernel | keys | median of medians | median of p90 | sibling median | p90 | default median | p90 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for kind, group in sorted(kinds.items()):
         own = [(r.fit.reach.provenance.median or 0.0, r.fit.reach.provenance.p90 or 0.0) for r in group]
         lent = [r.sibling for r in group if r.sibling]
         cells = [f"{np.median([x[i] for x in own]):.1%}" for i in (0, 1)]
         cells += [f"{np.median([x[i] for x in lent]):.1%}" if lent else "–" for i in (0, 1)]
+        typical = [r.others for r in group if r.others]
+        cells += [f"{np.median([x[i] for x in typical]):.1%}" if typical else "–" for i in (0, 1)]
         lines.append(f"| {kind} | {len(group)} | " + " | ".join(cells) + " |")
     return lines
 

@@ -58,7 +58,7 @@ KINDS: dict[type, str] = {
     LatentDecode: "mla_decode",
     Stream: "stream",
 }
-# Query rows that one thread block of a FlashAttention kernel carries (FlashAttention-3, arXiv:2407.08608, section 4: 128).
+# Query rows of one thread block of a FlashAttention kernel (flash-attention, hopper/tile_size.h: 128 for heads of 128 to 256).
 ROWS_PER_BLOCK = 128
 CHAIN_TOKENS = 1024  # the context at which a decode chain takes its coefficient, chain_s
 
