@@ -14,7 +14,6 @@ from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.published import Choices, Scatter, choices, scatter
 from advisor.calibrate.serving import Case, answer, figure
 from advisor.errors import AdvisorError
-from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine
 
 LeftOut = Mapping[tuple[str, str, str], Engine]  # (engine, version, group) -> the profile fitted without that group
@@ -67,10 +66,9 @@ def score(
     *,
     group: Callable[[Point], str] = model_group,
     desk: Desk | None = None,
-    calibration: Callable[[Case], Calibration] | None = None,
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """(scored figures, rows that could not be computed with the reason). Rows whose group was left out use that fit."""
-    desk = desk or Desk(online=False)
+    desk = desk or Desk(online=False, local=False)
     scored: list[Row] = []
     failed: list[tuple[str, str]] = []
     for row in rows:
@@ -81,8 +79,6 @@ def score(
         except AdvisorError as error:
             failed.append((row.get("id") or "", str(error)))
             continue
-        if calibration is not None:
-            case = replace(case, calibration=calibration(case))
         engine = problem.engine
         without = left_out.get((engine.name, engine.version, group(point)))
         used = _coefficients_of(engine, without) if without is not None else engine

@@ -23,10 +23,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """What has been looked up while answering rows. `calibration` overrules the shipped one of every machine."""
+    """What has been looked up while answering rows.
+
+    `calibration` overrules the one of every machine; `local` lets this machine's own file count, `own` the shipped file of the
+    very GPU (without it its family answers). `fitted` profiles answer in place of those on disk.
+    """
 
     online: bool = True
     calibration: Calibration | None = None
+    local: bool = True
+    own: bool = True
+    fitted: tuple[Engine, ...] = ()
     models: dict[tuple[str, str, str], ModelSpec | AdvisorError] = field(default_factory=dict)
     clusters: dict[tuple[str, int, int, str], Cluster | AdvisorError] = field(default_factory=dict)
     engines: dict[tuple[str, str], Engine | AdvisorError] = field(default_factory=dict)
@@ -63,6 +70,7 @@ class Desk:
         from advisor.catalog.engines import load_engine
 
         engine = _once(self.engines, (point.engine, point.engine_version), lambda: load_engine(point.engine, point.engine_version))
+        engine = next((e for e in self.fitted if (e.name, e.version) == (engine.name, engine.version)), engine)
         if point.source == INFERENCEX and point.engine == "sglang":
             steps = SGLANG_RECIPE_STEPS[point.workload.users >= SGLANG_RECIPE_USERS]
             return replace(engine, host=replace(engine.host, wait_steps=steps / 2))
@@ -76,7 +84,7 @@ class Desk:
             return self.calibration
         device = cluster.device
         if device.name not in self.calibrations:
-            self.calibrations[device.name] = load_calibration(device)
+            self.calibrations[device.name] = load_calibration(device, local=self.local, own=self.own)
         return self.calibrations[device.name]
 
 

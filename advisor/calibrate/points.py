@@ -31,6 +31,8 @@ LENGTH_SPREAD = 0.9
 FP8_CACHE_ENGINES = ("vllm", "sglang", "trtllm")
 FP8_CACHE_WEIGHTS = ("fp8", "nvfp4")
 OPEN_LOOP_REQUESTS = 200
+# Rows that state no prompt measure generation alone (llama-bench tg: next to nothing cached) or a data set of chats.
+DEFAULT_INPUT_TOKENS = {"single_stream": 16.0, "offline": 256.0}
 DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single streams that do not state theirs
 
 
@@ -93,7 +95,7 @@ def _workload(text: Mapping[str, str]) -> Workload:
     mode = text.get("mode", "")
     if mode not in MODES:
         raise QuestionError(f"mode is {mode!r}: write one of {', '.join(MODES)}.")
-    inputs = _amount(text, "input_tokens", default=1024.0 if mode == "offline" else None)
+    inputs = _amount(text, "input_tokens", default=DEFAULT_INPUT_TOKENS.get(mode))
     outputs = _amount(text, "output_tokens", default=float(DEFAULT_OUTPUT_TOKENS))
     if mode == "open_loop":
         return Workload(
@@ -101,7 +103,8 @@ def _workload(text: Mapping[str, str]) -> Workload:
             rate_per_s=_amount(text, "request_rate_per_s", default=None), requests=OPEN_LOOP_REQUESTS,
         )  # fmt: skip
     if mode == "offline":
-        return Workload(input_tokens=inputs, output_tokens=outputs, mode="offline")
+        ceiling = _count(text, "load", default=0)  # the largest batch the run allowed, where it says
+        return Workload(input_tokens=inputs, output_tokens=outputs, mode="offline", users=ceiling)
     users = _count(text, "load", default=1 if mode == "single_stream" else 0)
     if users < 1:
         raise QuestionError(f"column load is empty: {mode} needs the number of users or sequences.")

@@ -26,8 +26,10 @@ MOST_REACH = 1.5
 _LONGEST_S = 0.1  # of one kernel's launch or one collective's start: measured ones are 1 us to 1 ms
 
 
-def load_calibration(device: Device, *, local: bool = True) -> Calibration:
+def load_calibration(device: Device, *, local: bool = True, own: bool = True) -> Calibration:
     """What this device reaches: this machine's own file where `local` and it is sound, else the shipped one.
+
+    `own` False passes over the shipped file of this very device, to see what its family would say of it.
 
     A device without a shipped file takes the nearest of its architecture (closeness "family"), else the shipped `default` set
     (closeness "default"); the source then names whose it is. A local file that cannot be read is named in `notes`, and the
@@ -40,7 +42,7 @@ def load_calibration(device: Device, *, local: bool = True) -> Calibration:
             return read_calibration(path, device)
         except ProfileError as error:
             note = f"The calibration of this machine is left out: {error}"
-    found = _shipped_for(device)
+    found = _shipped_for(device, own=own)
     return replace(found, notes=(*found.notes, note)) if note else found
 
 
@@ -93,9 +95,11 @@ def local_calibration_path(device: Device) -> Path:
 
 def checked(calibration: Calibration, *, origin: str) -> Calibration:
     """The calibration itself when its figures are possible. Raises ProfileError naming the first key that is not."""
-    for key, one in (*calibration.kernels, *calibration.wires):
-        if one.provenance.closeness not in _CLOSENESS:
-            raise ProfileError(f"{origin} says closeness {one.provenance.closeness[:20]!r} for {key}; use {', '.join(_CLOSENESS)}.")
+    births = [(key, reach.provenance) for key, reach in calibration.kernels]
+    births += [(key, line.provenance) for key, line in calibration.wires]
+    for key, born in births:
+        if born.closeness not in _CLOSENESS:
+            raise ProfileError(f"{origin} says closeness {born.closeness[:20]!r} for {key}; use {', '.join(_CLOSENESS)}.")
     for key, figure, low, high in _figures(calibration):
         if not (math.isfinite(figure) and low <= figure <= high):
             raise ProfileError(f"{origin} says {figure:g} for {key}, possible are {low:g} to {high:g}: calibrate again.")
@@ -124,8 +128,8 @@ def _figures(calibration: Calibration) -> Iterator[tuple[str, float, float, floa
         yield f"scale {key}", factor, 0.01, 100.0
 
 
-def _shipped_for(device: Device) -> Calibration:
-    shipped = sheet_names("calibration")
+def _shipped_for(device: Device, *, own: bool) -> Calibration:
+    shipped = [name for name in sheet_names("calibration") if own or name != device.name]
     if device.name in shipped:
         return _shipped(device.name)
     others = [load_device(name) for name in shipped if name in sheet_names("hardware")]

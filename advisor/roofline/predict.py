@@ -107,7 +107,7 @@ def _serve(model: StepModel, workload: Workload, room: Room, dp: int) -> tuple[S
             return run(model, workload, room, users=max(1, round(users)), requests=requests), ()
         return steady(model, workload, room, users), ()
     if workload.mode == "offline":
-        return saturated(model, workload, room), ()
+        return saturated(model, workload, room, workload.users / dp), ()
     return _as_much_as_fits(model, workload, room)
 
 

@@ -148,9 +148,10 @@ def open_loop(model: StepModel, workload: Workload, room: Room, rate_per_s: floa
     return _served(workload, _where(model, workload, room, most, lambda found: found.rate_per_s > rate_per_s))
 
 
-def saturated(model: StepModel, workload: Workload, room: Room) -> Served:
-    """Everything queued: the batch is always as full as cache and ceiling allow."""
-    return steady(model, workload, room, capacity(workload, room, reserve=model.engine.admission == "reserve"))
+def saturated(model: StepModel, workload: Workload, room: Room, ceiling: float) -> Served:
+    """Everything queued: the batch is always as full as the cache and the batch ceilings allow (`ceiling` 0: the engine's)."""
+    most = capacity(workload, room, reserve=model.engine.admission == "reserve")
+    return steady(model, workload, room, min(most, ceiling) if ceiling else most)
 
 
 def as_much_as_fits(model: StepModel, workload: Workload, room: Room, within: Callable[[float, float], bool]) -> Served:

@@ -56,7 +56,7 @@ class MemoryRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """An engine profile. `axes` are the degrees it can use; `first_release` is the first release that the profile stands for.
+    """An engine profile. `axes` are the degrees it can use; `version` is the year whose releases it stands for.
 
     `admission` "reserve" keeps blocks for the whole output, "preempt" admits while blocks are free and preempts.
     `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager). `fused_elementwise` scales the memory passes and
@@ -89,6 +89,5 @@ class Engine:
     points: int = 0
     residual_median: float | None = None
     residual_p90: float | None = None
-    first_release: str = ""
     flags_version: str = ""
     image: str = ""

@@ -1,0 +1,255 @@
+"""Fit every engine profile on a points file and write what came of it; the one command behind `profiles/engines`.
+
+    python -m advisor.calibrate.engines ../shared/measured/points.csv
+
+Rows marked with an anomaly are not fitted. Of each profile's rows a fixed sample (by a hash of the id, spread over models, GPUs
+and modes) is fitted; the error bars come from all its rows, each predicted without its own model (or its own GPU).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import io
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from advisor.calibrate.accuracy import LeftOut, Row, gpu_group, model_group, plan_choices, read_points, score, scoreboard
+from advisor.calibrate.desk import Desk
+from advisor.calibrate.own_points import SPREAD_NAMES
+from advisor.calibrate.points import Point, figures_of_row, point_of_row
+from advisor.calibrate.published import scatter, spread_of
+from advisor.calibrate.serving import Case, fit_engine
+from advisor.catalog import published
+from advisor.catalog.engines import load_engine
+from advisor.errors import AdvisorError
+from advisor.specs import wire
+from advisor.specs.calibration import Spread
+from advisor.specs.engine import Engine
+
+Rows = Sequence[Mapping[str, str | None]]
+
+SAMPLE = 260  # rows a profile is fitted on: more change the coefficients by less than their scatter
+PUBLISHED = 420  # rows carried in profiles/published, spread over everything
+WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
+# What an architecture or a format may change beyond the engine's own scales, where the points reach.
+FINER = {
+    ("vllm", "2024"): ("decode/ampere", "decode/hopper", "decode/cdna3", "prefill/ampere", "prefill/hopper", "prefill/cdna3"),
+    ("trtllm", "2024"): (
+        "decode/ampere", "decode/hopper", "decode/ada", "prefill/ampere", "prefill/hopper", "prefill/ada",
+        "decode/hopper/fp8", "prefill/hopper/fp8",
+    ),
+    ("vllm", "2025"): (
+        "decode/hopper", "prefill/hopper", "decode/blackwell", "prefill/blackwell", "prefill/blackwell/fp8",
+        "prefill/blackwell/nvfp4", "prefill/blackwell/fp8-block", "decode/blackwell/nvfp4", "decode/blackwell/fp8-block",
+    ),
+    ("sglang", "2025"): (
+        "decode/hopper", "prefill/hopper", "decode/blackwell", "prefill/blackwell", "prefill/blackwell/nvfp4",
+        "prefill/blackwell/fp8-block", "decode/blackwell/nvfp4", "decode/blackwell/fp8-block", "decode/hopper/int4",
+    ),
+    ("trtllm", "2025"): (
+        "decode/hopper", "prefill/hopper", "decode/blackwell", "prefill/blackwell", "prefill/blackwell/fp8",
+        "prefill/blackwell/nvfp4", "prefill/blackwell/fp8-block", "decode/blackwell/nvfp4", "decode/blackwell/fp8-block",
+    ),
+    ("llamacpp", "2024"): ("decode/ampere", "decode/ada", "decode/hopper", "prefill/ampere", "prefill/ada", "prefill/hopper"),
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: fit, write profiles, print what was reached."""
+    parser = argparse.ArgumentParser(prog="python -m advisor.calibrate.engines", description=__doc__)
+    parser.add_argument("points", type=Path, help="measured rows in the columns of advisor.calibrate.points")
+    parser.add_argument("--profiles", type=Path, default=Path(str(files("profiles"))), help="folder to write to")
+    parser.add_argument("--only", nargs="*", default=[], help="engine profiles to fit, e.g. vllm-2025; the others stay")
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args(arguments)
+    rows = read_points(given.points.read_text(encoding="utf-8"))
+    desk = _desk()
+    by_engine = _by_engine(rows, desk)
+    left_out: dict[tuple[str, str, str], Engine] = published.left_out()
+    for (name, version), found in sorted(by_engine.items()):
+        if given.only and f"{name}-{version}" not in given.only:
+            continue
+        fitted = _fit(found, desk, (name, version), given.processes)
+        for key in [key for key in left_out if key[:2] == (name, version)]:
+            del left_out[key]
+        left_out |= {(name, version, group): engine for group, engine in fitted[1]}
+        engine = _with_error_bars(fitted[0], [row for _, row in found], left_out, desk)
+        _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
+        desk.engines.clear()  # what was just written is read again
+        print(f"{name} {version}: {engine.points} rows, median {engine.residual_median:.1%}, p90 {engine.residual_p90:.1%}")
+    _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
+    (given.profiles / "published" / "points.csv").write_text(_published(rows), encoding="utf-8")
+    _report(rows, left_out)
+    return 0
+
+
+def _by_engine(rows: Rows, desk: Desk) -> dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]]:
+    found: dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
+    for row in rows:
+        try:
+            point = point_of_row(row)
+            engine = desk.engine(point)
+        except AdvisorError as error:
+            print(f"{row.get('id')}: {error}", file=sys.stderr)
+            continue
+        found[(engine.name, engine.version)].append((point, row))
+    return found
+
+
+def _sample(found: list[tuple[Point, Mapping[str, str | None]]], size: int) -> list[tuple[Point, Mapping[str, str | None]]]:
+    """`size` rows in turn from every (model, GPU, mode, format, plan), each ordered by a hash of the row's id."""
+    piles: dict[tuple[str, ...], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
+    for point, row in sorted(found, key=lambda pair: hashlib.sha256(pair[0].id.encode()).hexdigest()):
+        if not row.get("anomaly"):
+            key = (point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype, point.plan.label)
+            piles[key].append((point, row))
+    chosen: list[tuple[Point, Mapping[str, str | None]]] = []
+    depth = 0
+    while len(chosen) < size and any(len(pile) > depth for pile in piles.values()):
+        chosen += [pile[depth] for _, pile in sorted(piles.items()) if len(pile) > depth]
+        depth += 1
+    return chosen[:size]
+
+
+def _fit(
+    found: list[tuple[Point, Mapping[str, str | None]]], desk: Desk, key: tuple[str, str], processes: int
+) -> tuple[Engine, tuple[tuple[str, Engine], ...]]:
+    cases, points = [], {}
+    for point, row in _sample(found, SAMPLE):
+        try:
+            problem = desk.problem(point)
+        except AdvisorError:
+            continue
+        measured = {name: value for name, value in figures_of_row(row).items() if _counts(point, name)}
+        case = Case(
+            id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster),
+            measured=tuple(measured.items()),
+        )  # fmt: skip
+        cases.append(case)
+        points[case.id] = point
+    engine = load_engine(*key)
+    fitted = fit_engine(
+        cases, replace(engine, spreads=()), finer=FINER.get(key, ()), processes=processes,
+        groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id])),
+    )  # fmt: skip
+    return replace(fitted.engine, points=len(cases)), fitted.left_out
+
+
+def _desk(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Desk | None = None) -> Desk:
+    """A desk of shipped figures only, with what another one has already looked up."""
+    desk = Desk(online=False, local=False, own=own, fitted=fitted)
+    if known is not None:
+        desk.models, desk.clusters = known.models, known.clusters
+    return desk
+
+
+def _counts(point: Point, figure: str) -> bool:
+    return not (point.workload.mode == "offline" and figure in ("ttft_s", "tpot_s"))
+
+
+def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) -> Engine:
+    """The engine with the spreads of its rows: without their model (device), without their GPU (family), and wider (default)."""
+    spreads: dict[str, Spread] = {}
+    scored: list[Row] = []
+    for near, group in (("device", model_group), ("family", gpu_group)):
+        found, _ = score(rows, left_out, group=group, desk=_desk(own=near == "device", fitted=(engine,), known=desk))
+        usable = [row for row in found if not row.anomaly]
+        scored = usable if near == "device" else scored
+        by_name: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for row in usable:
+            p = row.point
+            question = f"{p.source} {p.hardware} {p.model} {p.weight_dtype} {p.workload.input_tokens} {p.workload.output_tokens}"
+            by_name[SPREAD_NAMES[row.figure]].append((question, row.log))
+        for name, pairs in by_name.items():
+            spread = spread_of(pairs)
+            if spread is not None:
+                spreads[f"{name}/{near}"] = spread
+    spreads |= _borrowed(spreads)
+    errors = scatter([row.log for row in scored if row.figure != "ttft_s"] or [row.log for row in scored])
+    return replace(
+        engine, spreads=tuple(sorted(spreads.items())), residual_median=round(errors.median, 4), residual_p90=round(errors.p90, 4)
+    )
+
+
+def _borrowed(spreads: Mapping[str, Spread]) -> dict[str, Spread]:
+    """Latency, throughput and TPOT lend each other what a profile's points do not measure; "default" is wider than any."""
+    found = dict(spreads)
+    lenders = {"tpot": ("latency", "throughput"), "latency": ("tpot", "throughput"), "throughput": ("tpot", "latency")}
+    for near in ("device", "family"):
+        for name, others in lenders.items():
+            if f"{name}/{near}" not in found:
+                for other in others:
+                    if f"{other}/{near}" in spreads:
+                        found[f"{name}/{near}"] = spreads[f"{other}/{near}"]
+                        break
+        if f"ttft/{near}" not in found and f"tpot/{near}" in found:
+            found[f"ttft/{near}"] = _widened(found[f"tpot/{near}"], 2.0)
+    for name in ("ttft", "tpot", "latency", "throughput"):
+        if f"{name}/family" in found:
+            found[f"{name}/default"] = _widened(found[f"{name}/family"], WIDER)
+    return found
+
+
+def _widened(spread: Spread, factor: float) -> Spread:
+    return replace(spread, shared=spread.shared * factor, points=0)
+
+
+def _left_out_data(left_out: LeftOut) -> dict[str, object]:
+    """The coefficients of each left-out fit, without what the profile already says."""
+    fits = [
+        {"engine": name, "version": version, "without": group, "host": wire.to_data(engine.host), "scales": dict(engine.scales)}
+        for (name, version, group), engine in sorted(left_out.items())
+    ]
+    return {"made_by": "python -m advisor.calibrate.engines", "fits": fits}
+
+
+def _published(rows: Rows) -> str:
+    """The rows that ship: spread evenly, figures and address only, ids as they are, notes and derived columns left behind."""
+    pairs = []
+    for row in rows:
+        try:
+            pairs.append((point_of_row(row), row))
+        except AdvisorError:
+            continue
+    columns = [
+        "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
+        "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "input_tokens", "output_tokens", "mode", "load",
+        "request_rate_per_s", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
+    ]  # fmt: skip
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for _, row in sorted(_sample(pairs, PUBLISHED), key=lambda pair: (pair[0].source, pair[0].id)):
+        writer.writerow({name: row.get(name) or "" for name in columns})
+    return text.getvalue()
+
+
+def _report(rows: Rows, left_out: LeftOut) -> None:
+    scored, failed = score(rows, left_out, desk=_desk())
+    for line in scoreboard(scored):
+        r = line.reached
+        print(f"{line.target.name}: n={r.points} median {r.median:.1%} p90 {r.p90:.1%} bias {r.bias:+.1%} covered {r.covered:.0%}")
+    found = plan_choices(scored)
+    print(f"choices: {found.made}, right {found.right}, regret {found.mean_regret:.2%}, largest tp right {found.largest_tp_right}")
+    without_gpu, _ = score(rows, left_out, group=gpu_group, desk=_desk(own=False))
+    print("without their GPU:")
+    for line in scoreboard(without_gpu):
+        print(f"  {line.target.name}: n={line.reached.points} median {line.reached.median:.1%} p90 {line.reached.p90:.1%}")
+    print(f"not computed: {len(failed)}")
+
+
+def _write(path: Path, data: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,34 @@
+"""The published measurements that ship, and the engine coefficients fitted without each model and each GPU."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+from advisor.catalog.engines import load_engine
+from advisor.catalog.shipped import folder, sheet_text
+from advisor.catalog.yaml_file import parse_yaml
+from advisor.specs.engine import Engine, HostTime
+from advisor.specs.wire import from_data
+
+LEFT_OUT = "left_out"
+
+
+def published_rows() -> list[dict[str, str | None]]:
+    """The rows of profiles/published/points.csv, as text."""
+    text = folder("published").joinpath("points.csv").read_text(encoding="utf-8")
+    return [dict(row) for row in csv.DictReader(text.splitlines())]
+
+
+def left_out() -> dict[tuple[str, str, str], Engine]:
+    """(engine, version, group) -> the profile with the coefficients fitted without that group; empty where none ship."""
+    if not folder("published").joinpath(f"{LEFT_OUT}.yaml").is_file():
+        return {}
+    found: dict[tuple[str, str, str], Engine] = {}
+    origin = f"published {LEFT_OUT}"
+    for entry in parse_yaml(sheet_text("published", LEFT_OUT), origin=origin)["fits"]:
+        engine = load_engine(entry["engine"], entry["version"])
+        host = from_data(entry["host"], HostTime, origin=origin)
+        key = (entry["engine"], entry["version"], entry["without"])
+        found[key] = replace(engine, host=host, scales=tuple(sorted(entry["scales"].items())))
+    return found

@@ -1,0 +1,33 @@
+"""`advisor accuracy`: the scoreboard against published figures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from advisor.cli import options
+from advisor.cli.show import emit, screen
+
+
+def accuracy(
+    misses: Annotated[int, typer.Option("--misses", min=0, help="How many of the largest misses to list.")] = 10,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The whole page of docs/accuracy.md.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Predicted beside published figures, each row's own model (then GPU) left out of the fit."""
+    from advisor.calibrate.accuracy import gpu_group, plan_choices, score, scoreboard
+    from advisor.calibrate.desk import Desk
+    from advisor.catalog.published import left_out, published_rows
+    from advisor.report import accuracy as report
+
+    rows, without = published_rows(), left_out()
+    scored, failed = score(rows, without)
+    elsewhere, _ = score(rows, without, group=gpu_group, desk=Desk(online=False, local=False, own=False))
+    by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere), plan_choices(scored)
+    if as_json:
+        emit(report.accuracy_json(by_model, by_gpu, choices, scored))
+    elif markdown:
+        emit(report.accuracy_markdown(by_model, by_gpu, choices, scored, failed))
+    else:
+        emit(report.accuracy_page(by_model, by_gpu, choices, scored, misses=misses, screen=screen()))
