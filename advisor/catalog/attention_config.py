@@ -14,6 +14,7 @@ _KINDS = {
     "attention": "full",
     "deepseek_sparse_attention": "full",
     "minimax_m3_sparse": "full",
+    "indexed_attention": "full",
     "hybrid": "full",
     "sliding_attention": "window",
     "chunked_attention": "chunk",

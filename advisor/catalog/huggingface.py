@@ -174,7 +174,7 @@ def _norms(text: Fields, key: str, family: Family, *, parallel: bool) -> int:
 
 def _pattern_layers(text: Fields, key: str, family: Family, hidden: int) -> tuple[tuple[Layer, ...], list[Mixer]]:
     """Nemotron-H: one block a layer (M Mamba-2, * attention, - feed-forward, E experts), one norm each."""
-    letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
+    letters = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "mlp": "-", "moe": "E"}
     names = text.texts("layers_block_type")
     pattern = "".join(letters.get(x, "?") for x in names) or text.text("hybrid_override_pattern")
     wrong = set(pattern) - set(letters.values())

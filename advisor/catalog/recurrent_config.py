@@ -83,12 +83,15 @@ def delta_mixer(fields: Fields, hidden: int) -> RecurrentMixer:
 def kda_mixer(fields: Fields, hidden: int) -> RecurrentMixer:
     """Kimi delta attention: a decay a channel, low-rank forget gate, low-rank or full output gate."""
     nested = fields.child("linear_attn_config")
-    if nested is None:
-        raise fields.refuse("linear_attn_config is missing, and the size of the model depends on it.")
-    heads, head_dim = nested.integer("num_heads"), nested.integer("head_dim")
-    kernel = nested.integer("short_conv_kernel_size", default=4)
+    if nested is not None:
+        heads, head_dim = nested.integer("num_heads"), nested.integer("head_dim")
+        kernel = nested.integer("short_conv_kernel_size", default=4)
+        full_gate = nested.flag("use_full_rank_gate")
+    else:  # as transformers 5 writes it
+        heads, head_dim = fields.integer("linear_num_heads"), fields.integer("linear_head_dim")
+        kernel, full_gate = fields.integer("linear_conv_kernel_dim", default=4), False
     width = heads * head_dim
-    gate = hidden * width if nested.flag("use_full_rank_gate") else (hidden + width) * head_dim
+    gate = hidden * width if full_gate else (hidden + width) * head_dim
     forget = (hidden + width) * head_dim + width + heads
     weights = 3 * hidden * width + 3 * width * kernel + forget + hidden * heads + gate + head_dim + width * hidden
     return RecurrentMixer(
