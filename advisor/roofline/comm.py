@@ -11,6 +11,7 @@ A line of the engine's own kernels ("custom") ends at `up_to_bytes`. Source of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log2
 from typing import TYPE_CHECKING, Literal
 
 from advisor.errors import ProfileError
@@ -56,6 +57,14 @@ WIRE: dict[str, Callable[[float, int], float]] = {
     "all_to_all": lambda p, n: p * (n - 1) / n,
     "p2p": lambda p, n: p,
 }
+
+
+def more_ranks(ranks: int, known: int) -> float:
+    """(C3) Steps of latency that `ranks` have beyond `known`: one a rank (rings) up to twice as many, then as many at every
+    further doubling (trees)."""
+    return max(0.0, min(ranks - known, known * log2(ranks / known))) if ranks > known else 0.0
+
+
 _CACHED = 64
 
 Line = tuple[float, float, float]
@@ -102,7 +111,7 @@ class _Prepared:
                 by_ranks = self.known.get(f"{like}/{algorithm}/{near}")
                 if by_ranks:
                     nearest = max((r for r in by_ranks if r <= ranks), default=min(by_ranks))
-                    extra = max(0, ranks - nearest)
+                    extra = more_ranks(ranks, nearest)
                     return tuple((x.alpha_s + x.alpha_per_rank_s * extra, x.bandwidth, x.up_to_bytes) for x in by_ranks[nearest])
         return ()
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.errors import ProfileError
-from advisor.roofline.comm import CLASS, collective_s, link_class, wire_bytes
+from advisor.roofline.comm import CLASS, collective_s, link_class, more_ranks, wire_bytes
 from advisor.roofline.fabric import Fabric
 from advisor.specs.calibration import Calibration, Provenance, WireReach
 from advisor.specs.cluster import LINK_ORDER
@@ -93,6 +93,13 @@ def test_a_rank_count_between_two_adds_latency_to_the_smaller() -> None:
     made = hand(all_reduce__nccl__nvswitch__4=line(10e-6, 0.5, per_rank_s=2e-6), all_reduce__nccl__nvswitch__8=line(18e-6, 0.5))
     six = collective_s("all_reduce", 0, replace(SWITCH, ranks=6), made, custom=False)
     assert six == pytest.approx(14e-6)
+
+
+def test_c3_rings_then_trees() -> None:
+    made = hand(all_reduce__nccl__nvswitch__8=line(26e-6, 0.9, per_rank_s=2.6e-6))
+    alphas = [collective_s("all_reduce", 0, replace(SWITCH, ranks=n), made, custom=False) * 1e6 for n in (8, 12, 16, 64)]
+    assert alphas == pytest.approx([26, 36.4, 46.8, 88.4])
+    assert more_ranks(4, 8) == 0
 
 
 def test_reduce_scatter_runs_as_an_all_gather_backwards() -> None:
@@ -178,6 +185,11 @@ def test_more_bandwidth_never_takes_longer(op: str, name: str, fabric: Fabric, p
     faster = replace(fabric, bytes_per_s=fabric.bytes_per_s * factor, point_bytes_per_s=fabric.point_bytes_per_s * factor)
     slow, fast = (collective_s(op, payload, f, shipped(name), custom=custom) for f in (fabric, faster))  # type: ignore[arg-type]
     assert fast <= slow * (1 + 1e-12)
+
+
+@given(st.integers(1, 64), st.integers(1, 200))
+def test_more_ranks_never_take_fewer_steps(known: int, ranks: int) -> None:
+    assert 0 <= more_ranks(ranks, known) <= more_ranks(ranks + 1, known)
 
 
 @given(names, fabrics, st.floats(0, 1e9))
