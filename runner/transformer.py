@@ -1,0 +1,250 @@
+"""The architecture: embedding, blocks, final norm, head. One rank's share of it under a plan.
+
+Legend: `B` sequences, `T` prompt tokens, `D` hidden size, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from advisor.errors import PlanError, QuestionError
+from advisor.specs.model import GroupedAttention, LatentAttention, Layer, ModelSpec, MoeFfn
+from advisor.specs.plan import Coordinates, Plan, SplitRule, layer_bounds
+from runner.attention import GroupedAttentionShard, LatentAttentionShard, Step
+from runner.ffn import DenseShard, MoeShard
+from runner.kv_cache import KvCache, LayerCache
+from runner.mesh import Mesh
+from runner.norm import Norm
+from runner.parallel import Build, VocabularyEmbedding, VocabularyHead
+from runner.pointwise import Pointwise
+from runner.rope import Rotation
+
+LAYER_SPLIT: SplitRule = "last_spared"  # vLLM's: 32 / 3 = 11, 11, 10
+
+
+class Block(nn.Module):
+    """One decoder layer. The residual stream `x` and the last `branch`, not yet added to it, travel apart: the next norm adds
+    them in the same kernel. In a parallel block both branches read the same stream, and one all-reduce serves both.
+    """
+
+    def __init__(self, build: Build, spec: ModelSpec, layer: Layer, pointwise: Pointwise) -> None:
+        super().__init__()
+        numerics = spec.numerics
+        placement = numerics.norm_placement
+        self.layer, self.mesh, self.scale = layer, build.mesh, numerics.residual_scale
+        parallel = layer.parallel_residual
+        assert isinstance(layer.mixer, GroupedAttention | LatentAttention)
+        assert layer.ffn is not None
+
+        def norm(name: str) -> Norm:
+            return Norm(build.at(name), numerics, spec.hidden_size, pointwise, bias=layer.norm_bias)
+
+        self.attention_norm = norm("attention_norm") if placement != "post" else None
+        self.attention: GroupedAttentionShard | LatentAttentionShard
+        if isinstance(layer.mixer, LatentAttention):
+            self.attention = LatentAttentionShard(build.at("attention"), spec, layer.mixer, pointwise, reduce=not parallel)
+        else:
+            self.attention = GroupedAttentionShard(build.at("attention"), spec, layer.mixer, pointwise, reduce=not parallel)
+        self.attention_post_norm = norm("attention_post_norm") if placement != "pre" else None
+        self.ffn_norm = norm("ffn_norm") if placement != "post" and layer.norms > 1 else None
+        self.ffn: DenseShard | MoeShard
+        if isinstance(layer.ffn, MoeFfn):
+            self.ffn = MoeShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel)
+        else:
+            self.ffn = DenseShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel)
+        self.ffn_post_norm = norm("ffn_post_norm") if placement != "pre" else None
+
+    def forward(self, x: Tensor, branch: Tensor | None, step: Step, cache: LayerCache) -> tuple[Tensor, Tensor]:
+        """The stream and the branch of the block before -> the same of this block."""
+        if self.layer.parallel_residual:
+            return self._parallel(x, branch, step, cache)
+        x, h = _normed(self.attention_norm, x, branch)
+        branch = self._closed(self.attention(h, step, cache), self.attention_post_norm)
+        x, h = _normed(self.ffn_norm, x, branch)
+        return x, self._closed(self.ffn(h), self.ffn_post_norm)
+
+    def _parallel(self, x: Tensor, branch: Tensor | None, step: Step, cache: LayerCache) -> tuple[Tensor, Tensor]:
+        x, h = _normed(self.attention_norm, x, branch)
+        attended = self.attention(h, step, cache)
+        fed = self.ffn(h if self.ffn_norm is None else self.ffn_norm(x))
+        return x, self._closed(self.mesh.all_reduce(attended + fed, "tp"), None)
+
+    def _closed(self, branch: Tensor, norm: Norm | None) -> Tensor:
+        branch = branch if norm is None else norm(branch)
+        return branch if self.scale == 1.0 else branch * self.scale
+
+
+class Transformer(nn.Module):
+    """What one rank computes: the layers of its stage, with the embedding on the first and the head on the last.
+
+    Weights are zero until `weights.initialise` or `weights.load` fills them. `layers` takes only the first so many of the model.
+    The cache has room for `max_batch` sequences of `max_context` tokens of one micro-batch; `new_cache` makes further ones.
+    `compiled` fuses the element-wise parts (torch.compile). Raises PlanError or QuestionError for what it cannot compute.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        coordinates: Coordinates,
+        mesh: Mesh,
+        *,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        layers: int | None = None,
+        max_batch: int,
+        max_context: int,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        _refuse_unsupported(spec, plan)
+        self.spec, self.mesh, self.device, self.dtype = spec, mesh, torch.device(device), dtype
+        taken = spec.layers[:layers] if layers else spec.layers
+        try:
+            first, last = layer_bounds(len(taken), plan, LAYER_SPLIT)[coordinates.stage]
+        except ValueError as error:
+            raise PlanError(f"{plan.label} cannot run: {error}.") from error
+        build = Build(mesh=mesh, device=self.device, dtype=dtype)
+        pointwise = Pointwise.of(compiled=compiled)
+        self.embedding = VocabularyEmbedding(build, spec.vocab_size, spec.hidden_size) if mesh.is_first_stage else None
+        self.blocks = nn.ModuleList(
+            Block(build.at(f"layers.{index}"), spec, taken[index], pointwise) for index in range(first, last)
+        )
+        if mesh.is_last_stage:
+            bias = taken[-1].norm_bias
+            self.norm = Norm(build.at("norm"), spec.numerics, spec.hidden_size, pointwise, bias=bias)
+            tied = self.embedding.weight if spec.tied_embeddings and self.embedding is not None else None
+            self.head = VocabularyHead(
+                build,
+                "embedding" if spec.tied_embeddings else "head",
+                spec.vocab_size,
+                spec.hidden_size,
+                weights=spec.formats.head,
+                bias=spec.head_bias,
+                tied=tied,
+            )
+        self.rotations = self._rotations(taken[first:last])
+        self.cache = self.new_cache(max_batch, max_context)
+
+    def new_cache(self, batch: int, context: int) -> KvCache:
+        """An empty cache for `batch` sequences of up to `context` tokens; decode is fastest where both are what is used."""
+        shapes = [block.attention.cache_shape for block in self._blocks()]
+        return KvCache(shapes, batch=batch, context=context, device=self.device, dtype=self.dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights of this rank."""
+        return sum(t.numel() * t.element_size() for t in self.buffers())
+
+    @torch.inference_mode()
+    def prefill(self, x: Tensor, cache: KvCache | None = None) -> Tensor:
+        """Prompts from position zero: tokens (B, T) on the first stage, else the previous stage's states (B, T, D).
+
+        Logits (B, V) of each last token on the last stage, states (B, T, D) on the others. With attention-DP the sequences are
+        those of this rank's own group, as many in every group.
+        """
+        cache = cache or self.cache
+        B, T = x.shape[:2]
+        if cache.batch < B or cache.context < T:
+            raise QuestionError(f"{B} prompts of {T} tokens exceed the cache of {cache.batch} x {cache.context} tokens.")
+        positions = torch.arange(T, device=self.device)
+        turns = self._turns(positions, torch.full_like(positions, T), sequences=False)
+        return self._forward(x, Step(phase="prefill", positions=positions, span=T, turns=turns), cache)
+
+    @torch.inference_mode()
+    def decode(self, x: Tensor, positions: Tensor, cache: KvCache | None = None, *, span: int | None = None) -> Tensor:
+        """One token a sequence: tokens (B) on the first stage, else states (B, 1, D); `positions` (B) counts from zero.
+
+        Logits (B, V) on the last stage, states (B, 1, D) on the others. `span` is how many cached tokens to read, at least the
+        longest position + 1 (None: exactly that, which waits for the device; a captured graph needs it given).
+        """
+        cache = cache or self.cache
+        span = int(positions.max().item()) + 1 if span is None else span
+        if x.shape[0] > cache.batch or span > cache.context:
+            raise QuestionError(f"{x.shape[0]} x {span} tokens exceed the cache of {cache.batch} x {cache.context} tokens.")
+        turns = self._turns(positions, positions + 1, sequences=True)
+        x = x[:, None] if x.dim() == 1 else x
+        return self._forward(x, Step(phase="decode", positions=positions, span=span, turns=turns), cache)
+
+    def states(self, batch: int, tokens: int) -> Tensor:
+        """An empty (B, T, D) for what the previous stage sends."""
+        return torch.empty((batch, tokens, self.spec.hidden_size), device=self.device, dtype=self.dtype)
+
+    def _forward(self, x: Tensor, step: Step, cache: KvCache) -> Tensor:
+        numerics = self.spec.numerics
+        if self.embedding is not None:
+            x = self.embedding(x)
+            # Gemma rounds the factor to the model's own type.
+            x = x if numerics.embedding_scale == 1.0 else x * torch.tensor(numerics.embedding_scale, dtype=self.dtype).item()
+        branch: Tensor | None = None
+        for block, layer_cache in zip(self._blocks(), cache.layers, strict=True):
+            x, branch = block(x, branch, step, layer_cache)
+        if not self.mesh.is_last_stage:
+            return x if branch is None else x + branch
+        last = x[:, -1], None if branch is None else branch[:, -1]
+        _, h = self.norm.after(*last)
+        logits: Tensor = self.head(h)
+        logits = logits if numerics.logit_scale == 1.0 else logits * numerics.logit_scale
+        cap = numerics.logit_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def _rotations(self, layers: tuple[Layer, ...]) -> dict[str, Rotation]:
+        ropes = dict(self.spec.numerics.ropes)
+        found: dict[str, Rotation] = {}
+        for layer in layers:
+            mixer = layer.mixer
+            if isinstance(mixer, GroupedAttention | LatentAttention) and mixer.rope != "none" and mixer.rope not in found:
+                width = mixer.rope_dim if isinstance(mixer, LatentAttention) else mixer.head_dim
+                found[mixer.rope] = Rotation(ropes[mixer.rope], width, self.device)
+        return found
+
+    def _turns(self, positions: Tensor, lengths: Tensor, *, sequences: bool) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cosine and sine by rope, shaped to broadcast against (B, T, heads, width / 2)."""
+        turns = {}
+        for name, rotation in self.rotations.items():
+            cos, sin = rotation(positions, lengths)
+            shape = (-1, 1, 1, cos.shape[-1]) if sequences else (1, -1, 1, cos.shape[-1])
+            turns[name] = cos.view(shape), sin.view(shape)
+        return turns
+
+
+def _normed(norm: Norm | None, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Add the branch to the stream, and norm it where the block norms first."""
+    if norm is not None:
+        return norm.after(x, branch)
+    x = x if branch is None else x + branch
+    return x, x
+
+
+def _refuse_unsupported(spec: ModelSpec, plan: Plan) -> None:
+    """Raises QuestionError or PlanError for what this transformer does not compute."""
+    missing = list(spec.numerics.unsupported)
+    if spec.numerics.position not in ("rope", "none"):
+        missing.append(f"{spec.numerics.position} positions")
+    for layer in dict.fromkeys(spec.layers):
+        mixer = layer.mixer
+        if not isinstance(mixer, GroupedAttention | LatentAttention):
+            missing.append("recurrent layers" if mixer is not None else "layers without attention")
+        elif mixer.index_heads:
+            missing.append("a sparse attention indexer")
+        elif isinstance(mixer, GroupedAttention) and (mixer.gated or mixer.head_gate):
+            missing.append("gated attention")
+        elif isinstance(mixer, GroupedAttention) and (mixer.shares_kv or mixer.k_is_v):
+            missing.append("shared keys and values")
+        elif isinstance(mixer, LatentAttention) and (mixer.absorbed or mixer.gated or mixer.sinks):
+            missing.append("compressed latent attention")
+        if layer.ffn is None:
+            missing.append("layers without a feed-forward block")
+        if layer.parallel_ffn is not None or layer.extra_params:
+            missing.append("side branches")
+    if missing:
+        what = ", ".join(dict.fromkeys(missing))
+        raise QuestionError(
+            f"the runner does not compute {what}, which {spec.name} has; measure it with --engine vllm or another engine."
+        )
+    if plan.ep > 1 and not spec.is_moe:
+        raise PlanError(f"ep={plan.ep} needs experts, and {spec.name} has none; leave ep out.")
