@@ -16,8 +16,9 @@ from advisor.specs.problem import Problem
 def answer(asked: Question) -> Advice:
     """The advice, with what was asked and said, the launch line of the first choice, or what would help where nothing fits."""
     from advisor.search.advise import advise
+    from advisor.search.curve import with_curve
 
-    advice = advise(asked.problem, asked.calibration)
+    advice = with_curve(asked.problem, asked.calibration, advise(asked.problem, asked.calibration))
     advice = replace(advice, said=asked.said, asked=in_short(asked.problem))
     if advice.choices:
         from advisor.launch import launch_line

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from advisor.report.plot import Dot, scatter
 from advisor.report.screen import PLAIN, Screen, shell, table, wrap
 from advisor.report.words import asked_for, count, rate, seconds, short
+from advisor.search.rank import front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
 from advisor.specs.workload import Workload
@@ -99,8 +100,8 @@ def _table(advice: Advice, *, top: int, everything: bool) -> list[str]:
     rows = shown(advice.choices, everything=everything)
     cut = rows if everything else rows[:top]
     workload = advice.asked.workload if advice.asked else None
-    front = set(advice.front)
-    lines = table(_HEAD, [_row(p, workload, on_front=p.plan in front) for p in cut], right=_RIGHT)
+    best = set(advice.front)
+    lines = table(_HEAD, [_row(p, workload, on_front=p.plan in best) for p in cut], right=_RIGHT)
     if len(cut) < len(rows):
         lines.append(f"... and {count(len(rows) - len(cut), 'more plan')} (--top {len(rows)}, --all)")
     legend = "* on the front of latency against tokens/s per GPU"
@@ -139,19 +140,18 @@ def show_large(value: float) -> str:
 
 
 def _plot(advice: Advice, screen: Screen) -> list[str]:
-    """The front in the terminal; nothing where all plans fall on one point."""
-    rows = shown(advice.choices, everything=False)
-    front = set(advice.front)
+    """The front in the terminal, with the lighter loads of the best plans; nothing where all plans fall on one point."""
+    points = [*shown(advice.choices, everything=False), *advice.curve]
+    best = front(points)
     dots = [
-        Dot(x=p.latency_s.value, y=p.output_tokens_per_s.value / p.plan.world, label=short(p.plan), on_front=p.plan in front)
-        for p in rows
-        if p.latency_s.value > 0
+        Dot(x=p.latency_s.value, y=per_gpu(p), label=short(p.plan), on_front=p in best) for p in points if p.latency_s.value > 0
     ]
     if len({(d.x, d.y) for d in dots}) < 2:
         return []
     xs = [d.x for d in dots]
+    loads = ", also under lighter loads" if advice.curve else ""
     return scatter(
-        dots, title="Output tokens/s per GPU against the time of a request (named plans are on the front)",
+        dots, title=f"Output tokens/s per GPU against the time of a request; the front by name{loads}",
         x_name="time of a request", x_ticks=(show(min(xs), "s"), show(max(xs), "s")), screen=screen,
     )  # fmt: skip
 

@@ -52,7 +52,7 @@ def models_page(models: Sequence[ModelSummary]) -> str:
     rows = [
         (
             m.name,
-            min(m.aliases, key=lambda alias: (len(alias), alias), default=""),
+            min((a for a in m.aliases if "/" not in a), key=lambda a: (len(a), a), default=""),
             f"{show_count(m.params / 1e9)} B",
             f"{show_count(m.active_params / 1e9)} B" if m.active_params < 0.9 * m.params else "",
             str(m.layers),

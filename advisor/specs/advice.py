@@ -40,13 +40,15 @@ class Advice:
     `reason` compares the first with the `runner_up`, the best plan of another replica shape. `first_share` is in what share of
     draws from the error bars the first choice has the best figure (None: only one plan). `close_call` says that the two
     cannot be told apart.
-    `said` is what has to be known before the answer; `remedies` what would help where nothing fits.
+    `curve` has the best plans under lighter loads, where the load was left open. `said` is what has to be known before the
+    answer; `remedies` what would help where nothing fits.
     """
 
     choices: tuple[Prediction, ...]
     front: tuple[Plan, ...]
     reason: str
     rejected: tuple[Rejected, ...]
+    curve: tuple[Prediction, ...] = field(default=())
     runner_up: Plan | None = None
     first_share: float | None = None
     close_call: bool = False

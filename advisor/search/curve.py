@@ -1,0 +1,62 @@
+"""The best few plans under lighter loads: what the front looks like between one user and as many as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from advisor.roofline.predict import predict
+from advisor.search.rank import shape
+from advisor.specs.advice import Advice
+from advisor.specs.calibration import Calibration
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+from advisor.units import show
+
+PLANS = 2
+SHARES = (1 / 8,)  # of the load that fits, beside one user a replica
+
+
+def with_curve(problem: Problem, calibration: Calibration, advice: Advice) -> Advice:
+    """The advice with its best plans of different shapes at lighter loads, where the load was left open; else as it is.
+
+    A replica serves one user, and an eighth of what it can carry. Where another plan than the first is the fastest
+    for one user, a note says so.
+    """
+    if problem.workload.mode != "capacity" or not advice.choices:
+        return advice
+    points = [
+        predict(replace(problem, workload=replace(problem.workload, mode="closed_loop", users=users)), p.plan, calibration)
+        for p in _best(advice.choices)
+        for users in _loads(p)
+    ]
+    return replace(advice, curve=tuple(points), notes=(*advice.notes, *_fastest(points, advice.choices[0])))
+
+
+def _best(choices: Sequence[Prediction]) -> list[Prediction]:
+    found: list[Prediction] = []
+    for p in choices:
+        if len(found) < PLANS and p.within_limits and shape(p.plan) not in [shape(other.plan) for other in found]:
+            found.append(p)
+    return found
+
+
+def _loads(p: Prediction) -> list[int]:
+    """Users of the whole deployment: one a replica, then shares of what fits."""
+    shares = {round(p.sequences * share) for share in SHARES}
+    return sorted({p.plan.dp} | {users for users in shares if p.plan.dp < users < p.sequences})
+
+
+def _fastest(points: Sequence[Prediction], first: Prediction) -> list[str]:
+    alone = [p for p in points if p.sequences <= p.plan.dp * 1.01]
+    if not alone:
+        return []
+    best = min(alone, key=lambda p: p.tpot_s.value)
+    mine = next((p for p in alone if p.plan == first.plan), None)
+    if mine is None or shape(best.plan) == shape(first.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value:
+        return []
+    gain = (mine.tpot_s.value / best.tpot_s.value - 1) * 100
+    return [
+        f"A single user is served fastest by {best.plan.replica().label}: {show(best.tpot_s.value, 's')} a token, "
+        f"{gain:.0f}% faster than with the plan above (--users 1)."
+    ]
