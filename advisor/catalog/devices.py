@@ -111,8 +111,7 @@ def _driver_sheets(reading: str) -> tuple[str, ...]:
     words = [word for word in re.split(r"[^A-Za-z0-9.]+", reading) if word]
     for end in range(len(words), 0, -1):
         key = plain(" ".join(words[:end]))
-        if key in _drivers():
-            return _drivers()[key]
-        if key in known_names("hardware"):
-            return (known_names("hardware")[key],)
+        usual = known_names("hardware").get(key)
+        if usual:
+            return (usual, *(sheet for sheet in _drivers().get(key, ()) if sheet != usual))
     return ()

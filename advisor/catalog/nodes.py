@@ -56,16 +56,14 @@ def network_of(sheet: NetworkSheet, *, gpus_of_a_node: int) -> Network:
 
 
 def kinds_of(sheet: NodeSheet) -> set[LinkKind]:
-    """Every kind of link that a node has."""
-    kinds: set[LinkKind] = {sheet.between}
-    kinds |= {kind for kind in (sheet.same_socket, sheet.same_uplink) if kind}
-    return kinds | ({"nvlink"} if sheet.pairs else set())
+    """The kinds of link that a node names; the links of its `pairs` and `groups_of` are whatever its GPUs have."""
+    return {kind for kind in (sheet.between, sheet.same_socket, sheet.same_uplink) if kind}
 
 
 def has_links(sheet: NodeSheet, device: DeviceSheet) -> bool:
     """Whether the GPU has the links that the node joins its GPUs by."""
     own = device.link.kind if device.link else None
-    if sheet.groups_of and own is None:
+    if (sheet.groups_of or sheet.pairs) and own is None:
         return False
     return all(own in _NEEDS[kind] for kind in kinds_of(sheet) if kind in _NEEDS)
 

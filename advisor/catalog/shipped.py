@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 
 from advisor.errors import QuestionError
 
-_ALIASES = re.compile(r"^(?:aliases|driver_names):[ ]*(?:\[([^\]]*)\]|((?:\n[ ]*-[^\n]*)+))", re.MULTILINE)
+_ALIASES = re.compile(r"^(aliases|driver_names):[ ]*(?:\[([^\]]*)\]|((?:\n[ ]*-[^\n]*)+))", re.MULTILINE)
 _MAKERS = ("nvidia", "geforce", "tesla", "quadro", "amd", "instinct", "rtx")
 
 
@@ -50,16 +50,15 @@ def plain(name: str) -> str:
 @cache
 def known_names(kind: str) -> dict[str, str]:
     """Plain name or alias -> sheet name, from one scan of the texts for their `aliases:` and `driver_names:` lines."""
-    found: dict[str, str] = {}
+    found = {plain(sheet): sheet for sheet in sheet_names(kind)}
+    drivers: dict[str, str] = {}  # a driver may call several products by one name: an alias goes before it
     for sheet in sheet_names(kind):
-        found[plain(sheet)] = sheet
-    for sheet in sheet_names(kind):
-        for flow, block in _ALIASES.findall(sheet_text(kind, sheet)):
+        for field, flow, block in _ALIASES.findall(sheet_text(kind, sheet)):
             words = flow.split(",") if flow else [line.strip()[1:] for line in block.strip().splitlines()]
             for word in words:
                 if alias := plain(word.strip().strip("'\"")):
-                    found.setdefault(alias, sheet)
-    return found
+                    (found if field == "aliases" else drivers).setdefault(alias, sheet)
+    return {**drivers, **found}
 
 
 def find_sheet(kind: str, name: str, *, what: str, list_with: str) -> str:
@@ -69,20 +68,17 @@ def find_sheet(kind: str, name: str, *, what: str, list_with: str) -> str:
     known = known_names(kind)
     sheet = known.get(plain(name))
     if sheet is None:
-        raise QuestionError(f"unknown {what} {name[:80]!r}{nearest(name, known, sheet_names(kind))}; see `{list_with}`.")
+        raise QuestionError(
+            f"unknown {what} {name[:60]!r}, nearest are {nearest(name, known, sheet_names(kind))}; see `{list_with}`."
+        )
     return sheet
 
 
 def nearest(name: str, known: dict[str, str], names: Iterable[str]) -> str:
-    """`: did you mean a, b or c?` as far as anything is near, else an empty text."""
+    """The three names most like it, as words: `a, b or c`; those that begin with it count as well."""
     target = plain(name)[:80]
-    near: list[str] = []
-    for word in difflib.get_close_matches(target, known, n=6, cutoff=0.6):
+    near = [other for other in names if target and plain(other).startswith(target)]
+    for word in difflib.get_close_matches(target, known, n=8, cutoff=0.0):
         if known[word] not in near:
             near.append(known[word])
-    near += [other for other in names if target and (plain(other).startswith(target)) and other not in near]
-    near = near[:3]
-    if not near:
-        return ""
-    words = near[0] if len(near) == 1 else ", ".join(near[:-1]) + f" or {near[-1]}"
-    return f", did you mean {words}"
+    return " or ".join(filter(None, (", ".join(near[:3][:-1]), near[:3][-1])))

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.catalog.yaml_file import MAX_DEPTH, parse_json, parse_yaml, read_text
+from advisor.errors import AdvisorError, ProfileError
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: &x 1\nb: *x", "anchors"),
+        ("a: &x [1]", "anchors"),
+        ("a: *x", "anchors"),
+        ("a: !!str 5", "tags"),
+        ("a: !!python/object:os.system x", "tags"),
+        ("a: !own 5", "tags"),
+        ("a: 1\nb:\n  c: 1\n  c: 2", "'c' stands twice"),
+        ("a: {<<: {b: 1}}", "merge"),
+        ("? [1, 2]\n: 3", "plain word"),
+        ("a: 1\n---\nb: 2", "another document"),
+        ("a: [1", "line"),
+        ("a: \x00", "control characters"),
+        ("a: " + "9" * 5000, "4300 digits"),
+        ("- 1", "mapping"),
+        ("1: 2", "mapping"),
+        ("", "mapping"),
+        ("[" * 200_000, "levels deep"),
+        ("{a: " * 100_000, "levels deep"),
+        ("- " * 200_000, "levels deep"),
+        ("? " * 100_000, "levels deep"),
+        ("\n".join(" " * i + "a:" for i in range(2500)), "levels deep"),
+        ("\n".join("  " * i + "- a:" for i in range(500)), "levels deep"),
+    ],
+)
+def test_what_is_not_plain_is_refused_in_one_sentence(text: str, why: str) -> None:
+    with pytest.raises(ProfileError, match=why) as caught:
+        parse_yaml(text, origin="x.yaml")
+    assert str(caught.value).startswith("x.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_signs_inside_text_are_no_tags_and_dates_stay_text() -> None:
+    data = parse_yaml("a: 'R&D *now* !'\nb: 2026-11-21\nc: 12:30:01\nd: 1:30.5\ne: [1, 2.5, true, null]", origin="x")
+    assert data == {"a": "R&D *now* !", "b": "2026-11-21", "c": "12:30:01", "d": "1:30.5", "e": [1, 2.5, True, None]}
+
+
+def test_depth_is_that_of_the_data_and_not_of_brackets_in_text() -> None:
+    assert parse_yaml(f"a: '{'[' * 100}'", origin="x") == {"a": "[" * 100}
+    ok = "a: " + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    assert parse_yaml(ok, origin="x")
+    with pytest.raises(ProfileError, match="levels deep"):
+        parse_yaml("a: " + "[" * MAX_DEPTH + "]" * MAX_DEPTH, origin="x")
+
+
+@given(st.text(alphabet=" \n\t-:?[]{},&*!|>'\"%@#ab1.~", max_size=200))
+@settings(max_examples=400, deadline=None)
+def test_any_text_is_a_mapping_or_a_sentence(text: str) -> None:
+    for parse in (parse_yaml, parse_json):
+        sentence, data = "", None
+        try:
+            data = parse(text, origin="x")
+        except AdvisorError as error:
+            sentence = str(error)
+        assert isinstance(data, dict) or sentence
+        assert "\n" not in sentence
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "large").write_bytes(b"a" * (4 * 2**20 + 1))
+    for name in ("absent", "binary", "large", ".", "a\0b"):
+        with pytest.raises(ProfileError):
+            read_text(tmp_path / name)
+    with pytest.raises(ProfileError, match="too deeply"):
+        parse_json("[" * 500_000, origin="x.json")
