@@ -10,7 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_HEADER_LABEL = re.compile(r"GPU(\d{1,3})|((?:NIC|mlx\d+_|bnxt_re|hfi1_|ib|eth|en[ops]|rdmap|roce|efa|irdma|cxi|qedr|hns_|erdma)\w*?)(?=\s|GPU|NIC|CPU|$)")
+_HEADER_LABEL = re.compile(
+    r"GPU(\d{1,3})|((?:NIC|mlx\d+_|bnxt_re|hfi1_|ib|eth|en[ops]|rdmap|roce|efa|irdma|cxi|qedr|hns_|erdma)\w*?)(?=\s|GPU|NIC|CPU|$)"
+)
 _NUMBERS = re.compile(r"(?:\d[\d,\-]*\s*)*(?:N/A)?\s*\Z")
 
 

@@ -24,7 +24,9 @@ P2P_WORDS = Words(cell=re.compile(r"OK|CNS|GNS|TNS|NS|DR|U|X(?![a-z])"), diagona
 
 _NAME = re.compile(r"(?:^|\s)GPU (\d{1,3})\s*:\s*(.+?)\s*(?:\(UUID:\s*((?:GPU|MIG)-[0-9a-f\-]+)\)?)?\s*$", re.IGNORECASE)
 _MIG_NAME = re.compile(r"^\s*MIG\s+(\S+)\s+Device\s+\d+\s*:\s*\(UUID:\s*(MIG-[^)]+)\)")
-_TABLE_NAME = re.compile(r"^\s*(\d{1,3})\s+((?:NVIDIA|Tesla|Quadro|GeForce|GRID|A\d|H\d|B\d|L\d|RTX|TITAN)\b.*?)\s+(?:On|Off|N/A|TCC|WDDM)\s")
+_TABLE_NAME = re.compile(
+    r"^\s*(\d{1,3})\s+((?:NVIDIA|Tesla|Quadro|GeForce|GRID|A\d|H\d|B\d|L\d|RTX|TITAN)\b.*?)\s+(?:On|Off|N/A|TCC|WDDM)\s"
+)
 _TABLE_MEMORY = re.compile(r"(\d+)\s*MiB\s*/\s*(\d+)\s*MiB")
 _DRIVER = re.compile(r"(?:Nvidia driver version|Driver Version)\s*:\s*(\d+\.\d+(?:\.\d+)?)", re.IGNORECASE)
 _CUDA = re.compile(r"(?:CUDA Version|CUDA runtime version)\s*:\s*(\d+\.\d+)", re.IGNORECASE)

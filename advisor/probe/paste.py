@@ -9,8 +9,12 @@ import re
 _ANSI = re.compile(r"(?:\x1b|\ufffd|\u241b|\u2190|\\x1b|\\u001b|\\033|\\e|\^\[)?\[\d{0,3}(?:;\d{1,3})*[mK]", re.IGNORECASE)
 _LONE = re.compile(r"\x1b(?:\][^\x07\n]*\x07|[()][A-Z0-9]|[=>])?|[\u200b-\u200f\u2060\ufeff\ufffd\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BREAK = re.compile(r"<br\s*/?>|</(?:p|div|tr|li|pre)>", re.IGNORECASE)
-_TAG = re.compile(r"</?(?:td|th|tr|table|tbody|thead|pre|code|p|div|span|b|strong|em|i|li|ul|summary|details)(?:\s[^<>\n]*)?>", re.IGNORECASE)
-_SPACES = str.maketrans(dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "))
+_TAG = re.compile(
+    r"</?(?:td|th|tr|table|tbody|thead|pre|code|p|div|span|b|strong|em|i|li|ul|summary|details)(?:\s[^<>\n]*)?>", re.IGNORECASE
+)
+_SPACES = str.maketrans(
+    dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " ")
+)
 _SIGNS = str.maketrans(dict.fromkeys("|│┃║¦`*", " ") | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))
 _QUOTE = re.compile(r"^\s*(?:(?:>|#+|//|;)\s*)+(?=\S)")  # a mail's or comment's mark before each line
 # A line of a notebook or of a JSON array: "GPU0\t X \n",

@@ -70,12 +70,12 @@ class PairReading:
 
     @property
     def kind(self) -> LinkKind:
-        """The best path: NVLink or xGMI where known, else the PCIe tier, else unknown."""
+        """The best path: NVLink or xGMI where known, the PCIe tier where there is known to be no NVLink, else unknown."""
         if self.joined in ("xgmi", "c2c"):
             return self.joined
         if self.nvlinks or self.joined:
             return "nvswitch" if self.switch else "nvlink"
-        return self.tier or "unknown"
+        return (self.tier if self.nvlinks == 0 else None) or "unknown"
 
     @property
     def cell(self) -> str | None:
@@ -97,7 +97,7 @@ class PairReading:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
     """A machine as read. `reason` says in one sentence why nothing (or no link) could be read; `notes` what was repaired or
-    left out; `platform` is "wsl2", "vm" or "" (bare metal or unknown); `hosts` counts matrices of other hosts in a text."""
+    left out; `platform` is "wsl2", "vm" or "" (bare metal or unknown)."""
 
     source: Source
     gpus: tuple[GpuReading, ...] = ()

@@ -25,7 +25,9 @@ _HOPS_ACROSS = 3  # GPU to host, host to host, host to GPU
 
 def is_rocm(lines: Sequence[str]) -> bool:
     """Whether the text is rocm-smi's."""
-    return any("Link Type between two GPUs" in line or "Weight between two GPUs" in line or "(Topology) Numa" in line for line in lines)
+    return any(
+        "Link Type between two GPUs" in line or "Weight between two GPUs" in line or "(Topology) Numa" in line for line in lines
+    )
 
 
 def read_rocm(lines: Sequence[str]) -> Readings:
@@ -44,7 +46,9 @@ def read_rocm(lines: Sequence[str]) -> Readings:
     )
     pairs = tuple(_pair(a, b, types, weights, hops, gpus) for a, b in sorted(types.cells))
     notes = tuple(
-        f"row GPU{a} and row GPU{b} of the link type table disagree; the worse counts" for (a, b), cell in types.cells.items() if "|" in cell
+        f"row GPU{a} and row GPU{b} of the link type table disagree; the worse counts"
+        for (a, b), cell in types.cells.items()
+        if "|" in cell
     )
     return Readings(source="rocm-smi", vendor="amd", gpus=gpus, pairs=pairs, notes=(*types.notes, *notes))
 
@@ -70,7 +74,9 @@ def _grid(lines: list[str], words: Words, what: str) -> Grid:
             raise GridError(f"the {what} has no rows")
         return read_grid(blocks[0], words, what=what)
     except GridError as error:
-        raise QuestionError(f"This rocm-smi text is damaged: {error}; paste `rocm-smi --showtopo` again, whole and unwrapped.") from None
+        raise QuestionError(
+            f"This rocm-smi text is damaged: {error}; paste `rocm-smi --showtopo` again, whole and unwrapped."
+        ) from None
 
 
 def _optional(lines: list[str] | None, what: str, size: int) -> Grid | None:

@@ -13,7 +13,18 @@ from advisor.roofline.fabric import Fabric, group_fabric, is_direct, typical_byt
 from advisor.specs.cluster import Cluster, Link
 from advisor.units import show, show_bytes
 
-_COLOURS = {"nvswitch": 32, "nvlink": 32, "xgmi": 32, "c2c": 32, "pix": 36, "pxb": 36, "phb": 33, "node": 33, "sys": 31, "unknown": 35}
+_COLOURS = {
+    "nvswitch": 32,
+    "nvlink": 32,
+    "xgmi": 32,
+    "c2c": 32,
+    "pix": 36,
+    "pxb": 36,
+    "phb": 33,
+    "node": 33,
+    "sys": 31,
+    "unknown": 35,
+}
 _CLASSES = (
     ("NV#", "nvlink", "NVLinks"), ("XGMI", "xgmi", "xGMI"), ("PIX", "pix", "one PCIe switch"), ("PXB", "pxb", "several PCIe switches"),
     ("PHB", "phb", "host bridge"), ("NODE", "node", "within a socket"), ("SYS", "sys", "across sockets"), ("?", "unknown", "unknown"),
@@ -136,7 +147,11 @@ def _with_islands(
         said.append(_one_island(readings, islands[0], what, speeds))
         return said
     sizes = {len(i) for i in islands}
-    kind = {2: "pairs" if len(islands) > 1 else "pair"}.get(min(sizes), "islands" if len(islands) > 1 else "island") if len(sizes) == 1 else "islands"
+    kind = (
+        {2: "pairs" if len(islands) > 1 else "pair"}.get(min(sizes), "islands" if len(islands) > 1 else "island")
+        if len(sizes) == 1
+        else "islands"
+    )
     verb = "are" if len(islands) > 1 or len(islands[0]) > 1 else "is"
     listed = _and([_span(i) for i in islands])
     article = "" if len(islands) > 1 else "one "
@@ -179,7 +194,9 @@ def _incomplete(readings: Readings, island: tuple[int, ...], what: str, speeds: 
         f"tp is best within {best}"
     )
     if ring:
-        return f"{text}; tp={len(island)} still runs over rings of {what}{_rate(island, speeds)}, without the engine's own all-reduce."
+        return (
+            f"{text}; tp={len(island)} still runs over rings of {what}{_rate(island, speeds)}, without the engine's own all-reduce."
+        )
     worst = max(missing, key=lambda p: p.order)
     return f"{text}; all {len(island)} together are as slow as their missing link, which {_how(worst, speeds, verb=False)}."
 
@@ -288,7 +305,9 @@ def _head(readings: Readings) -> list[str]:
     what = " + ".join(f"{count} x {name}" for name, count in kinds.items()) or "No GPU"
     more = [f"driver {readings.driver}" if readings.driver else "", f"CUDA {readings.cuda}" if readings.cuda else ""]
     place = {"wsl2": "WSL2", "vm": "virtual machine"}.get(readings.platform, "")
-    how = {"nvml": "read from the driver", "nvidia-smi": "read from a text", "rocm-smi": "read from a rocm-smi text"}[readings.source]
+    how = {"nvml": "read from the driver", "nvidia-smi": "read from a text", "rocm-smi": "read from a rocm-smi text"}[
+        readings.source
+    ]
     return [wrap(", ".join(filter(None, [what, *more, place, how])), indent="  ", first="")]
 
 
