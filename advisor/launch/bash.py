@@ -42,7 +42,7 @@ class Parts:
 def assemble(request: Request, parts: Parts) -> ScriptFile:
     """The whole script: what to expect and to change, what is started, the helpers, and the course of events."""
     opening = header(request.problem, request.prediction, what="Start", use=use(request, parts.name))
-    helpers = sh.HELPERS.replace("  @AFTER_STOP@\n", f"  {parts.after_stop}\n" if parts.after_stop else "")
+    helpers = sh.HELPERS.replace("    @AFTER_STOP@\n", f"    {parts.after_stop}\n" if parts.after_stop else "")
     lines = [
         "#!/usr/bin/env bash",
         *sh.comment(opening),
@@ -142,11 +142,11 @@ def start_server(request: Request, run_lines: list[str]) -> list[str]:
     several = request.balanced
     what = "server number, its GPUs in rank order" + (", rank of this node in it, address of its head" if request.spans else "")
     lines = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2"]
-    if request.from_head or (request.spans and request.options.ray):
+    if request.command.per_rank:
         lines.append("  local rank=$3")
-    elif request.spans:
+    elif request.spans and not _ray(request):
         lines.append("  local rank=$3 head=$4 dist_port=$((DIST_PORT + 10 * server))")
-    if any(word == c.START_RANK for flag in request.command.worker_flags for word in (flag.value,)):
+    if any(flag.value == c.START_RANK for flag in request.command.worker_flags):
         each = len(request.servers[0].gpus[0]) // (request.plan.tp * request.plan.pp)
         lines.append(f"  local start_rank=$(({each} * rank))")
     if several:
@@ -297,9 +297,7 @@ def _checks(request: Request) -> list[str]:
     if request.balanced and request.engine.BALANCER == "nginx":
         lines.append("check_program nginx 'install it with the package manager'")
     elif request.balanced:
-        lines.append(
-            "python3 -c 'import sglang_router' 2>/dev/null || die 'the router is not installed: pip install sglang-router'"
-        )
+        lines.append("python3 -c 'import sglang_router' 2>/dev/null || die 'the router is missing: pip install sglang-router'")
     if request.command.per_rank:
         lines.append("check_program mpirun 'install Open MPI'")
     if _ray(request):

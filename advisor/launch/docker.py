@@ -10,6 +10,7 @@ from advisor.launch.script import ScriptFile
 
 NAME = "docker.sh"
 NGINX_IMAGE = "nginx:1.29"
+OURS = "^$NAME-(server-[0-9]+|balancer)\\$"
 SSHD = "mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e -p $0"
 
 
@@ -26,7 +27,7 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
         variables=tuple(variables(request, tuple(own))),
         functions=(*start_server(request, _run_lines(request)), "", *_container(request), *_balancer(request)),
         checks=tuple(_checks(request)),
-        after_stop='docker ps --quiet --filter "name=^$NAME-" | xargs -r docker rm --force >/dev/null',
+        after_stop=f'docker ps --quiet --filter "name={OURS}" | xargs -r docker rm --force >/dev/null',
     )
     return (assemble(request, parts),)
 
@@ -85,6 +86,7 @@ def _run_lines(request: Request) -> list[str]:
     return [
         gpus,
         "  if ((rank > 0)); then # the head starts this node's ranks through ssh",
+        "    # shellcheck disable=SC2016 # $0 is for the shell in the container",
         f'    container "server-$server" "$IMAGE" bash -c \'{SSHD}\' "$SSH_PORT"',
         "    return",
         "  fi",
@@ -108,7 +110,8 @@ def _balancer(request: Request) -> list[str]:
         ]
         text = sh.NGINX.replace("  @RUN_NGINX@", "\n".join(run)).replace("pid nginx.pid", "pid /tmp/nginx.pid")
         return [text.replace("temp_path tmp-", "temp_path /tmp/"), ""]
-    run_router = 'run balancer docker run --rm --init --name "$NAME-balancer" --network host "$IMAGE" \\\n    python3 -m sglang_router.launch_router'
+    run_router = 'run balancer docker run --rm --init --name "$NAME-balancer" --network host "$IMAGE" \\\n    '
+    run_router += "python3 -m sglang_router.launch_router"
     return [sh.ROUTER.replace("@RUN_ROUTER@", run_router), ""]
 
 
@@ -119,7 +122,8 @@ def _checks(request: Request) -> list[str]:
         f"check_gpus {request.gpus_needed}",
         "check_model",
         'docker info >/dev/null 2>&1 || die "docker does not answer; is its service running, and may this user use it?"',
-        'docker image inspect "$IMAGE" >/dev/null 2>&1 || docker pull "$IMAGE" || die "the image $IMAGE is not here and cannot be pulled"',
-        'old=$(docker ps --all --format "{{.Names}}" --filter "name=^$NAME-" | tr "\\n" " ")',
+        'docker image inspect "$IMAGE" >/dev/null 2>&1 || docker pull "$IMAGE" ||',
+        '  die "the image $IMAGE is not here and cannot be pulled"',
+        'old=$(docker ps --all --format "{{.Names}}" --filter "name=' + OURS + '" | tr "\\n" " ")',
         '[[ -z $old ]] || die "containers of an earlier start are there; remove them first: docker rm --force $old"',
     ]

@@ -60,8 +60,8 @@ stop_all() { # runs on every exit: nothing that was started stays behind
     signal_all TERM
     while any_alive && ((left-- > 0)); do sleep 0.2; done
     signal_all KILL
+    @AFTER_STOP@
   fi
-  @AFTER_STOP@
   exit "$status"
 }
 
