@@ -69,7 +69,7 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
     first = samples[0].work
     weights = first.weights if isinstance(first, (Gemm, Experts)) else "bf16"
     memory, peak = device.memory_bytes_per_s * 1e-6, peak_flop_per_s(device, weights) * 1e-6
-    decode = isinstance(first, (DecodeAttention, LatentDecode))
+    seconds = isinstance(first, (Gemm, DecodeAttention, LatentDecode))  # kinds whose chain takes chain_s
     moved = asked[:, 0]
     kept = np.ones(len(samples), bool)
     if isinstance(first, Gemm):
@@ -83,7 +83,7 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
         math=asked[:, 1] / peak,
         scores=asked[:, 2] / peak,
         queue=asked[:, 3],
-        chain=asked[:, 4] if decode else asked[:, 4] / peak,
+        chain=asked[:, 4] if seconds else asked[:, 4] / peak,
         passes=asked[:, 5] / memory,
         measured=np.array([s.seconds for s in samples]) * 1e6,
         held_out=np.array([s.held_out for s in samples]),
@@ -92,7 +92,7 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
     )
 
 
-# Of (K1); launch, queue_s and a decode's chain_s in microseconds, a prefill's chain and passes as multiples, softmax in flop.
+# Of (K1); launch, queue_s and chain_s in microseconds, a prefill's chain and passes as multiples, softmax in flop.
 COEFFICIENTS = ("memory", "compute", "launch", "q", "queue_s", "chain", "softmax", "passes")
 _START = np.array([0.7, 0.5, 5.0, 2.0, 1.0, 0.5, 50.0, 0.5])
 _LOWEST = np.array([0.05, 0.01, 1.5, 1.0, 0.0, 0.0, 0.0, 0.0])
@@ -100,7 +100,7 @@ _HIGHEST = np.array([1.0, 1.0, 120.0, 8.0, 60.0, 60.0, 400.0, 40.0])
 # What a coefficient usually is and by what factor (natural log) it varies from one kernel to another: the medians of the larger
 # tables. Worth a few rows (PRIOR), so that a table of forty rows cannot put a coefficient where no other kernel has it.
 _TYPICAL = {
-    "gemm": np.array([0.8, 0.65, 5.0, 3.0, 1.0, 1.0, 1.0, 1.0]),
+    "gemm": np.array([0.8, 0.65, 4.0, 3.0, 1.0, 3.0, 1.0, 1.0]),
     "experts": np.array([0.87, 0.4, 30.0, 1.5, 1.0, 1.0, 1.0, 1.0]),
 }
 _VARIES = np.array([0.2, 0.5, 0.7, 0.7, 1.0, 1.0, 1.0, 1.0])
@@ -112,10 +112,8 @@ _HIGHEST_ATTENTION = 1.5
 def _free(work: Kernel) -> Vector:
     """Which coefficients a kind of kernel has. One head size (MLA) cannot tell scores from flop."""
     decode = isinstance(work, (DecodeAttention, LatentDecode))
-    prefill = isinstance(work, (PrefillAttention, LatentPrefill))
-    return np.array([
-        True, True, True, True, decode, decode or prefill, isinstance(work, PrefillAttention), isinstance(work, Experts),
-    ])  # fmt: skip
+    chain = decode or isinstance(work, (Gemm, PrefillAttention, LatentPrefill))
+    return np.array([True, True, True, True, decode, chain, isinstance(work, PrefillAttention), isinstance(work, Experts)])
 
 
 def _solve(table: _Table, use: Vector, work: Kernel) -> Vector:
@@ -151,7 +149,9 @@ def _shape(work: Kernel, p: Vector) -> tuple[tuple[str, float], ...]:
         return (("chain", rounded(p[5])), ("softmax", rounded(p[6])))
     if isinstance(work, LatentPrefill):
         return (("chain", rounded(p[5])),)
-    return (("passes", rounded(p[7])),) if isinstance(work, Experts) else ()
+    if isinstance(work, Gemm):
+        return (("chain_s", rounded(p[5] * 1e-6)),)
+    return (("passes", rounded(p[7])),)
 
 
 def _choose(table: _Table, work: Kernel) -> tuple[list[str], list[str]]:

@@ -61,14 +61,16 @@ KINDS: dict[type, str] = {
 # Query rows of one thread block of a FlashAttention kernel (flash-attention, hopper/tile_size.h: 128 for heads of 128 to 256).
 ROWS_PER_BLOCK = 128
 CHAIN_TOKENS = 1024  # the context at which a decode chain takes its coefficient, chain_s
+CHAIN_DEPTH = 4096  # the k at which a GEMM's chain does
 
 Demand = tuple[float, float, float, float, float, float]
 """(Q bytes, F flop, scores, queue, chain, passes bytes) of all repeats of a kernel; what a kind does not have is 0."""
 
 
 def _gemm(work: Gemm, sms: int) -> Demand:
-    """(K2) Q = weights + inputs + outputs, F = 2 m n k."""
-    return work.hbm_bytes, work.flop, 0.0, 0.0, 0.0, 0.0
+    """(K2) Q = weights + inputs + outputs, F = 2 m n k; chain: a thread block walks through its k one tile after the other,
+    counted as k / 4096."""
+    return work.hbm_bytes, work.flop, 0.0, 0.0, work.k / CHAIN_DEPTH * work.count, 0.0
 
 
 def _experts(work: Experts, sms: int) -> Demand:

@@ -53,7 +53,7 @@ def gemms() -> list[Kernel]:
         Gemm(name="g", m=m, n=n, k=k, weights="bf16")
         for m in (1, 16, 64, 256, 1024, 4096, 16384)
         for n in (4096, 8192, 14336)
-        for k in (4096, 8192)
+        for k in (1024, 2048, 4096, 8192)
     ]
 
 
@@ -70,10 +70,11 @@ def decodes() -> list[Kernel]:
 
 
 def test_gemm_coefficients_are_found_again(h100: Device) -> None:
-    found = fit_reach(table("gemm/bf16", reach(), gemms(), h100), h100, source="made")
+    found = fit_reach(table("gemm/bf16", reach(chain_s=3e-6), gemms(), h100), h100, source="made")
+    assert found.reach.coefficient("chain_s", 0) == pytest.approx(3e-6, rel=0.3)
     assert found.reach.memory == pytest.approx(0.8, rel=0.02)
     assert found.reach.compute == pytest.approx(0.6, rel=0.02)
-    assert found.reach.launch_s == pytest.approx(5e-6, rel=0.05)
+    assert found.reach.launch_s == pytest.approx(5e-6, rel=0.1)
     assert found.reach.provenance.median == pytest.approx(0, abs=0.01)
     assert found.reach.provenance.closeness == "device"
 

@@ -54,6 +54,11 @@ def test_k2_gemm() -> None:
     assert kernel_s(work, DEVICE, calibration("gemm/bf16", 4e-6)) == pytest.approx(90.9e-6, rel=1e-3)
 
 
+def test_k2_a_long_k_cannot_be_hurried() -> None:
+    work = Gemm(name="gemm", m=1, n=1024, k=8192, weights="bf16")
+    assert kernel_s(work, DEVICE, calibration("gemm/bf16", 3e-6, chain_s=3.4e-6)) == pytest.approx(15.5e-6, rel=2e-3)
+
+
 def test_k3_experts() -> None:
     work = Experts(
         name="experts", tokens=64, top_k=8, experts=128, local_experts=128, hidden=4096, width=1536, matrices=3, weights="bf16"
