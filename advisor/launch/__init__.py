@@ -77,6 +77,10 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
         raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
     found = plan_servers(problem, plan)
     first: Command = words.serve(problem, plan, span(found[0]), ray=options.ray)
+    if any(len(set(server.gpus)) > 1 for server in found) and (first.per_rank or target in ("slurm", "kubernetes")):
+        raise PlanError(
+            f"on {target} every node of a replica uses the same GPUs in the same order, and {plan.label} is placed otherwise."
+        )
     if options.trust_remote_code:
         first = replace(first, flags=(*first.flags, words.trust_remote_code()))
     wanted = "" if options.checkpoint else c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)

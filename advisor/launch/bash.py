@@ -57,12 +57,13 @@ def assemble(request: Request, parts: Parts) -> ScriptFile:
         helpers,
         "",
         sh.LOCK,
+        sh.TRAPS,
         "",
         *parts.checks,
         *port_checks(request),
         "",
         *environment(request),
-        *sh.config_file(request.bound(dict(sh.LOCAL))),
+        *config_lines(request),
         "",
         *_calls(request),
         "",
@@ -303,6 +304,11 @@ def _checks(request: Request) -> list[str]:
     if _ray(request):
         lines.append("check_program ray 'pip install ray'")
     return [*lines, f"check_gpus {request.gpus_needed}", "check_model"]
+
+
+def config_lines(request: Request) -> list[str]:
+    """Writes the engine's YAML file where it needs one."""
+    return sh.config_file(request.command)
 
 
 def port_checks(request: Request) -> list[str]:

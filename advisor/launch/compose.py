@@ -12,7 +12,7 @@ from advisor.launch.layout import Server
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
 from advisor.launch.words import Command, Flag, Raw, Variable, Word
-from advisor.launch.yaml_text import Alias, Anchor, Node, Noted
+from advisor.launch.yaml_text import MERGE, Alias, Anchor, Node, Noted
 
 NAME = "compose.yaml"
 DIST_PORT = 29500
@@ -26,15 +26,14 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
         raise QuestionError(f"compose needs a file for each of {request.nodes} nodes; use --target slurm or kubernetes.")
     if request.nodes == 1:
         return (_file(request, 0, NAME),)
-    return tuple(_file(request, node, f"compose-node{node}.yaml") for node in range(request.nodes))
+    used = sorted({node for server in request.servers for node in server.nodes} | ({0} if request.balanced else set()))
+    return tuple(_file(request, node, f"compose-node{node}.yaml") for node in used)
 
 
 def _file(request: Request, node: int, name: str) -> ScriptFile:
     several = request.nodes > 1
-    use = [
-        f"Use{f', on node {node}' if several else ''}: docker compose -f {name} up --detach --wait",
-        f"     docker compose -f {name} down",
-    ]
+    where = f", on node {node}" if several else ""
+    use = [f"Use{where}: docker compose -f {name} up --detach --wait", f"     docker compose -f {name} down"]
     if several:
         use.append(f"Set HOST_0 to HOST_{request.nodes - 1} in the environment or in .env to the addresses of the nodes.")
     use.append("A gated model takes its token from HF_TOKEN in the environment; it is never written here.")
@@ -45,14 +44,12 @@ def _file(request: Request, node: int, name: str) -> ScriptFile:
         opening[-1] += f" node={node}"
     here = [(s, s.nodes.index(node)) for s in request.servers if node in s.nodes]
     services: dict[str, Node] = {f"server-{s.index}": _service(request, s, rank, node) for s, rank in here}
+    what = "What you may change: a model id of the hub, or a folder."
     tree: dict[str, Node] = {
-        "x-model": Noted(
-            Anchor("model", _model(request)), "What you may change: a model id of the hub, or a folder mounted below."
-        ),
+        "x-model": Noted(Anchor("model", _model(request)), what),
         "x-image": Anchor("image", _escaped(request.image)),
+        "x-server": Noted(Anchor("server", _common(request)), "What all servers have in common."),
     }
-    if not services:
-        raise QuestionError(f"node {node} has no part in the plan.")
     tree |= {"name": request.name, "services": services}
     if request.balanced and node == 0:
         services["balancer"] = _balancer(request)
@@ -89,24 +86,28 @@ def _service(request: Request, server: Server, rank: int, node: int) -> dict[str
     environment |= {name: Noted(str(word), "Layers of each pipeline stage.") for name, word in command.env}
     if request.spans:
         environment |= _network(request, node)
-    service: dict[str, Node] = {
+    service: dict[str, Node] = {MERGE: Alias("server"), "environment": environment}
+    service |= _process(request, server, rank, command, flags)
+    return service | ({"healthcheck": _health(request, port)} if rank == 0 else {})
+
+
+def _common(request: Request) -> dict[str, Node]:
+    common: dict[str, Node] = {
         "image": Alias("image"),
-        "environment": environment,
         "network_mode": Noted("host", "No proxy between client and server, nor between nodes."),
         "ipc": Noted("host", "The workers exchange tensors through shared memory."),
         "init": True,
         "ulimits": {"memlock": -1, "stack": 67108864},
         "volumes": ["${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface", *_more_volumes(request)],
         "deploy": {"resources": {"reservations": {"devices": [_devices()]}}},
+        "stop_grace_period": "60s",
+        "restart": "unless-stopped",
     }
     if request.command.config:
-        service["configs"] = [{"source": "trtllm", "target": "/etc/advisor/trtllm.yaml"}]
+        common["configs"] = [{"source": "trtllm", "target": "/etc/advisor/trtllm.yaml"}]
     if request.spans:
-        service |= {"cap_add": ["IPC_LOCK"], "devices": Noted(["/dev/infiniband:/dev/infiniband"], "Leave out without InfiniBand.")}
-    service |= _process(request, server, rank, command, flags)
-    if rank == 0:
-        service["healthcheck"] = _health(request, port)
-    return service | {"stop_grace_period": "60s", "restart": "unless-stopped"}
+        common |= {"cap_add": ["IPC_LOCK"], "devices": Noted(["/dev/infiniband:/dev/infiniband"], "Leave out without InfiniBand.")}
+    return common
 
 
 def _process(request: Request, server: Server, rank: int, command: Command, flags: tuple[Flag, ...]) -> dict[str, Node]:
@@ -129,9 +130,8 @@ def _process(request: Request, server: Server, rank: int, command: Command, flag
 def _more_volumes(request: Request) -> list[Node]:
     volumes: list[Node] = []
     if request.checkpoint.startswith("/"):
-        volumes.append(
-            {"type": "bind", "source": _escaped(request.checkpoint), "target": _escaped(request.checkpoint), "read_only": True}
-        )
+        folder = _escaped(request.checkpoint)
+        volumes.append({"type": "bind", "source": folder, "target": folder, "read_only": True})
     if request.command.per_rank:
         volumes.append(Noted("~/.ssh:/root/.ssh:ro", "Keys between the containers, owned by root."))
     return volumes
@@ -182,11 +182,9 @@ def _arguments(flag: Flag) -> list[Node]:
     """`--flag=value` on one line; the model, which is an alias, on a line of its own."""
     if flag.value == c.MODEL:
         return [flag.name, Alias("model")]
-    text = (
-        flag.name
-        if flag.value is None
-        else f"{flag.name}={flag.value.text if isinstance(flag.value, Raw) else _escaped(str(flag.value))}"
-    )
+    text = flag.name
+    if flag.value is not None:
+        text += f"={flag.value.text if isinstance(flag.value, Raw) else _escaped(str(flag.value))}"
     return [Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text]
 
 

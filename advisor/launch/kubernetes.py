@@ -243,7 +243,7 @@ def _mpi(request: Request, words: list[str], flags: tuple[Flag, ...], *, head: b
     # LWS names the pods of a group LEADER-0 ... : LEADER is the leader's own host name, its workers add -1, -2, ... to it.
     lines = [
         keys,
-        "hosts=$LWS_LEADER_ADDRESS:%d" % each,
+        f"hosts=$LWS_LEADER_ADDRESS:{each}",
         f"for i in $(seq 1 {size - 1}); do",
         "  worker=${LWS_LEADER_ADDRESS/./-$i.}",
         f"  until (exec 3<>/dev/tcp/$worker/{SSH_PORT}) 2>/dev/null; do sleep 2; done",

@@ -155,6 +155,9 @@ case ${1:-start} in
     ;;
   *) die "usage: $0 [stop]" ;;
 esac
+""".strip("\n")
+
+TRAPS = r"""
 trap stop_all EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
