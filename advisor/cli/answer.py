@@ -8,6 +8,7 @@ from pathlib import Path
 from advisor.cli.question import Question
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
+from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
@@ -41,9 +42,17 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
-    from advisor.roofline.predict import predict
+    return predicted(asked.problem, plan, asked.calibration)
 
-    return predict(asked.problem, legal_plan(asked.problem, plan), asked.calibration)
+
+def predicted(problem: Problem, plan: str | Plan, calibration: Calibration) -> Prediction:
+    """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
+    from advisor.roofline.predict import predict
+    from advisor.search.space import block_refusal
+
+    found = predict(problem, legal_plan(problem, plan), calibration)
+    cut = block_refusal(problem.model, found.plan)
+    return replace(found, notes=(*found.notes, f"some engine versions refuse this plan: {cut}")) if cut else found
 
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from advisor.calibrate.desk import Desk
 from advisor.calibrate.points import FIGURES, point_of_row
-from advisor.cli.answer import legal_plan
+from advisor.cli.answer import predicted
 from advisor.errors import AdvisorError, PlanError, QuestionError
-from advisor.roofline.predict import predict
+from advisor.search.space import tensor_refusal
 from advisor.specs.calibration import Calibration
+from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
 
 Row = Mapping[str, str | None]
 
@@ -114,12 +116,23 @@ def _answer(desk: Desk, row: Row) -> dict[str, object]:
     try:
         point = point_of_row(row)
         problem = desk.problem(point)
-        prediction = predict(problem, legal_plan(problem, point.plan), desk.coefficients(problem.cluster))
+        prediction = predicted(problem, _meant(problem, point.plan), desk.coefficients(problem.cluster))
     except PlanError as error:
         return {"id": name, "status": "infeasible", "reason": str(error)}
     except AdvisorError as error:
         return {"id": name, "status": "unsupported", "reason": str(error)}
     return {"id": name, "status": "ok", "reason": "; ".join(prediction.notes), **_figures(prediction)}
+
+
+def _meant(problem: Problem, plan: Plan) -> Plan:
+    """The plan that a row means: where the heads cannot be split so, a group of attention-DP ranks with the experts over all.
+
+    Collections write tp=72 for DeepSeek on 72 GPUs with attention-DP; 128 heads do not divide by 72.
+    """
+    if tensor_refusal(problem.model, plan.tp) and problem.model.is_mla and "adp" in problem.engine.axes:
+        ranks = plan.tp * plan.adp
+        return Plan(adp=ranks, ep=ranks, pp=plan.pp, dp=plan.dp)
+    return plan
 
 
 def _figures(prediction: Prediction) -> dict[str, object]:

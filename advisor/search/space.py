@@ -55,7 +55,7 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
         stage = (replica.tp, replica.adp, replica.ep)
         if problem.cluster.gpus > 2 * SMALL and depths.get(stage, 0) >= ENOUGH_DEPTHS:
             continue
-        reason = refusal(problem, replica)
+        reason = refusal(problem, replica) or block_refusal(problem.model, replica)
         if reason:
             rejected.append(Rejected(plan=replica, reason=reason))
             continue
@@ -166,7 +166,6 @@ def refusal(problem: Problem, plan: Plan) -> str:
         tensor_refusal(model, plan.tp)
         or _stage_refusal(model, plan)
         or _expert_refusal(engine, model, plan)
-        or _block_refusal(model, plan)
         or _node_refusal(cluster, plan)
     )
 
@@ -218,7 +217,8 @@ def _expert_refusal(engine: Engine, model: ModelSpec, plan: Plan) -> str:
     if plan.adp > 1 and engine.name == "trtllm" and plan.tp > 1:
         return f"trtllm has attention-DP on all ranks or none; use tp=1,adp={plan.adp * plan.tp}"
     degrees = expert_degrees(engine.name, model, tp=plan.tp, adp=plan.adp)
-    if plan.ep not in degrees:
+    spread = plan.adp > 1 and plan.ep == plan.stage_gpus  # over all ranks: engines copy popular experts to fill them
+    if plan.ep not in degrees and not spread:
         return (
             f"ep={plan.ep} is no expert degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
         )
@@ -228,8 +228,11 @@ def _expert_refusal(engine: Engine, model: ModelSpec, plan: Plan) -> str:
     return ""
 
 
-def _block_refusal(model: ModelSpec, plan: Plan) -> str:
-    """Scale blocks have to lie whole in a shard (vLLM issues 54178 and 52997: (intermediate / tp) % block == 0)."""
+def block_refusal(model: ModelSpec, plan: Plan) -> str:
+    """Why most kernels refuse the shard: scale blocks have to lie whole in it, (width / ways) % block == 0.
+
+    vLLM issues 54178 and 52997. Some engine versions pad instead, so a plan that a user names is estimated all the same.
+    """
     parts: list[tuple[int, int, NumberFormat, str]] = []
     for layer, _ in count_equal(model.layers):
         if isinstance(layer.ffn, DenseFfn):

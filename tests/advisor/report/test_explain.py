@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from advisor.catalog.engines import load_engine
-
 from advisor.report.explain import assignment_lines, group_lines, memory_lines, step_lines
 from advisor.report.screen import PLAIN, WIDTH
 from advisor.specs.cluster import Cluster, Device

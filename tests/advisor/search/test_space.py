@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from advisor.catalog.engines import load_engine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor.catalog.engines import load_engine
 from advisor.roofline.memory import rank_memory
-from advisor.search.space import SMALL, expert_degrees, legal_plans, refusal, replica_counts
+from advisor.search.space import SMALL, block_refusal, expert_degrees, legal_plans, refusal, replica_counts
 from advisor.specs.cluster import Cluster, Device
 from advisor.specs.model import DenseFfn, LatentAttention, Layer, ModelSpec, WeightFormats
 from advisor.specs.plan import Plan
@@ -83,9 +83,12 @@ def test_scale_blocks_stay_whole(mixtral: ModelSpec, box: Box) -> None:
     layer = replace(mixtral.layers[0], ffn=ffn)
     model = replace(mixtral, layers=(layer,) * 32, formats=WeightFormats(experts="fp8-block"))
     problem = ask(model, box(8))
-    assert "1536 / 8 = 192 cuts fp8-block blocks of 128" in refusal(problem, Plan(tp=8))
-    assert refusal(problem, Plan(tp=4)) == ""
-    assert refusal(problem, Plan(tp=8, ep=8)) == ""
+    assert "1536 / 8 = 192 cuts fp8-block blocks of 128" in block_refusal(model, Plan(tp=8))
+    assert block_refusal(model, Plan(tp=4)) == ""
+    assert block_refusal(model, Plan(tp=8, ep=8)) == ""
+    space = legal_plans(problem)
+    assert Plan(tp=8) in [r.plan for r in space.rejected]
+    assert Plan(tp=8, ep=8) in space.plans
 
 
 def test_tensor_parallelism_leaves_the_node_only_where_nothing_else_fits(llama_70b: ModelSpec, box: Box, h100: Device) -> None:
