@@ -12,7 +12,7 @@ from dataclasses import replace
 from advisor.errors import QuestionError
 from advisor.probe.grid import Block, Grid, GridError, Words, blocks_of, read_grid
 from advisor.probe.paste import lines_of
-from advisor.probe.readings import GpuReading, PairReading, Readings
+from advisor.probe.readings import GpuKind, GpuReading, PairReading, Readings
 from advisor.probe.rocm_smi import is_rocm, read_rocm
 from advisor.specs.cluster import LinkKind
 
@@ -168,7 +168,7 @@ def _table(lines: Sequence[str]) -> dict[int, GpuReading]:
     return found
 
 
-def _kind(name: str) -> str:  # type: ignore[return]
+def _kind(name: str) -> GpuKind:
     if re.search(r"\bMIG\b|\d+g\.\d+gb", name):
         return "mig"
     return "vgpu" if re.search(r"\bGRID\b|-\d+[ABCQ]\b", name) else "gpu"

@@ -1,7 +1,8 @@
 """The only door to the NVIDIA driver's library: every call by itself, every failure an unknown field, never a guess.
 
-A reading goes through one function, `call(name, *arguments)`, that returns plain values (numbers, text, lists, dicts); a test replays a
-recorded machine by giving another one. Errors of NVML are unhashable and do not compare with numbers, so only `.value` is looked at.
+A reading goes through one function, `call(name, *arguments)`, that returns plain values (numbers, text, lists, dicts); a test
+replays a recorded machine by giving another one. Errors of NVML are unhashable and do not compare with numbers: only their `.value`
+is looked at.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ _MHZ, _MILLIWATT = 1e6, 1e-3
 
 _REASONS = {
     _NO_LIBRARY: "No GPU was read: the NVIDIA driver's library (libnvidia-ml) is not on this machine",
-    _NO_DRIVER: "The GPUs are unknown: the NVIDIA driver is not loaded; load it (modprobe nvidia) or start the container with --gpus all",
+    _NO_DRIVER: "The GPUs are unknown: the NVIDIA driver is not loaded; load it (modprobe nvidia), or give the container its GPUs",
     _MISMATCH: "The GPUs are unknown: the NVIDIA driver and its library are of different versions; reboot or reload the driver",
-    _NO_PERMISSION: "The GPUs are unknown: this user may not talk to the NVIDIA driver; join its group or run with the rights to /dev/nvidia*",
+    _NO_PERMISSION: "The GPUs are unknown: this user may not talk to the NVIDIA driver; get the rights to /dev/nvidia*",
 }
 
 
@@ -69,11 +70,8 @@ def read_nvml(*, call: Call | None = None, host: Host | None = None) -> Readings
             return Readings(source="nvml", platform=platform, reason=_REASONS[_NO_LIBRARY] + ".")
         call = _driver_call()
         if call is None:
-            return Readings(
-                source="nvml",
-                platform=platform,
-                reason="No GPU was read: the package nvidia-ml-py is missing; pip install nvidia-ml-py.",
-            )
+            reason = "No GPU was read: the package nvidia-ml-py is missing; pip install nvidia-ml-py."
+            return Readings(source="nvml", platform=platform, reason=reason)
     try:
         call("nvmlInit")
     except NvmlError as error:
@@ -443,6 +441,11 @@ def _driver_call() -> Call | None:
     return call
 
 
+_FIELDS = (
+    "total", "free", "used", "pid", "usedGpuMemory", "memorySizeMB", "gpuInstanceSliceCount", "multiprocessorCount",
+)  # fmt: skip
+
+
 def _plain(value: Any) -> Any:
     """A structure of the bindings as plain data."""
     if value is None or isinstance(value, int | float | str):
@@ -453,10 +456,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if hasattr(value, "busId"):
         return _plain(value.busId)
-    names = [
-        n for n in ("total", "free", "used", "pid", "usedGpuMemory", "memorySizeMB", "gpuInstanceSliceCount", "multiprocessorCount")
-    ]
-    plain = {n: getattr(value, n) for n in names if hasattr(value, n)}
+    plain = {name: getattr(value, name) for name in _FIELDS if hasattr(value, name)}
     return plain or value
 
 

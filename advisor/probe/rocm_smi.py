@@ -1,7 +1,7 @@
 """`rocm-smi --showtopo` as people paste it: weights, hops, link types and NUMA nodes -> Readings (pure).
 
-The tables are those of ROCm's own documentation of rocm-smi. The weight is KFD's distance: 15 for one xGMI hop, 30 and 45 for more; MI250
-reports xGMI and one hop for every pair, so that only the weight tells them apart.
+The tables are those of ROCm's own documentation of rocm-smi. The weight is KFD's distance: 15 for one xGMI hop, 30 and 45 for more;
+MI250 reports xGMI and one hop for every pair, so that only the weight tells them apart.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _sheet(gpu: GpuReading, devices: Sequence[Device], find: Find | None, device
         sheet = sheet or nearest(plain, whole, devices)
     if sheet is None:
         raise QuestionError(
-            f"GPU {name!r} is not in the GPU catalogue; name the one it equals with --gpu (see `advisor gpus`), or write a sheet for it."
+            f"GPU {name!r} is not in the GPU catalogue; name the one it equals with --gpu (see `advisor gpus`), or write its sheet."
         )
     return _slice(gpu, sheet)
 
@@ -134,7 +134,8 @@ def _slice(gpu: GpuReading, sheet: Device) -> Device:
         # Memory comes in eighths of the card, and bandwidth with it.
         eighths = min(8, max(1, round(8 * float(mig[2]) * 1e9 / sheet.memory_bytes)))
         return replace(
-            sheet, name=f"{sheet.name}-mig-{mig[1]}g", memory_bytes=memory, memory_bytes_per_s=sheet.memory_bytes_per_s * eighths / 8,
+            sheet, name=f"{sheet.name}-mig-{mig[1]}g", memory_bytes=memory,
+            memory_bytes_per_s=sheet.memory_bytes_per_s * eighths / 8,
             peak_flop_per_s=tuple((n, p * compute) for n, p in sheet.peak_flop_per_s), sms=max(1, round(sheet.sms * compute)),
             l2_bytes=sheet.l2_bytes * eighths / 8, link_kind=None, link_bytes_per_s=0.0, p2p=False,
         )  # fmt: skip

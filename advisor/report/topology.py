@@ -26,8 +26,9 @@ _COLOURS = {
     "unknown": 35,
 }
 _CLASSES = (
-    ("NV#", "nvlink", "NVLinks"), ("XGMI", "xgmi", "xGMI"), ("PIX", "pix", "one PCIe switch"), ("PXB", "pxb", "several PCIe switches"),
-    ("PHB", "phb", "host bridge"), ("NODE", "node", "within a socket"), ("SYS", "sys", "across sockets"), ("?", "unknown", "unknown"),
+    ("NV#", "nvlink", "NVLinks"), ("XGMI", "xgmi", "xGMI"), ("PIX", "pix", "one PCIe switch"),
+    ("PXB", "pxb", "several PCIe switches"), ("PHB", "phb", "host bridge"), ("NODE", "node", "within a socket"),
+    ("SYS", "sys", "across sockets"), ("?", "unknown", "unknown"),
 )  # fmt: skip
 _WIDEST_MATRIX = 16  # GPUs whose matrix fits the page
 _SXM = ("SXM", "HBM3")
@@ -122,14 +123,15 @@ def _links(readings: Readings, healthy: Sequence[int], speeds: _Speeds) -> list[
         said = _without_islands(healthy, pairs, speeds)
         if any(word in (g.name or "") for g in readings.gpus for word in _SXM):
             said.append(
-                "These boards are made with NVLink and none of it is up: check `nvidia-smi nvlink -s` and the fabric manager before "
-                "giving up tp."
+                "These boards are made with NVLink and none of it is up: check `nvidia-smi nvlink -s` and the fabric manager "
+                "before giving up tp."
             )
     if unknown:
         which = "The links" if len(unknown) == len(pairs) else f"{len(unknown)} of {len(pairs)} links"
         why = f" ({readings.reason.rstrip('.')})" if readings.reason else ""
         said.append(
-            f"{which} between GPUs could not be read{why}; that does not mean there is no NVLink. Paste `nvidia-smi topo -m` with --from, "
+            f"{which} between GPUs could not be read{why}; that does not mean there is no NVLink. Paste `nvidia-smi topo -m` "
+            f"with --from, "
             f"or describe the links in a cluster file."
         )
     return said
@@ -209,7 +211,8 @@ def _without_islands(healthy: Sequence[int], pairs: Sequence[PairReading], speed
         slow, quick = max(pairs, key=lambda p: p.order), min(pairs, key=lambda p: p.order)
         switched = [p for p in pairs if p.tier in ("pix", "pxb")]
         why = " (these GPUs have no peer access, the switch they share does not help)" if switched else ""
-        text = f"There is no NVLink: {'the two GPUs reach' if n == 2 else 'every pair reaches'} each other through host memory{speeds.about(slow)}{why}."
+        who = "the two GPUs reach" if n == 2 else "the GPUs reach"
+        text = f"There is no NVLink: {who} each other through host memory{speeds.about(slow)}{why}."
         said = [text]
         if quick.tier != slow.tier:
             groups = _components(healthy, [p for p in pairs if p.order == quick.order])
@@ -219,7 +222,8 @@ def _without_islands(healthy: Sequence[int], pairs: Sequence[PairReading], speed
     groups = _components(healthy, direct)
     rest = [p for p in pairs if p not in direct]
     best = min(direct, key=lambda p: p.order)
-    text = f"There is no NVLink. GPUs {_and([_span(g) for g in groups])} copy directly below {'a PCIe switch' if len(groups) == 1 else 'PCIe switches'}{speeds.about(best)}"
+    where = "a PCIe switch" if len(groups) == 1 else "PCIe switches"
+    text = f"There is no NVLink. GPUs {_and([_span(g) for g in groups])} copy directly below {where}{speeds.about(best)}"
     if not rest:
         return [f"{text}: tp=2 to {min(4, _power(n))} is possible at PCIe speed; for throughput use replicas."]
     worst = max(rest, key=lambda p: p.order)
