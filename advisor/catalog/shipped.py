@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -12,6 +11,7 @@ from importlib.resources.abc import Traversable
 from advisor.errors import QuestionError
 
 _ALIASES = re.compile(r"^(aliases|driver_names):[ ]*(?:\[([^\]]*)\]|((?:\n[ ]*-[^\n]*)+))", re.MULTILINE)
+_HEAD_CHARACTERS = 1500  # names stand at the top of a sheet
 _MAKERS = ("nvidia", "geforce", "tesla", "quadro", "amd", "instinct", "rtx")
 
 
@@ -34,6 +34,11 @@ def sheet_text(kind: str, name: str) -> str:
     return folder(kind).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
+def _head(kind: str, name: str) -> str:
+    with folder(kind).joinpath(f"{name}.yaml").open(encoding="utf-8") as file:
+        return file.read(_HEAD_CHARACTERS)
+
+
 def plain(name: str) -> str:
     """A name without case, punctuation and maker, so that `NVIDIA GeForce RTX 4090` and `rtx-4090` are one."""
     text = re.sub(r"[^a-z0-9.]", "", name.lower())
@@ -49,11 +54,11 @@ def plain(name: str) -> str:
 
 @cache
 def known_names(kind: str) -> dict[str, str]:
-    """Plain name or alias -> sheet name, from one scan of the texts for their `aliases:` and `driver_names:` lines."""
+    """Plain name or alias -> sheet name, from one scan of the heads of the texts for `aliases:` and `driver_names:`."""
     found = {plain(sheet): sheet for sheet in sheet_names(kind)}
     drivers: dict[str, str] = {}  # a driver may call several products by one name: an alias goes before it
     for sheet in sheet_names(kind):
-        for field, flow, block in _ALIASES.findall(sheet_text(kind, sheet)):
+        for field, flow, block in _ALIASES.findall(_head(kind, sheet)):
             words = flow.split(",") if flow else [line.strip()[1:] for line in block.strip().splitlines()]
             for word in words:
                 if alias := plain(word.strip().strip("'\"")):
@@ -76,6 +81,8 @@ def find_sheet(kind: str, name: str, *, what: str, list_with: str) -> str:
 
 def nearest(name: str, known: dict[str, str], names: Iterable[str]) -> str:
     """The three names most like it, as words: `a, b or c`; those that begin with it count as well."""
+    import difflib
+
     target = plain(name)[:80]
     near = [other for other in names if target and plain(other).startswith(target)]
     for word in difflib.get_close_matches(target, known, n=8, cutoff=0.0):
