@@ -13,7 +13,7 @@ import csv
 import hashlib
 import io
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -32,34 +32,43 @@ from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
-from advisor.specs.engine import Engine
+from advisor.specs.engine import Engine, HostTime
 
 Rows = Sequence[Mapping[str, str | None]]
 
 SAMPLE = 260  # rows a profile is fitted on: more change the coefficients by less than their scatter
 PUBLISHED = 420  # rows carried in profiles/published, spread over everything
 WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
-# What an architecture or a format may change beyond the engine's own scales, where the points reach.
-FINER = {
-    ("vllm", "2024"): ("decode/ampere", "decode/hopper", "decode/cdna3", "prefill/ampere", "prefill/hopper", "prefill/cdna3"),
-    ("trtllm", "2024"): (
-        "decode/ampere", "decode/hopper", "decode/ada", "prefill/ampere", "prefill/hopper", "prefill/ada",
-        "decode/hopper/fp8", "prefill/hopper/fp8",
-    ),
-    ("vllm", "2025"): (
-        "decode/hopper", "prefill/hopper", "decode/blackwell", "prefill/blackwell", "prefill/blackwell/fp8",
-        "prefill/blackwell/nvfp4", "prefill/blackwell/fp8-block", "decode/blackwell/nvfp4", "decode/blackwell/fp8-block",
-    ),
-    ("sglang", "2025"): (
-        "decode/hopper", "prefill/hopper", "decode/blackwell", "prefill/blackwell", "prefill/blackwell/nvfp4",
-        "prefill/blackwell/fp8-block", "decode/blackwell/nvfp4", "decode/blackwell/fp8-block", "decode/hopper/int4",
-    ),
-    ("trtllm", "2025"): (
-        "decode/hopper", "prefill/hopper", "decode/blackwell", "prefill/blackwell", "prefill/blackwell/fp8",
-        "prefill/blackwell/nvfp4", "prefill/blackwell/fp8-block", "decode/blackwell/nvfp4", "decode/blackwell/fp8-block",
-    ),
-    ("llamacpp", "2024"): ("decode/ampere", "decode/ada", "decode/hopper", "prefill/ampere", "prefill/ada", "prefill/hopper"),
-}  # fmt: skip
+# What an architecture may change beyond the engine's own scales, and what a format on it may.
+BY_ARCHITECTURE = ("decode", "prefill", "collective")
+BY_FORMAT = ("decode", "prefill")
+FEWEST_ROWS = 8  # of an architecture or format in the sample, for a scale of its own
+
+
+def _start(
+    *, step_s: float, sequence_s: float = 2e-5, overlap: float = 0.0, kernel_s: float = 6e-6, request_s: float = 0.0
+) -> HostTime:
+    """Where a fit begins, always the same, so that it ends the same. A server (request_s > 0) has a front end besides."""
+    served = request_s > 0
+    return HostTime(
+        step_s=step_s, sequence_s=sequence_s, request_s=request_s, overlap=overlap, kernel_s=kernel_s,
+        admit_s=1e-3 if served else 0.0, token_s=3e-5 if served else 0.0, wait_steps=1.0 if served else 0.0,
+        prefill_s=1e-3 if served else 0.0,
+    )  # fmt: skip
+
+
+# Orders of magnitude: PHYSICS of a Python scheduler (1 to 4 ms a step), of a C++ one (0.3 ms), of a compiled loop (0.1 ms);
+# 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
+START = {
+    ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4),
+    ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
+    ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.05),
+    ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
+    ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
+    ("gpt-fast", "2024"): _start(step_s=1e-4, sequence_s=0.0),
+    ("llamacpp", "2024"): _start(step_s=5e-4, sequence_s=0.0, kernel_s=3e-6),
+    ("lmdeploy", "2024"): _start(step_s=5e-4, sequence_s=1e-5, overlap=0.5),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,12 +144,27 @@ def _fit(
         )  # fmt: skip
         cases.append(case)
         points[case.id] = point
-    engine = load_engine(*key)
+    engine = replace(load_engine(*key), host=START[key], scales=(), spreads=())
     fitted = fit_engine(
-        cases, replace(engine, spreads=()), finer=FINER.get(key, ()), processes=processes,
+        cases, engine, finer=_finer(cases), processes=processes,
         groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id])),
     )  # fmt: skip
     return replace(fitted.engine, points=len(cases)), fitted.left_out
+
+
+def _finer(cases: Sequence[Case]) -> list[str]:
+    """Scales of their own for architectures, and formats on them, that enough rows show; none where there is only one."""
+    architectures = Counter(case.problem.cluster.device.architecture for case in cases)
+    formats = Counter(f"{case.problem.cluster.device.architecture}/{_format(case)}" for case in cases)
+    own = [name for name, count in sorted(architectures.items()) if count >= FEWEST_ROWS]
+    pairs = [name for name, count in sorted(formats.items()) if count >= FEWEST_ROWS]
+    names = [f"{part}/{name}" for part in BY_ARCHITECTURE for name in own if len(own) > 1]
+    return names + [f"{part}/{name}" for part in BY_FORMAT for name in pairs if len(pairs) > len(own)]
+
+
+def _format(case: Case) -> str:
+    model = case.problem.model
+    return model.formats.experts if model.is_moe else model.formats.ffn
 
 
 def _desk(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Desk | None = None) -> Desk:

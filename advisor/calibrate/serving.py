@@ -125,7 +125,7 @@ HOST_PRIORS = {
     "prefill_s": 1.0,
 }
 SCALE_PRIORS = {"decode": 0.3, "prefill": 0.3, "collective": 0.5, "experts": 0.3, "attention": 0.3}
-FINER_PRIOR = 0.15  # what an architecture or a format may add to its engine's scale
+FINER_SHARE = 0.6  # what an architecture or a format may add to its engine's scale, as a share of that scale's own spread
 
 
 def coefficients(engine: Engine, finer: Iterable[str]) -> list[tuple[str, float]]:
@@ -133,7 +133,7 @@ def coefficients(engine: Engine, finer: Iterable[str]) -> list[tuple[str, float]
     names = [(f"host/{name}", spread) for name, spread in HOST_PRIORS.items() if getattr(engine.host, name) > 0]
     names += [("host/overlap", 1.0)] if 0 < engine.host.overlap < 1 else []
     names += [(f"scales/{name}", spread) for name, spread in SCALE_PRIORS.items()]
-    return names + [(f"scales/{name}", FINER_PRIOR) for name in sorted(set(finer))]
+    return names + [(f"scales/{name}", FINER_SHARE * SCALE_PRIORS[name.partition("/")[0]]) for name in sorted(set(finer))]
 
 
 def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Sequence[float]) -> Engine:
