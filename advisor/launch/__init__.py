@@ -93,6 +93,13 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
     )  # fmt: skip
 
 
+def parse(text: str) -> Plan:
+    """The plan that a file made by `render` starts. Raises ProfileError where it is none, or its commands were changed."""
+    from advisor.launch.reading import read
+
+    return read(text)
+
+
 def command(problem: Problem, plan: Plan) -> Command:
     """How the first server of `plan` is started, with `c.MODEL`, `c.PORT` and their like still to be filled in.
 

@@ -138,7 +138,7 @@ def _pod(request: Request, name: str, process: dict[str, Node], *, head: bool) -
         volumes.append({"name": "config", "configMap": {"name": name}})
     if request.command.per_rank:
         mounts.append({"name": "ssh", "mountPath": "/root/.ssh-keys", "readOnly": True})
-        secret = {"secretName": "mpi-ssh", "defaultMode": 256}
+        secret: dict[str, Node] = {"secretName": "mpi-ssh", "defaultMode": 256}
         volumes.append({"name": "ssh", "secret": Noted(secret, "Keys between the pods: id_rsa, id_rsa.pub, authorized_keys.")})
     container: dict[str, Node] = {
         "name": "server",
@@ -161,7 +161,7 @@ def _pod(request: Request, name: str, process: dict[str, Node], *, head: bool) -
 
 
 def _environment(request: Request, *, head: bool) -> list[Node]:
-    token = {"secretKeyRef": {"name": "hf-token", "key": "token", "optional": True}}
+    token: dict[str, Node] = {"secretKeyRef": {"name": "hf-token", "key": "token", "optional": True}}
     found: list[Node] = [
         Noted({"name": "MODEL", "value": _escaped(request.checkpoint)}, "A model id of the hub, or a folder mounted below."),
         {"name": "HF_TOKEN", "valueFrom": token},
@@ -173,7 +173,7 @@ def _environment(request: Request, *, head: bool) -> list[Node]:
         found.append(Noted({"name": name, "value": str(word)}, "Layers of each pipeline stage."))
     if request.spans:
         if request.problem.engine.name == "vllm":
-            own = {"name": "VLLM_HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+            own: dict[str, Node] = {"name": "VLLM_HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
             found.append(Noted(own, "Each pod's own; vLLM may pick the wrong interface."))
         for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
             found.append({"name": name, "value": "eth0"})
@@ -228,16 +228,16 @@ def _computed(request: Request, words: list[str], flags: tuple[Flag, ...]) -> di
     kept: list[Node] = [_flag(flag) for flag in flags if flag.value != c.START_RANK]
     start = f'exec "$@" --data-parallel-start-rank=$((LWS_WORKER_INDEX * {each}))'
     return {
-        "command": ["bash", "-c", Noted(_escaped(start), f"{each} data-parallel ranks on each node.")],
+        "command": ["bash", "-c", Noted(start.replace("$(", "$$("), f"{each} data-parallel ranks on each node.")],
         "args": ["bash", *words, *kept],
     }
 
 
 def _mpi(request: Request, words: list[str], flags: tuple[Flag, ...], *, head: bool) -> dict[str, Node]:
     """TensorRT-LLM over MPI: the workers offer ssh, the leader starts a rank for each GPU."""
-    keys = "mkdir -p /run/sshd /root/.ssh && cp /root/.ssh-keys/* /root/.ssh/ && chmod 600 /root/.ssh/*"
+    keys = "mkdir -p /run/sshd /root/.ssh\ncp /root/.ssh-keys/* /root/.ssh/\nchmod 600 /root/.ssh/*"
     if not head:
-        return {"command": ["bash", "-c", f"{keys} && exec /usr/sbin/sshd -D -e -p {SSH_PORT}"]}
+        return {"command": ["bash", "-c", f"{keys}\nexec /usr/sbin/sshd -D -e -p {SSH_PORT}"]}
     server = request.servers[0]
     size, each = len(server.nodes), len(server.gpus[0])
     # LWS names the pods of a group LEADER-0 ... : LEADER is the leader's own host name, its workers add -1, -2, ... to it.

@@ -100,7 +100,7 @@ def _variables(request: Request) -> list[str]:
 def _start_server(request: Request) -> list[str]:
     what = "server number, its GPUs in rank order, its nodes" + (", address of its head" if request.spans else "")
     port = "$((PORT + 1 + server))" if request.balanced else "$PORT"
-    lines = [f"start_server() {{ # {what}", f"  local server=$1 gpus=$2 nodes=$3 port={port}"]
+    lines = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2 nodes=$3", f"  local port={port}"]
     if request.spans and not request.command.per_rank:
         lines.append("  local head=$4 dist_port=$((DIST_PORT + 10 * server))")
     command = request.bound(dict(LOCAL))

@@ -113,5 +113,8 @@ def _sequence(value: Sequence[Node], indent: int) -> Iterable[str]:
             yield from rest
         elif isinstance(item, Sequence) and not isinstance(item, str):
             yield f"{pad}- [{', '.join(scalar(x) for x in item)}]"  # type: ignore[arg-type]
+        elif isinstance(item, str) and "\n" in item:
+            yield f"{pad}- |"
+            yield from (f"{pad}  {line}".rstrip() for line in item.rstrip("\n").split("\n"))
         else:
             yield f"{pad}- {scalar(item)}"  # type: ignore[arg-type]
