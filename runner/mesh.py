@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,10 @@ from runner.one_shot import OneShot
 
 Axis = Literal["tp", "adp", "ep", "pp"]
 AXES: tuple[Axis, ...] = ("tp", "adp", "ep", "pp")
+
+# torch 2.13 renamed both.
+_GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_SCATTER: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +136,7 @@ class Mesh:
         if self.alone:
             return torch.cat([x] * ranks, dim=dim)
         out = x.new_empty((ranks, *x.shape))
-        dist.all_gather_into_tensor(out.view(ranks * x.shape[0], *x.shape[1:]), x.contiguous(), group=self._groups[axis])
+        _GATHER(out.view(ranks * x.shape[0], *x.shape[1:]), x.contiguous(), group=self._groups[axis])
         return torch.cat(out.unbind(0), dim=dim) if dim else out.flatten(0, 1)
 
     def reduce_scatter(self, x: Tensor, axis: Axis) -> Tensor:
@@ -144,7 +148,7 @@ class Mesh:
         if self.alone:
             return x[: x.shape[0] // ranks]
         out = x.new_empty((x.shape[0] // ranks, *x.shape[1:]))
-        dist.reduce_scatter_tensor(out, x.contiguous(), group=self._groups[axis])
+        _SCATTER(out, x.contiguous(), group=self._groups[axis])
         return out
 
     def send_on(self, x: Tensor) -> dist.Work | None:
