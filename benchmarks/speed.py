@@ -25,7 +25,8 @@ PROCESSES = (
     ("advisor recommend --model mixtral --gpus 8", ["-m", "advisor", "recommend", "--model", "mixtral", "--gpus", "8"]),
     ("advisor recommend --model deepseek-r1 --gpu h200-141g-sxm --gpus 8",
      ["-m", "advisor", "recommend", "--model", "deepseek-r1", "--gpu", "h200-141g-sxm", "--gpus", "8"]),
-    ("advisor explain --model 70b --gpus 8 --plan tp=4,pp=2", ["-m", "advisor", "explain", "--model", "70b", "--gpus", "8", "--plan", "tp=4,pp=2"]),
+    ("advisor explain --model 70b --gpus 8 --plan tp=4,pp=2",
+     ["-m", "advisor", "explain", "--model", "70b", "--gpus", "8", "--plan", "tp=4,pp=2"]),
 )  # fmt: skip
 SWEEPS = (("70b", 8, 128), ("70b", 8, 2048), ("deepseek-r1", 8, 128), ("deepseek-r1", 8, 2048))
 
