@@ -20,7 +20,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the ranks are to measure. `layers` > 0 measures so many and scales. `shard_of` runs one rank of a larger plan alone."""
+    """What the ranks are to measure. `layers` > 0 measures so many and scales. `shard` runs `shard_rank` of the plan alone.
+
+    A cell's batch is that of one replica. The job ends after `time_limit_s`; a rank without progress for `stall_limit_s` (a
+    collective that never returns) ends itself.
+    """
 
     id: str
     model: ModelSpec
@@ -35,11 +39,16 @@ class Job:
     schedule: Literal["1f1b", "naive"] = "1f1b"
     weights_dir: str = ""
     time_limit_s: float = 600.0
+    stall_limit_s: float = 120.0
+    shard_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What one cell took: median and spread of the step in seconds, with what it achieved."""
+    """What one cell took: median and spread (the middle 80%) of the step in seconds, with what one rank achieved.
+
+    With stages, `bubble` is the share of the step in which a stage waits, and `naive_s` the step when one stage works at a time.
+    """
 
     cell: Cell
     median_s: float
@@ -49,6 +58,8 @@ class Timing:
     achieved_flop_per_s: float
     achieved_bytes_per_s: float
     notes: tuple[str, ...] = field(default=())
+    bubble: float | None = None
+    naive_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +78,19 @@ class Measurement:
     software: str
     date: str
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A job with what came back for it."""
+
+    job: Job
+    measurement: Measurement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runs:
+    """A results file: what was measured so far, for a validation that goes on where it stopped."""
+
+    version: int
+    runs: tuple[Run, ...]
