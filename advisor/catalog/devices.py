@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from advisor.catalog.machine_schema import DeviceSheet, validated
-from advisor.catalog.shipped import find_sheet, known_names, plain, sheet_names, sheet_text
+from advisor.catalog.shipped import driver_sheets, find_sheet, sheet_names, sheet_text
 from advisor.catalog.yaml_file import parse_yaml, read_text
 from advisor.errors import ProfileError, QuestionError
 from advisor.specs.cluster import Device
@@ -96,22 +96,11 @@ def _device(name: str) -> Device:
     return device_of(_shipped(name))
 
 
-@cache
-def _drivers() -> dict[str, tuple[str, ...]]:
-    """Plain driver name -> the sheets that list it; some drivers call several products by one name."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name in sheet_names("hardware"):
-        for driver in _shipped(name).driver_names:
-            found[plain(driver)] = (*found.get(plain(driver), ()), name)
-    return found
-
-
 def _driver_sheets(reading: str) -> tuple[str, ...]:
     """Sheets for a driver's name; a virtual GPU's profile (`L40S-48C`) is dropped word by word from the end."""
     words = [word for word in re.split(r"[^A-Za-z0-9.]+", reading) if word]
     for end in range(len(words), 0, -1):
-        key = plain(" ".join(words[:end]))
-        usual = known_names("hardware").get(key)
-        if usual:
-            return (usual, *(sheet for sheet in _drivers().get(key, ()) if sheet != usual))
+        found = driver_sheets("hardware", " ".join(words[:end]))
+        if found:
+            return found
     return ()

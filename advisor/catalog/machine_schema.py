@@ -192,12 +192,13 @@ class NodeSheet(_Sheet):
 
     Pairs on one socket have `same_socket`, all others `between`. `groups_of` n: consecutive groups of n GPUs are a full mesh of
     all their links. `pairs`: meshes that are not. `uplink_of` n: consecutive groups of n share one upstream PCIe port, and their
-    pairs are `same_uplink`.
+    pairs are `same_uplink`. `tray` is the number of GPUs of one host where the domain spans hosts.
     """
 
     gpus: list[Name] = Field(default_factory=list)
     most: Annotated[int, Field(ge=1, le=MOST_GPUS_OF_A_NODE)]
     sockets: Annotated[int, Field(ge=1, le=16)] | None = None
+    tray: Annotated[int, Field(ge=1, le=16)] | None = None
     between: LinkKind
     same_socket: LinkKind | None = None
     groups_of: Annotated[int, Field(ge=2, le=64)] | None = None

@@ -44,10 +44,13 @@ def load_cluster(
             )
         spread = _spread(gpus, sheet, device)
     each, count = gpus // spread, nodes * spread
+    said = [f"{gpus} {device.name} are taken as {count} nodes of {each}"] if spread > 1 else []
+    if sheet.tray and not network and count > 1 and each <= sheet.tray and each * count <= sheet.most:
+        said.append(f"{count} trays of {each} {device.name} are taken as one NVLink domain (--network to join them otherwise)")
+        each, count = each * count, 1
     if network and count == 1:
         raise QuestionError(f"--network {network} joins several nodes, and there is one; add --nodes, or leave it out.")
     joined = network_of(network_sheet(network or device.network), gpus_of_a_node=each) if count > 1 else None
-    said = [f"{gpus} {device.name} are taken as {count} nodes of {each}"] if spread > 1 else []
     if not node and each > 1 and sheet.assumed:
         said.append(f"{each} {device.name} in one machine are taken as {sheet.assumed} (node {sheet.name})")
     if count > 1 and not network:

@@ -54,16 +54,32 @@ def plain(name: str) -> str:
 
 @cache
 def known_names(kind: str) -> dict[str, str]:
-    """Plain name or alias -> sheet name, from one scan of the heads of the texts for `aliases:` and `driver_names:`."""
-    found = {plain(sheet): sheet for sheet in sheet_names(kind)}
-    drivers: dict[str, str] = {}  # a driver may call several products by one name: an alias goes before it
+    """Plain name or alias -> sheet name; a driver's name where no alias is the same, since drivers call several products by one."""
+    aliases, drivers = _scan(kind)
+    return {**{name: sheets[0] for name, sheets in drivers.items()}, **aliases}
+
+
+def driver_sheets(kind: str, reading: str) -> tuple[str, ...]:
+    """The sheets that the driver's name may mean, the usual one first."""
+    usual = known_names(kind).get(plain(reading))
+    return (usual, *(s for s in _scan(kind)[1].get(plain(reading), ()) if s != usual)) if usual else ()
+
+
+@cache
+def _scan(kind: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """(alias -> sheet, driver name -> sheets) from one pass over the heads of the texts for `aliases:` and `driver_names:`."""
+    aliases = {plain(sheet): sheet for sheet in sheet_names(kind)}
+    drivers: dict[str, tuple[str, ...]] = {}
     for sheet in sheet_names(kind):
         for field, flow, block in _ALIASES.findall(_head(kind, sheet)):
             words = flow.split(",") if flow else [line.strip()[1:] for line in block.strip().splitlines()]
             for word in words:
-                if alias := plain(word.strip().strip("'\"")):
-                    (found if field == "aliases" else drivers).setdefault(alias, sheet)
-    return {**drivers, **found}
+                name = plain(word.strip().strip("'\""))
+                if name and field == "aliases":
+                    aliases.setdefault(name, sheet)
+                elif name:
+                    drivers[name] = (*drivers.get(name, ()), sheet)
+    return aliases, drivers
 
 
 def find_sheet(kind: str, name: str, *, what: str, list_with: str) -> str:

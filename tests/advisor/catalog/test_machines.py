@@ -71,6 +71,12 @@ def test_a_rack_is_one_domain() -> None:
     rack = load_cluster(gpu="gb200", gpus=72)
     assert (len(rack.node.devices), rack.nodes, rack.node.default_link.bytes_per_s) == (72, 1, 900e9)
     assert load_cluster(gpu="gb300", gpus=144).nodes == 2
+    trays = load_cluster(gpu="gb200", gpus=4, nodes=2)
+    assert (trays.nodes, len(trays.node.devices)) == (1, 8)
+    assert "one NVLink domain" in trays.assumed
+    apart = load_cluster(gpu="gb200", gpus=4, nodes=2, network="ib-400g")
+    assert (apart.nodes, len(apart.node.devices)) == (2, 4)
+    assert load_cluster(gpu="gb200", gpus=72, nodes=2).nodes == 2
 
 
 def test_more_gpus_than_a_node_holds_become_nodes_and_it_is_said() -> None:
