@@ -13,8 +13,9 @@ from pathlib import Path
 
 from advisor.calibrate.desk import Desk
 from advisor.calibrate.points import FIGURES, point_of_row
+from advisor.catalog.devices import load_device
 from advisor.cli.answer import predicted
-from advisor.errors import AdvisorError, PlanError, QuestionError
+from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
 from advisor.search.space import tensor_refusal
 from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
@@ -32,12 +33,28 @@ ALONE_UP_TO = 40  # fewer rows than this are computed before a second process ha
 _KEYS = ("model", "hardware", "gpus", "engine", "engine_version", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep")
 
 
-def estimate_file(points: Path, out: Path, *, calibration: Calibration | None, online: bool) -> dict[str, int]:
-    """Read `points`, write `out`; how many rows have each status. A bad row says why and the others are computed."""
+def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: bool) -> dict[str, int]:
+    """Read `points`, write `out`; how many rows have each status. A bad row says why and the others are computed.
+
+    A calibration file counts for the rows on its own GPU.
+    """
     rows = read_rows(points)
-    answers = estimate_rows(rows, calibration=calibration, online=online)
+    own = _calibration(calibration) if calibration else None
+    answers = estimate_rows(rows, calibration=own, online=online)
     _write(out, answers)
     return {status: sum(a["status"] == status for a in answers) for status in STATUSES}
+
+
+def _calibration(path: Path) -> Calibration:
+    """The calibration in a file, checked against the GPU that it names itself."""
+    from advisor.catalog.calibrations import read_calibration
+    from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
+
+    parse = parse_json if path.suffix == ".json" else parse_yaml
+    device = parse(read_text(path), origin=str(path)).get("device")
+    if not isinstance(device, str):
+        raise ProfileError(f"{path} is no calibration file: it names no device.")
+    return read_calibration(path, load_device(device))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -106,7 +123,9 @@ def _pieces(order: Sequence[int], rows: Sequence[Row], about: int) -> list[list[
 
 
 def _answers(rows: Sequence[Row], calibration: Calibration | None, online: bool) -> list[dict[str, object]]:
-    desk = Desk(online=online, calibration=calibration)
+    desk = Desk(online=online)
+    if calibration is not None:
+        desk.calibrations[load_device(calibration.device).name] = calibration
     return [_answer(desk, row) for row in rows]
 
 

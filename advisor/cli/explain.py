@@ -85,11 +85,11 @@ def explain(
     from advisor.report.explain import page
 
     text = page(
-        problem, prediction, asked=in_short(problem), screen=screen(),
+        problem, prediction, asked=in_short(problem), said=asked.said, screen=screen(),
         decode_title=f"A decode step of {_sequences(sequences)} a replica at {context:,.0f} tokens of context",
         prefill_title="A prefill step of one prompt",
     )  # fmt: skip
-    emit("\n".join([*asked.said, text]))
+    emit(text)
 
 
 def _sequences(number: float) -> str:

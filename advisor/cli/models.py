@@ -27,4 +27,4 @@ def models(
     if as_json:
         emit(catalog.data_json(loaded.spec))
     else:
-        emit(catalog.model_page(loaded.spec, taken_as=loaded.taken_as if loaded.taken_as != name else "", screen=screen()))
+        emit(catalog.model_page(loaded.spec, screen=screen()))

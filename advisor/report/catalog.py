@@ -93,9 +93,9 @@ def gpu_page(device: Device, calibration: Calibration, *, screen: Screen = PLAIN
         for name, r in calibration.kernels
     ]
     lines += ["  " + line for line in table(head, kernels, right=(1, 2, 3, 5, 6, 7))] if kernels else []
-    head = ("collective", "latency", "bandwidth", "closeness", "points", "median", "p90")
+    columns = ("collective", "latency", "bandwidth", "closeness", "points", "median", "p90")
     wires = [(name, show(w.alpha_s, "s"), f"{w.bandwidth:.2f}", *_provenance(w.provenance)) for name, w in calibration.wires]
-    lines += ["", *("  " + line for line in table(head, wires, right=(1, 2, 4, 5, 6)))] if wires else []
+    lines += ["", *("  " + line for line in table(columns, wires, right=(1, 2, 4, 5, 6)))] if wires else []
     sources = sorted({p.source for p in _provenances(calibration)})
     lines += ["", "Sources", *(wrap(source, first="  ", indent="    ") for source in sources)]
     lines += [wrap(note, first="  ", indent="    ") for note in calibration.notes]
@@ -112,7 +112,7 @@ def _provenances(calibration: Calibration) -> Iterable[Provenance]:
     yield from (wire_.provenance for _, wire_ in calibration.wires)
 
 
-def model_page(model: ModelSpec, *, taken_as: str = "", screen: Screen = PLAIN) -> str:
+def model_page(model: ModelSpec, *, screen: Screen = PLAIN) -> str:
     """One model: what it is made of and what it weighs."""
     formats, kv = model.formats, FORMATS[model.kv_format]
     token_bytes = sum(m.cache_values_per_token() for m in model.attention_layers) * kv.bytes_per_value
@@ -130,7 +130,7 @@ def model_page(model: ModelSpec, *, taken_as: str = "", screen: Screen = PLAIN) 
         ("context", f"{model.max_context_tokens:,} tokens"),
         ("cache", f"{show_bytes(token_bytes)} a token over all layers, windows not counted ({model.kv_format})"),
     ]
-    title = model.name + (f" ({taken_as})" if taken_as and taken_as != model.name else "")
+    title = model.name + (f" ({model.repo})" if model.repo and model.repo != model.name else "")
     lines = [screen.bold(title)]
     widest = max(len(name) for name, _ in rows)
     lines += [wrap(text, first=f"  {name.ljust(widest)}  ", indent=" " * (widest + 4)) for name, text in rows]

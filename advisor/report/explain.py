@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from advisor.report.screen import PLAIN, Screen, table, wrap
 from advisor.report.words import asked_for, rate, seconds
 from advisor.specs.advice import Asked
@@ -18,13 +20,20 @@ MOST_GROUPS = 16
 
 
 def page(
-    problem: Problem, prediction: Prediction, *, asked: Asked, decode_title: str, prefill_title: str, screen: Screen = PLAIN
+    problem: Problem,
+    prediction: Prediction,
+    *,
+    asked: Asked,
+    said: Sequence[str] = (),
+    decode_title: str,
+    prefill_title: str,
+    screen: Screen = PLAIN,
 ) -> str:
     """One plan explained, as text."""
     plan, device = prediction.plan, problem.cluster.device
     peak = device.peak(FORMATS[asked.weight_format].compute)
     lines = [
-        wrap(f"Asked: {asked_for(asked)}", indent="  ", first=""),
+        *(wrap(sentence, indent="  ", first="") for sentence in (*said, f"Asked: {asked_for(asked)}")),
         "",
         screen.bold(f"{plan.label} on {plan.world:,} of {problem.cluster.gpus:,} GPUs"),
         f"  TTFT {seconds(prediction.ttft_s)}, TPOT {seconds(prediction.tpot_s)}",

@@ -64,7 +64,8 @@ def shell(command: str, *, indent: str = "  ") -> list[str]:
 
 def _words(command: str) -> tuple[list[str], str]:
     """The words of a command as written, quotes kept, and the comment that closes it."""
-    words, word, quote = [], "", ""
+    words: list[str] = []
+    word = quote = ""
     for at, character in enumerate(command):
         if not quote and character == "#" and not word:
             return words, command[at + 1 :].strip()
