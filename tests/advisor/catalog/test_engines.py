@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import yaml
 from advisor.catalog.engines import list_engines, load_engine
 from advisor.catalog.shipped import sheet_names, sheet_text
 from advisor.errors import ProfileError, QuestionError
+
+POINTS = Path(__file__).parents[4] / "shared" / "measured" / "points.csv"
 
 
 def test_every_profile_loads_under_its_name() -> None:
@@ -28,6 +31,15 @@ def test_every_profile_loads_under_its_name() -> None:
 def test_names_and_versions_as_people_and_tables_give_them(name: str, version: str, found: str) -> None:
     engine = load_engine(name, version)
     assert f"{engine.name}-{engine.version}" == found
+
+
+@pytest.mark.skipif(not POINTS.exists(), reason="the shared measurements lie beside the repository, not in it")
+def test_every_engine_and_version_of_the_measured_points_has_a_profile() -> None:
+    with POINTS.open() as file:
+        asked = {(row["engine"], row["engine_version"] or row["date"][:4]) for row in csv.DictReader(file)}
+    assert len(asked) > 20
+    for name, version in asked:
+        load_engine(name, version)
 
 
 def test_unknown_engines_and_versions() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from advisor.catalog.devices import device_sheet
 from advisor.catalog.machines import assumed_cluster, list_networks, list_nodes, load_cluster
@@ -167,3 +169,26 @@ def test_the_cost_does_not_grow_with_the_number_of_nodes() -> None:
     start = time.process_time()
     assert load_cluster(gpu="h100", gpus=16_384).gpus == 16_384
     assert time.process_time() - start < 0.05
+
+
+@given(
+    gpu=st.sampled_from(sheet_names("hardware")),
+    gpus=st.integers(1, 300),
+    nodes=st.integers(1, 40),
+    interconnect=st.sampled_from(["", "unknown", "nvlink", "nvswitch", "pcie", "xgmi"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_number_is_a_cluster_of_just_so_many_or_a_sentence(gpu: str, gpus: int, nodes: int, interconnect: str) -> None:
+    sentence, cluster = "", None
+    try:
+        cluster = load_cluster(gpu=gpu, gpus=gpus, nodes=nodes, interconnect=interconnect)
+    except QuestionError as error:
+        sentence = str(error)
+    if cluster is None:
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+    else:
+        assert cluster.gpus == gpus * nodes
+        assert cluster.node.is_uniform
+        assert (cluster.network is None) == (cluster.nodes == 1)
+        assert len(cluster.node.pairs) <= 120
