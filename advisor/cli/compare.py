@@ -1,0 +1,141 @@
+"""`advisor compare`: a load generator's result beside the prediction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advisor.cli import options
+from advisor.cli.show import emit
+from advisor.errors import QuestionError
+
+if TYPE_CHECKING:
+    from advisor.calibrate.compare import Line
+    from advisor.specs.plan import Plan
+
+
+def compare(
+    result: Annotated[Path, typer.Argument(help="JSON of `vllm bench serve --save-result` or of aiperf.", show_default=False)],
+    model: options.Model,
+    plan: options.PlanText = "",
+    script: Annotated[
+        Path | None, typer.Option("--script", help="Launch script that was run: its plan is compared.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="CSV file to add the measured point to, for `advisor calibrate --from`.", show_default=False),
+    ] = None,
+    gpu: options.Gpu = "",
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
+    cluster: options.ClusterFile = None,
+    node: options.NodeName = "",
+    network: options.NetworkName = "",
+    engine: options.EngineName = "vllm",
+    engine_version: options.EngineVersion = "",
+    dtype: options.Dtype = "",
+    kv_dtype: options.KvDtype = "",
+    prefix_cached_tokens: options.PrefixCached = None,
+    calibration: options.CalibrationFile = None,
+    as_json: options.Json = False,
+    offline: options.Offline = False,
+) -> None:
+    """Measured TTFT, TPOT and throughput beside the predicted ones, for the load that was run.
+
+    Lengths, users and rate are those of the result. The plan is --plan, or the one in the script that was run.
+    """
+    from advisor.calibrate.compare import beside, result_of
+    from advisor.cli.answer import estimate_plan
+    from advisor.cli.question import question
+
+    measured = result_of(_json(result))
+    asked = question(
+        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
+        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset="" if measured.users or measured.rate_per_s else "batch",
+        input_tokens=max(1, round(measured.input_tokens)), output_tokens=max(1, round(measured.output_tokens)),
+        users=measured.users or None if not measured.rate_per_s else None, rate=measured.rate_per_s or None,
+        prefix_cached_tokens=prefix_cached_tokens, calibration=calibration, online=not offline,
+    )  # fmt: skip
+    prediction = estimate_plan(asked, _plan(plan, script))
+    lines = beside(measured, prediction)
+    if as_json:
+        from advisor.specs.wire import to_json
+
+        emit("[" + ", ".join(to_json(line, indent=None) for line in lines) + "]")
+    else:
+        emit(_page(measured.requests, measured.failed, measured.tool, prediction.plan.label, lines))
+    if out is not None:
+        from datetime import UTC, datetime
+
+        from advisor.calibrate.compare import point_row
+
+        date = datetime.now(UTC).strftime("%Y-%m-%d")
+        _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
+        typer.echo(f"Added the point to {out}.", err=True)
+
+
+def _json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QuestionError(f"{path} cannot be read ({error.strerror}); give the result file of the benchmark.") from None
+    except (ValueError, RecursionError):
+        raise QuestionError(f"{path} is no JSON; give the result file of the benchmark.") from None
+
+
+def _plan(text: str, script: Path | None) -> str | Plan:
+    if bool(text) == (script is not None):
+        raise QuestionError("say which plan was run: --plan tp=4,dp=2, or --script with the launch script; one of the two.")
+    if script is None:
+        return text
+    from advisor.launch import parse
+
+    try:
+        return parse(script.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QuestionError(f"{script} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise QuestionError(f"{script} is no text file.") from None
+
+
+def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Line]) -> str:
+    from advisor.units import show, show_count
+
+    def text(value: float, unit: str) -> str:
+        return show(value, "s") if unit == "s" else f"{show_count(value)} {unit}"
+
+    lost = f", {failed} failed" if failed else ""
+    rows = [f"{label}: {requests:,} requests with {tool}{lost}. Means, and the 90% interval of the prediction.", ""]
+    rows.append(f"  {'':<22} {'predicted':>18} {'measured':>18} {'measured/predicted':>19}  interval")
+    for line in lines:
+        interval = f"{text(line.predicted.low, line.unit)} to {text(line.predicted.high, line.unit)}"
+        where = "inside" if line.inside else "outside"
+        rows.append(
+            f"  {line.name:<22} {text(line.predicted.value, line.unit):>18} {text(line.measured, line.unit):>18} "
+            f"{line.ratio:>19.2f}  {where} {interval}"
+        )
+    return "\n".join(rows)
+
+
+def _add(path: Path, row: dict[str, str]) -> None:
+    """Append a row, with the heading where the file is new. The file is written whole beside and put in its place."""
+    import csv
+    import io
+    import os
+
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = io.StringIO()
+    heading = next(csv.reader(io.StringIO(before)), None)
+    if heading is not None and not set(row) <= set(heading):
+        raise QuestionError(f"{path} has other columns than points of measurement; choose another --out.")
+    writer = csv.DictWriter(text, fieldnames=heading or list(row), lineterminator="\n")
+    if heading is None:
+        writer.writeheader()
+    writer.writerow(row)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(before + ("\n" if before and not before.endswith("\n") else "") + text.getvalue(), encoding="utf-8")
+    os.replace(temporary, path)
