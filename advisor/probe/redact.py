@@ -9,9 +9,8 @@ from advisor.probe.readings import GpuReading, Readings
 
 def redacted(readings: Readings) -> Readings:
     """Readings without UUIDs, PCI addresses and the UUID of the fabric; GPUs are named by their index."""
-    return replace(
-        readings, gpus=tuple(_plain(gpu) for gpu in readings.gpus), notes=tuple(n for n in readings.notes if "GPU-" not in n)
-    )
+    notes = tuple(note for note in readings.notes if "GPU-" not in note and "MIG-" not in note)
+    return replace(readings, gpus=tuple(_plain(gpu) for gpu in readings.gpus), notes=notes)
 
 
 def _plain(gpu: GpuReading) -> GpuReading:

@@ -326,7 +326,7 @@ def _gpus(readings: Readings) -> list[str]:
         ("NUMA", lambda g: "" if g.numa is None else str(g.numa)),
         ("NVLinks", lambda g: "" if g.nvlinks is None else str(g.nvlinks)),
         ("in use by", lambda g: f"{g.busy_processes} processes" if g.busy_processes else ""),
-        ("problem", lambda g: _short(g.problem, 40)),
+        ("state", lambda g: "not usable" if g.problem else ""),
     ]
     cells = {title: [read(g) for g in readings.gpus] for title, read in columns}
     kept = [title for title, _ in columns if title == "GPU" or any(c not in ("", "?") for c in cells[title])]
