@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from advisor.roofline.fabric import Fabric
 
 Op = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"]
-LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "sys", "network", "tcp"]
+LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "sys", "staged", "network", "tcp"]
 
 # The class whose lines stand for a kind of link. NCCL reaches a peer directly up to a PCIe bridge (PXB); behind a host bridge it
 # copies through host memory, and between sockets over their link too.
@@ -45,6 +45,7 @@ NEAREST_CLASS: dict[str, tuple[str, ...]] = {
     "pcie": ("host", "sys"),
     "host": ("sys", "pcie"),
     "sys": ("host", "pcie"),
+    "staged": ("host", "sys", "pcie"),
     "network": (),
     "tcp": ("network",),
 }
@@ -78,10 +79,15 @@ def wire_bytes(op: str, payload_bytes: float, ranks: int) -> float:
 
 
 def link_class(fabric: Fabric) -> LinkClass:
-    """The class whose lines a group of ranks follows: its slowest hop's; the network's, with RDMA or not, when it spans nodes."""
+    """The class whose lines a group of ranks follows: its slowest hop's; `staged` where GPUs cannot map each other's memory at
+    all (GeForce); the network's, with RDMA or not, when it spans nodes."""
     if fabric.nodes > 1:
         return "network" if fabric.p2p else "tcp"
     link = CLASS[fabric.kind]
+    if link in ("nvswitch", "nvlink"):
+        return link
+    if not fabric.peer_access:
+        return "staged"
     return "host" if link == "pcie" and not fabric.p2p else link
 
 

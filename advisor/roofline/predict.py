@@ -14,7 +14,7 @@ from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel, breakdown
 from advisor.specs.calibration import Calibration, Spread
 from advisor.specs.engine import Engine
-from advisor.specs.plan import Plan
+from advisor.specs.plan import Plan, Settings
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
@@ -83,7 +83,19 @@ def predict(problem: Problem, plan: Plan, calibration: Calibration) -> Predictio
         max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
     )
     served, notes = _serve(model, workload, room, plan.dp)
+    plan = replace(plan, settings=replace(settings, max_sequences=_ceiling(problem, plan, settings, served)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, room)
+
+
+BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
+
+
+def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -> int:
+    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it."""
+    if problem.workload.mode in ("static_batch", "single_stream", "offline") or served.overloaded:
+        return settings.max_sequences
+    in_flight = served.requests_per_s * served.latency_s / plan.adp
+    return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
 def _serve(model: StepModel, workload: Workload, room: Room, dp: int) -> tuple[Served, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from advisor.roofline.simulate import Outcome, Request, Room, frontend_stretch, simulate
 from advisor.roofline.step import StepModel
@@ -145,7 +145,8 @@ def open_loop(model: StepModel, workload: Workload, room: Room, rate_per_s: floa
     if full.rate_per_s <= rate_per_s:
         wait_s = (1 - full.rate_per_s / rate_per_s) * OVERLOAD_HORIZON_S / 2
         return _served(workload, full, waiting_s=wait_s, overloaded=True)
-    return _served(workload, _where(model, workload, room, most, lambda found: found.rate_per_s > rate_per_s))
+    state = _where(model, workload, room, most, lambda found: found.rate_per_s > rate_per_s)
+    return _served(workload, replace(state, rate_per_s=rate_per_s))
 
 
 def saturated(model: StepModel, workload: Workload, room: Room, ceiling: float) -> Served:

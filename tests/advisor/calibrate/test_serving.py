@@ -1,0 +1,131 @@
+"""The fit finds what was put in, leaves groups out, and a user's own runs move a calibration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from advisor.calibrate.desk import Desk
+from advisor.calibrate.own_points import scales_from_points
+from advisor.calibrate.points import Point, point_of_row
+from advisor.calibrate.serving import Case, answer, fit_engine
+from advisor.specs.engine import Engine
+
+pytest.importorskip("numpy", reason="the fit needs the `fit` extra")
+
+
+def rows() -> list[dict[str, str | None]]:
+    found: list[dict[str, str | None]] = []
+    for model in ("meta-llama/Llama-3.1-8B", "Qwen/Qwen3-32B"):
+        for gpu in ("h100-80g-sxm", "a100-80g-sxm"):
+            for tp in (2, 4):
+                for users in (1, 16, 64):
+                    found.append(
+                        {
+                            "id": f"{model}{gpu}{tp}{users}",
+                            "hardware": gpu,
+                            "gpus": str(tp),
+                            "engine": "vllm",
+                            "engine_version": "0.6.1",
+                            "model": model,
+                            "tp": str(tp),
+                            "input_tokens": "512",
+                            "output_tokens": "256",
+                            "mode": "static_batch",
+                            "load": str(users),
+                        }
+                    )
+    return found
+
+
+def cases(truth: Engine | None) -> tuple[list[Case], dict[str, Point]]:
+    desk = Desk(online=False, local=False)
+    built, points = [], {}
+    for row in rows():
+        point = point_of_row(row)
+        problem = desk.problem(point)
+        case = Case(id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
+        if truth is not None:
+            found = answer(case, truth)
+            assert found is not None
+            case = replace(case, measured=(("latency_s", found.latency_s.value),))
+        built.append(case)
+        points[case.id] = point
+    return built, points
+
+
+def test_the_fit_finds_the_coefficients_that_made_the_rows() -> None:
+    start = Desk(online=False, local=False).engine(point_of_row(rows()[0]))
+    truth = replace(start, scales=(("collective", 2.0), ("decode", 1.2)), host=replace(start.host, step_s=start.host.step_s * 1.5))
+    plain = replace(start, scales=())
+    measured, points = cases(truth)
+    fitted = fit_engine(measured, plain, groups=lambda case: (points[case.id].model,), rounds=6)
+    errors = [abs(r.value) for r in fitted.residuals]
+    assert sorted(errors)[len(errors) // 2] < 0.02  # the prior pulls a little, the start was off by a fifth and more
+    assert max(errors) < 0.06
+    assert dict(fitted.engine.scales)["decode"] == pytest.approx(1.2, rel=0.1)
+    assert {group for group, _ in fitted.left_out} == {"meta-llama/Llama-3.1-8B", "Qwen/Qwen3-32B"}
+
+
+def own_row(tpot_s: float, **change: str) -> dict[str, str | None]:
+    return {
+        "id": "mine",
+        "hardware": "h100-80g-sxm",
+        "gpus": "1",
+        "engine": "vllm",
+        "engine_version": "0.19.0",
+        "model": "meta-llama/Llama-3.1-8B",
+        "tp": "1",
+        "input_tokens": "1024",
+        "output_tokens": "256",
+        "mode": "closed_loop",
+        "load": "8",
+        "tpot_s": str(tpot_s),
+        **change,
+    }
+
+
+def predicted(calibration=None) -> tuple[float, float]:
+    desk = Desk(online=False, local=False, calibration=calibration)
+    point = point_of_row(own_row(0.01))
+    problem = desk.problem(point)
+    case = Case(id="", problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
+    found = answer(case, problem.engine)
+    assert found is not None
+    return found.tpot_s.value, math.log(found.tpot_s.high / found.tpot_s.low)
+
+
+def test_one_run_of_the_users_own_moves_the_prediction_and_narrows_the_bars() -> None:
+    before, wide = predicted()
+    desk = Desk(online=False, local=False)
+    problem = desk.problem(point_of_row(own_row(0.01)))
+    measured = before * 1.25
+    corrected = scales_from_points([own_row(measured)], desk.coefficients(problem.cluster), desk=desk)
+    assert corrected.used == ("mine",)
+    after, narrow = predicted(corrected.calibration)
+    assert abs(after / measured - 1) < 0.6 * abs(before / measured - 1)
+    assert narrow < wide
+
+
+def test_impossible_and_contradictory_rows_are_named_and_left_out() -> None:
+    before, _ = predicted()
+    desk = Desk(online=False, local=False)
+    calibration = desk.coefficients(desk.problem(point_of_row(own_row(0.01))).cluster)
+    given = [
+        own_row(1e-4, id="too fast"),
+        own_row(before * 1.1, id="good"),
+        own_row(before, id="other gpu", hardware="a100-80g-sxm"),
+        own_row(before, id="no such", model="nobody/nothing"),
+        own_row(before, id="one", load="4"),
+        own_row(before * 3, id="two", load="4"),
+    ]
+    found = scales_from_points(given, calibration, desk=desk)
+    assert found.used == ("good",)
+    reasons = dict(found.left_out)
+    assert "faster than memory" in reasons["too fast"]
+    assert "a100-80g-sxm" in reasons["other gpu"]
+    assert "nobody/nothing" in reasons["no such"]
+    assert "contradicts" in reasons["one"]
+    assert "contradicts" in reasons["two"]

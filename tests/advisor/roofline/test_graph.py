@@ -1,0 +1,105 @@
+"""Sizes of one rank's step: shards add up, docs/physics.md's worked example."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.catalog.calibrations import load_calibration
+from advisor.catalog.devices import load_device
+from advisor.catalog.engines import load_engine
+from advisor.catalog.machines import load_cluster
+from advisor.catalog.models import load_model
+from advisor.roofline.graph import stage_work
+from advisor.roofline.work import Collective, Experts, Gemm
+from advisor.specs.plan import Plan
+from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
+
+
+def problem(model: str = "llama-3.1-70b", gpus: int = 8) -> Problem:
+    return Problem(
+        model=load_model(model, online=False).spec,
+        cluster=load_cluster(gpu="h100-80g-sxm", gpus=gpus),
+        workload=Workload(input_tokens=1024, output_tokens=1024, mode="closed_loop", users=8),
+        engine=load_engine("vllm"),
+    )
+
+
+def works(plan: Plan, *, phase: str = "decode", batch: float = 1, model: str = "llama-3.1-70b", stage: int = 0):
+    asked = problem(model)
+    return stage_work(asked, plan, stage=stage, phase=phase, batch=batch, new_tokens=1024, context_tokens=1024)
+
+
+def test_one_rank_alone_sends_nothing() -> None:
+    assert not [w for w in works(Plan()) if isinstance(w, Collective)]
+
+
+def test_tp_has_one_all_reduce_after_the_embedding_and_two_a_layer() -> None:
+    reduces = sum(w.count for w in works(Plan(tp=8)) if isinstance(w, Collective) and w.op == "all_reduce")
+    assert reduces == 1 + 2 * 80
+    gathers = [w for w in works(Plan(tp=8)) if isinstance(w, Collective) and w.op == "all_gather"]
+    assert [w.name for w in gathers] == ["logits_gather"]
+
+
+@given(tp=st.sampled_from([1, 2, 4, 8]), batch=st.integers(1, 300))
+def test_gemm_flop_of_the_shards_adds_up_to_the_model(tp: int, batch: int) -> None:
+    def flop(plan: Plan) -> float:
+        return sum(w.flop for w in works(plan, batch=batch) if isinstance(w, Gemm))
+
+    # 128256 is a multiple of 64 * 8: no padding, so the shards are exact.
+    assert tp * flop(Plan(tp=tp)) == pytest.approx(flop(Plan()), rel=1e-12)
+
+
+def test_flop_of_a_token_is_two_per_weight() -> None:
+    # Llama-3.1-70B: 70.55 B parameters less the 1.05 B of the table that is only looked up (and norms, which multiply nothing).
+    flop = sum(w.flop for w in works(Plan()) if isinstance(w, Gemm))
+    assert flop == pytest.approx(2 * (problem().model.params - 128256 * 8192), rel=1e-4)
+
+
+def test_stages_carry_the_whole_model_once() -> None:
+    plan = Plan(pp=3)
+    staged = sum(
+        w.flop for stage in range(3) for w in works(plan, stage=stage) if isinstance(w, Gemm)
+    )  # fmt: skip
+    assert staged == pytest.approx(sum(w.flop for w in works(Plan()) if isinstance(w, Gemm)))
+    assert [w.op for w in works(plan, stage=0) if isinstance(w, Collective)] == ["p2p"]
+    assert not [w for w in works(plan, stage=2) if isinstance(w, Collective)]
+
+
+def test_kv_heads_are_replicated_beyond_their_number() -> None:
+    asked = problem(gpus=8)
+    wide = {w.name: w for w in stage_work(asked, Plan(tp=16), stage=0, phase="decode", batch=1, new_tokens=1, context_tokens=1024)}
+    assert wide["qkv"].n == (64 / 16 + 2) * 128  # type: ignore[union-attr]
+
+
+def test_experts_hit_are_those_that_draws_reach() -> None:
+    # Mixtral: 8 experts, 2 a token. One token hits 2; sixteen hit 8 (1 - (3/4)^16) = 7.92.
+    (one,) = [w for w in works(Plan(), model="mixtral-8x7b") if isinstance(w, Experts)]
+    (many,) = [w for w in works(Plan(), model="mixtral-8x7b", batch=16) if isinstance(w, Experts)]
+    assert one.hit == pytest.approx(2.0)
+    assert many.hit == pytest.approx(8 * (1 - 0.75**16))
+
+
+def test_a_window_bounds_what_decode_reads() -> None:
+    asked = problem("gpt-oss-120b")
+    near = {w.hbm_bytes for w in stage_work(asked, Plan(), stage=0, phase="decode", batch=1, new_tokens=1, context_tokens=128)}
+    far = {w.hbm_bytes for w in stage_work(asked, Plan(), stage=0, phase="decode", batch=1, new_tokens=1, context_tokens=65536)}
+    assert near & far  # the windowed layers read the same at both
+
+
+def test_expert_parallel_keeps_the_work_and_adds_the_exchange() -> None:
+    split = works(Plan(tp=1, adp=8, ep=8), model="mixtral-8x7b", batch=4)
+    ops = {w.op for w in split if isinstance(w, Collective)}
+    assert ops == {"all_gather", "reduce_scatter"}
+    (experts,) = [w for w in split if isinstance(w, Experts)]
+    assert experts.local_experts == 1
+    assert experts.tokens == 32
+
+
+def test_calibrated_devices_have_kernels() -> None:
+    assert load_calibration(load_device("h100-80g-sxm"), local=False).kernels
+    assert replace(Plan(tp=2), dp=4).world == 8

@@ -1,0 +1,125 @@
+"""Memory of a rank: the worked example of docs/physics.md, and what engines print when they start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from advisor.catalog.engines import load_engine
+from advisor.catalog.machines import load_cluster
+from advisor.catalog.models import load_model, requantise
+from advisor.roofline.memory import layer_weight_bytes, rank_memory, sequence_cache_bytes, stage_weight_bytes
+from advisor.specs.cluster import Cluster
+from advisor.specs.plan import Plan, Settings
+from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
+
+GIB = 2**30
+
+
+def problem(model: str, *, dtype: str | None = None, gpu: str = "h100-80g-sxm", tokens: int = 2048) -> Problem:
+    spec = load_model(model, online=False).spec
+    return Problem(
+        model=requantise(spec, dtype=dtype, kv_dtype=None) if dtype else spec,
+        cluster=load_cluster(gpu=gpu, gpus=8),
+        workload=Workload(input_tokens=tokens - 1, output_tokens=1, mode="closed_loop", users=1),
+        engine=load_engine("vllm"),
+    )
+
+
+def test_the_worked_example_of_the_physics() -> None:
+    asked = problem("llama-3.1-70b")
+    plan = Plan(tp=8)
+    assert layer_weight_bytes(asked.model.layers[0], asked.model, plan) == 213_942_272
+    assert stage_weight_bytes(asked.model, plan, asked.engine, 0) == 17_640_718_336
+    assert pytest.approx(5.27e-3, rel=1e-3) == 17_640_718_336 / 3.35e12
+    assert sequence_cache_bytes(asked.model, plan, asked.engine, 0, 1, in_flight=1) == 40_960
+
+
+def on(cluster: Cluster, total_gib: float) -> Cluster:
+    device = replace(cluster.device, memory_bytes=total_gib * GIB)
+    return replace(cluster, node=replace(cluster.node, devices=(device,) * len(cluster.node.devices)))
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "tp", "kv_gib"),
+    [
+        # vLLM 0.11.0 on an H100 of 79.18 GiB at utilisation 0.9, max_model_len 16000: what it printed as KV cache a GPU.
+        ("qwen3-0.6b", None, 1, 64.45),
+        ("qwen3-32b", None, 2, 34.49),
+        ("llama-3.1-70b", "fp8", 2, 32.0),
+        ("gpt-oss-20b", None, 1, 50.28),
+    ],
+)
+def test_kv_cache_that_vllm_prints_at_start(model: str, dtype: str | None, tp: int, kv_gib: float) -> None:
+    asked = problem(model, dtype=dtype, tokens=16000)
+    asked = replace(asked, cluster=on(asked.cluster, 79.18))
+    settings = Settings(max_sequences=1024, token_budget=8192, max_context_tokens=16000, memory_fraction=0.9)
+    memory = rank_memory(asked, Plan(tp=tp, settings=settings))
+    assert memory.kv_bytes / GIB == pytest.approx(kv_gib, rel=0.05)
+
+
+@given(tp=st.sampled_from([1, 2, 4, 8]), pp=st.sampled_from([1, 2, 4]))
+def test_a_rank_never_holds_more_than_its_device(tp: int, pp: int) -> None:
+    asked = problem("llama-3.1-8b")
+    memory = rank_memory(asked, Plan(tp=tp, pp=pp))
+    held = memory.weights_bytes + memory.activations_bytes + memory.other_bytes + memory.kv_bytes
+    assert held <= memory.device_bytes * (1 + 1e-12)
+    assert memory.shortfall_bytes == 0
+
+
+def test_twice_the_tokens_are_twice_the_bytes() -> None:
+    asked = problem("llama-3.1-8b")
+    one = sequence_cache_bytes(asked.model, Plan(), asked.engine, 0, 1000, in_flight=8)
+    assert sequence_cache_bytes(asked.model, Plan(), asked.engine, 0, 2000, in_flight=8) == 2 * one
+
+
+def test_capacity_stops_growing_beyond_the_key_value_heads() -> None:
+    asked = problem("llama-3.1-70b")
+    each = [sequence_cache_bytes(asked.model, Plan(tp=tp), asked.engine, 0, 1, in_flight=1) for tp in (4, 8, 16)]
+    assert each[0] == 2 * each[1]
+    assert each[1] == each[2]
+
+
+def test_latent_attention_is_whole_on_every_rank() -> None:
+    asked = problem("deepseek-v3", gpu="h200")
+    each = [sequence_cache_bytes(asked.model, Plan(tp=tp), asked.engine, 0, 1, in_flight=1) for tp in (1, 8)]
+    assert each[0] == each[1]
+    # DeepSeek-V3 report: 512 + 64 values a layer, 61 layers, 2 bytes.
+    assert each[0] == 61 * 576 * 2
+
+
+def test_windows_bound_the_cache_of_long_contexts() -> None:
+    asked = problem("gpt-oss-120b")
+    long = sequence_cache_bytes(asked.model, Plan(), asked.engine, 0, 100_000, in_flight=8)
+    # Half of the 36 layers see 128 tokens: little more than half the bytes of a model that sees everything.
+    everything = 36 * 100_000 * 2 * 8 * 64 * 2
+    assert 0.5 * everything < long < 0.51 * everything
+
+
+def test_the_field_s_rules_of_thumb_on_80_gb_a100s() -> None:
+    # The smallest tp that holds the weights and a cache for eight requests of 4k: 7B and 13B 1, 34B 2, 70B 4 (2 quantised to
+    # 8 bits), 180B 8, 405B more than 8. In 4 bits 70B leaves 30 GiB of cache on one card, so 1 is enough for this load.
+    def smallest(model: str, dtype: str | None = None) -> int:
+        asked = problem(model, dtype=dtype, gpu="a100-80g-sxm", tokens=4096)
+        return next(tp for tp in (1, 2, 4, 8, 16) if rank_memory(asked, Plan(tp=tp)).kv_tokens >= 8 * 4096)
+
+    assert smallest("llama-2-7b") == 1
+    assert smallest("llama-2-13b") == 1
+    assert smallest("llama-3.1-70b") == 4
+    assert smallest("yi-34b") == 2
+    assert smallest("llama-3.1-70b", "int8") == 2
+    assert smallest("llama-3.1-70b", "int4") == 1
+    assert smallest("falcon-180b") == 8
+    short = rank_memory(problem("llama-3.1-405b", gpu="a100-80g-sxm"), Plan(tp=8))
+    assert short.shortfall_bytes > 20 * GIB
+
+
+def test_memory_taken_by_others_counts() -> None:
+    asked = problem("llama-3.1-8b")
+    node = replace(asked.cluster.node, free_bytes=(30.0 * GIB,) * 8)
+    less = rank_memory(replace(asked, cluster=replace(asked.cluster, node=node)), Plan())
+    assert less.kv_bytes < rank_memory(asked, Plan()).kv_bytes - 30 * GIB

@@ -1,0 +1,189 @@
+"""Steps, the steady state, the simulation and the door: laws, worked numbers and what the field knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.catalog.calibrations import load_calibration
+from advisor.catalog.engines import load_engine
+from advisor.catalog.machines import load_cluster
+from advisor.catalog.models import load_model
+from advisor.errors import PlanError
+from advisor.roofline.predict import explain, predict
+from advisor.specs.calibration import Calibration
+from advisor.specs.cluster import Cluster
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
+
+CHAT = Workload(input_tokens=1024, output_tokens=512, mode="closed_loop", users=16)
+
+
+def problem(model: str = "llama-3.1-70b", *, gpu: str = "h100-80g-sxm", gpus: int = 8, workload: Workload = CHAT) -> Problem:
+    return Problem(
+        model=load_model(model, online=False).spec,
+        cluster=load_cluster(gpu=gpu, gpus=gpus),
+        workload=workload,
+        engine=load_engine("vllm"),
+    )
+
+
+def coefficients(cluster: Cluster) -> Calibration:
+    return load_calibration(cluster.device, local=False)
+
+
+def ask(asked: Problem, plan: Plan) -> Prediction:
+    return predict(asked, plan, coefficients(asked.cluster))
+
+
+def single(asked: Problem) -> Problem:
+    return replace(asked, workload=replace(asked.workload, users=1))
+
+
+def test_tp_8_decodes_a_single_stream_fastest_on_nvlink() -> None:
+    asked = single(problem())
+    tpot = {plan.label: ask(asked, plan).tpot_s.value for plan in (Plan(tp=8), Plan(tp=4), Plan(tp=4, pp=2))}
+    assert min(tpot, key=lambda label: tpot[label]) == "tp=8,pp=1,dp=1"
+
+
+def test_pipelines_never_improve_a_single_stream() -> None:
+    asked = single(problem())
+    assert ask(asked, Plan(tp=4, pp=2)).tpot_s.value >= ask(asked, Plan(tp=4)).tpot_s.value
+
+
+def test_offline_replicas_of_a_smaller_tp_win() -> None:
+    asked = problem("llama-3.1-8b", workload=replace(CHAT, mode="offline", users=0))
+    rate = [ask(asked, plan).output_tokens_per_s.value for plan in (Plan(tp=8), Plan(tp=2, dp=4), Plan(dp=8))]
+    assert rate[2] > rate[1] > rate[0]
+
+
+def test_the_all_reduce_share_grows_with_tp_and_can_exceed_half_on_pcie() -> None:
+    def share(gpu: str, tp: int, gpus: int = 8) -> float:
+        asked = problem("llama-3.1-8b", gpu=gpu, gpus=gpus)
+        step = explain(asked, Plan(tp=tp), coefficients(asked.cluster), phase="decode", batch=16, context_tokens=1024)
+        return {s.name: s.amount for s in step.parts}.get("all-reduce", 0.0) / step.total_s
+
+    assert share("h100-80g-sxm", 2) < share("h100-80g-sxm", 8) < 0.5
+    asked = problem("llama-3.1-8b", gpu="rtx-4090")
+    step = explain(asked, Plan(tp=8), coefficients(asked.cluster), phase="prefill", batch=1, context_tokens=4096)
+    assert {s.name: s.amount for s in step.parts}["all-reduce"] > step.total_s / 2
+
+
+def test_on_a_pcie_box_six_stages_are_the_slowest_for_one_user() -> None:
+    asked = single(problem("llama-3.1-8b", gpu="rtx-3090", gpus=6))
+    two, six = ask(asked, Plan(tp=2)), ask(asked, Plan(pp=6))
+    assert six.tpot_s.value > two.tpot_s.value
+    assert six.tpot_s.value >= ask(asked, Plan(pp=2)).tpot_s.value
+
+
+def test_parts_of_a_step_add_up() -> None:
+    asked = problem()
+    for phase in ("prefill", "decode"):
+        step = explain(asked, Plan(tp=4), coefficients(asked.cluster), phase=phase, batch=8, context_tokens=1024)
+        assert sum(part.amount for part in step.parts) == pytest.approx(step.total_s)
+        assert all(part.amount > 0 for part in step.parts)
+
+
+@settings(max_examples=25, deadline=None)
+@given(users=st.integers(1, 200), more=st.floats(1.05, 3.0))
+def test_more_bandwidth_never_takes_longer(users: int, more: float) -> None:
+    asked = problem("llama-3.1-8b", gpus=1, workload=replace(CHAT, users=users))
+    device = asked.cluster.device
+    better = replace(device, memory_bytes_per_s=device.memory_bytes_per_s * more)
+    faster = replace(asked, cluster=replace(asked.cluster, node=replace(asked.cluster.node, devices=(better,))))
+    plain, quick = ask(asked, Plan()), predict(faster, Plan(), coefficients(asked.cluster))
+    assert quick.tpot_s.value <= plain.tpot_s.value * 1.0001
+    assert quick.output_tokens_per_s.value >= plain.output_tokens_per_s.value * 0.9999
+
+
+@settings(max_examples=25, deadline=None)
+@given(users=st.integers(1, 400))
+def test_little_s_law_holds_in_the_closed_loop(users: int) -> None:
+    asked = problem("llama-3.1-8b", gpus=1, workload=replace(CHAT, users=users))
+    found = ask(asked, Plan())
+    assert found.requests_per_s.value * found.latency_s.value == pytest.approx(users, rel=0.02)
+    assert found.latency_s.value == pytest.approx(found.ttft_s.value + 511 * found.tpot_s.value, rel=1e-9)
+
+
+def test_more_users_are_served_slower_each_and_faster_together() -> None:
+    asked = problem("llama-3.1-8b", gpus=1)
+    found = [ask(replace(asked, workload=replace(CHAT, users=users)), Plan()) for users in (1, 4, 16, 64, 256)]
+    assert [f.tpot_s.value for f in found] == sorted(f.tpot_s.value for f in found)
+    assert [f.output_tokens_per_s.value for f in found] == sorted(f.output_tokens_per_s.value for f in found)
+
+
+def test_the_simulation_settles_where_the_formula_says() -> None:
+    asked = problem("llama-3.1-8b", gpus=1, workload=replace(CHAT, users=32))
+    formula = ask(asked, Plan())
+    benchmark = ask(replace(asked, workload=replace(CHAT, users=32, requests=320, length_spread=0.8)), Plan())
+    assert benchmark.tpot_s.value == pytest.approx(formula.tpot_s.value, rel=0.1)
+
+
+def test_a_batch_that_does_not_fit_runs_in_waves() -> None:
+    # Llama-2-7B caches 0.5 MB a token: an A100 of 40 GB holds about 40k tokens, so 64 sequences of 2,048 take several waves.
+    asked = problem("llama-2-7b", gpu="a100-40g-sxm", gpus=1)
+    engine = replace(asked.engine, admission="reserve")
+    asked = replace(asked, engine=engine)
+    latency = [
+        ask(replace(asked, workload=Workload(input_tokens=1024, output_tokens=1024, mode="static_batch", users=n)), Plan())
+        for n in (16, 64)
+    ]
+    most = latency[0].max_sequences
+    assert 8 <= most < 32
+    # All 64 requests wait for their wave: the mean latency of four waves is about 2.5 times one's.
+    assert latency[1].latency_s.value > 1.8 * latency[0].latency_s.value
+
+
+def test_limits_bound_the_load_that_is_recommended() -> None:
+    limits = Workload(input_tokens=1024, output_tokens=512, mode="capacity", ttft_limit_s=1.0, tpot_limit_s=0.03)
+    found = ask(problem(workload=limits), Plan(tp=8))
+    assert found.within_limits
+    assert 0.025 < found.tpot_s.value <= 0.03
+    assert found.plan.settings is not None
+    assert found.plan.settings.max_sequences >= found.sequences
+    hopeless = ask(problem(workload=replace(limits, tpot_limit_s=0.001)), Plan(tp=8))
+    assert not hopeless.within_limits
+    assert "misses" in " ".join(hopeless.notes)
+
+
+def test_an_overload_is_said() -> None:
+    rate = Workload(input_tokens=1024, output_tokens=512, mode="open_loop", rate_per_s=1000)
+    found = ask(problem(workload=rate), Plan(tp=8))
+    assert not found.within_limits
+    assert "overloaded" in found.notes[0]
+    calm = ask(problem(workload=replace(rate, rate_per_s=1)), Plan(tp=8))
+    assert calm.requests_per_s.value == 1
+    assert not calm.notes
+
+
+def test_a_cached_prefix_shortens_the_wait() -> None:
+    cold = ask(problem(workload=replace(CHAT, input_tokens=8192)), Plan(tp=8))
+    warm = ask(problem(workload=replace(CHAT, input_tokens=8192, prefix_cached_tokens=7000)), Plan(tp=8))
+    assert warm.ttft_s.value < 0.6 * cold.ttft_s.value
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    with pytest.raises(PlanError, match=r"does not fit: .* GiB short on h100-80g-sxm"):
+        ask(problem(), Plan())
+    with pytest.raises(PlanError, match="more stages than"):
+        ask(problem(), Plan(pp=81))
+
+
+def test_intervals_hold_the_value_and_come_from_the_engine() -> None:
+    found = ask(problem(), Plan(tp=8))
+    for name in ("ttft_s", "tpot_s", "latency_s", "output_tokens_per_s"):
+        estimate = getattr(found, name)
+        assert estimate.low < estimate.value < estimate.high
+        assert estimate.own > 0
+
+
+def test_replicas_share_the_load_and_nothing_else() -> None:
+    one = ask(problem("llama-3.1-8b", gpus=1, workload=replace(CHAT, users=8)), Plan())
+    eight = ask(problem("llama-3.1-8b", workload=replace(CHAT, users=64)), Plan(dp=8))
+    assert eight.tpot_s.value == pytest.approx(one.tpot_s.value, rel=1e-9)
+    assert eight.output_tokens_per_s.value == pytest.approx(8 * one.output_tokens_per_s.value, rel=1e-9)
