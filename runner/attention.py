@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from advisor.errors import PlanError
 from advisor.specs.model import GroupedAttention, LatentAttention, ModelSpec
@@ -47,6 +47,8 @@ class Sight:
 
 class GroupedAttentionShard(Sharded):
     """Grouped-query attention over this rank's heads; a key-value head is replicated where there are fewer than ranks."""
+
+    sinks: Tensor
 
     def __init__(self, build: Build, spec: ModelSpec, mixer: GroupedAttention, pointwise: Pointwise, *, reduce: bool) -> None:
         super().__init__()
@@ -113,7 +115,8 @@ class GroupedAttentionShard(Sharded):
         else:
             cache.write_token(k[:, 0], v[:, 0], step.positions)
             y = decode_attention(q[:, 0], cache, step, self.sight, sinks, self.pointwise)
-        return self.out(y.reshape(B, T, -1))
+        out: Tensor = self.out(y.reshape(B, T, -1))
+        return out
 
 
 class LatentAttentionShard(Sharded):
@@ -177,12 +180,13 @@ class LatentAttentionShard(Sharded):
         else:
             cache.write_token(entry[:, 0], None, step.positions)
             up = self.kv_up.matrix.weight.view(self.heads, -1, m.kv_rank)
-            k_up, v_up = up.split([m.nope_dim, m.v_head_dim], dim=1)
+            k_up, v_up = up[:, : m.nope_dim], up[:, m.nope_dim :]
             q_latent = torch.bmm(q_nope[:, 0].transpose(0, 1), k_up).transpose(0, 1)  # (B, H, kv_rank)
             q = torch.cat((q_latent, q_rope[:, 0]), dim=-1)
             seen = decode_attention(q, cache, step, self.sight, None, self.pointwise, value_dim=m.kv_rank)
             y = torch.bmm(seen.transpose(0, 1), v_up.transpose(1, 2)).transpose(0, 1)
-        return self.out(y.reshape(B, T, -1))
+        out: Tensor = self.out(y.reshape(B, T, -1))
+        return out
 
 
 def replace_name(rows: Rows, name: str) -> Rows:
@@ -208,8 +212,8 @@ def prefill_attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, sinks: Tens
     if windowed:
         return _banded_attention(q, k, v, sight)
     if q.is_cuda and value_dim != q.shape[-1]:  # the flash kernel wants one width; zeros add nothing to the sum
-        v = F.pad(v, (0, q.shape[-1] - value_dim))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=sight.scale, enable_gqa=True)[..., :value_dim]
+        v = functional.pad(v, (0, q.shape[-1] - value_dim))
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=sight.scale, enable_gqa=True)[..., :value_dim]
 
 
 def visible(queries: Tensor, keys: Tensor, sight: Sight) -> Tensor:
@@ -232,7 +236,7 @@ def _banded_attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
         mask = visible(torch.arange(start, stop, device=q.device), torch.arange(low, stop, device=q.device), sight)
         keys = k[:, :, low:stop].repeat_interleave(groups, dim=1)
         values = v[:, :, low:stop].repeat_interleave(groups, dim=1)
-        parts.append(F.scaled_dot_product_attention(q[:, :, start:stop], keys, values, attn_mask=mask, scale=sight.scale))
+        parts.append(functional.scaled_dot_product_attention(q[:, :, start:stop], keys, values, attn_mask=mask, scale=sight.scale))
     return torch.cat(parts, dim=2)
 
 

@@ -6,8 +6,8 @@ Legend: `N` tokens of the step, `D` hidden, `F` width of this rank, `E` experts,
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from advisor.errors import PlanError, QuestionError
 from advisor.specs.model import DenseFfn, ModelSpec, MoeFfn
@@ -34,7 +34,8 @@ class DenseShard(Sharded):
         """(..., D) -> (..., D)."""
         inner = self.gate_up(x)
         shaped = self.pointwise.gate if self.ffn.gated else self.pointwise.act
-        return self.down(shaped(inner, self.ffn.activation))
+        y: Tensor = self.down(shaped(inner, self.ffn.activation))
+        return y
 
 
 class Experts(Sharded):
@@ -42,6 +43,11 @@ class Experts(Sharded):
 
     Shapes depend on the number of tokens only, never on the routing, so that a decode step can be captured as a graph.
     """
+
+    gate_up: Tensor
+    down: Tensor
+    gate_up_bias: Tensor
+    down_bias: Tensor
 
     def __init__(self, build: Build, spec: ModelSpec, ffn: MoeFfn, pointwise: Pointwise) -> None:
         super().__init__()
@@ -154,7 +160,7 @@ class Experts(Sharded):
 
 def grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
     """Rows up to `ends[e]` times (E, in, out)[e]; the name moved in torch 2.10."""
-    product = getattr(F, "grouped_mm", None) or torch._grouped_mm
+    product = getattr(functional, "grouped_mm", None) or torch._grouped_mm
     result: Tensor = product(rows, weights, offs=ends)
     return result
 

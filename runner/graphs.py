@@ -46,7 +46,7 @@ class DecodeGraph:
             self._step()
 
     def _capture(self) -> None:
-        side = torch.cuda.Stream(self._model.device)
+        side = torch.cuda.Stream(self._model.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         recording, self._model.mesh.recording = self._model.mesh.recording, False
         with torch.cuda.stream(side):

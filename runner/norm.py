@@ -15,6 +15,9 @@ from runner.pointwise import Pointwise
 class Norm(Sharded):
     """A norm that every rank computes on its own."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         build: Build,

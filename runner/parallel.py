@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from advisor.errors import PlanError
 from runner.mesh import Mesh
@@ -120,7 +120,8 @@ class ColumnParallel(Sharded):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., N / t)."""
-        return self.matrix(x, self.bias)
+        y: Tensor = self.matrix(x, self.bias)
+        return y
 
 
 class RowParallel(Sharded):
@@ -184,6 +185,8 @@ class VocabularyShard:
 class VocabularyEmbedding(Sharded):
     """Lookup of the rank's own rows, zero elsewhere, then one all-reduce."""
 
+    weight: Tensor
+
     def __init__(self, build: Build, vocabulary: int, hidden: int) -> None:
         super().__init__()
         self.mesh, self.shard = build.mesh, VocabularyShard(vocabulary, build.mesh)
@@ -192,10 +195,10 @@ class VocabularyEmbedding(Sharded):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T) -> (B, T, D)."""
         if self.mesh.size("tp") == 1:
-            return F.embedding(tokens, self.weight)
+            return functional.embedding(tokens, self.weight)
         own = tokens - self.shard.first
         mine = (own >= 0) & (own < self.shard.real)
-        found = F.embedding(own.where(mine, 0), self.weight) * mine[..., None]
+        found = functional.embedding(own.where(mine, 0), self.weight) * mine[..., None]
         return self.mesh.all_reduce(found, "tp")
 
 
@@ -225,5 +228,5 @@ class VocabularyHead(Sharded):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) -> (B, V)."""
-        own = self.matrix(x, self.bias) if self.tied is None else F.linear(x, self.tied, self.bias)
+        own = self.matrix(x, self.bias) if self.tied is None else functional.linear(x, self.tied, self.bias)
         return self.mesh.all_gather(own, "tp", dim=-1)[..., : self.shard.vocabulary]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from runner.rope import rotate
 
@@ -30,7 +30,7 @@ def add_rms_norm(x: Tensor, branch: Tensor, weight: Tensor, eps: float, offset: 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, offset: float) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * (offset + weight) + bias, in fp32."""
-    wide = F.layer_norm(x.float(), x.shape[-1:], weight.float() + offset, None if bias is None else bias.float(), eps)
+    wide = functional.layer_norm(x.float(), x.shape[-1:], weight.float() + offset, None if bias is None else bias.float(), eps)
     return wide.to(x.dtype)
 
 
@@ -46,10 +46,10 @@ def gate(both: Tensor, activation: str) -> Tensor:
 def act(x: Tensor, activation: str) -> Tensor:
     """One of the catalogue's activations."""
     if activation == "silu":
-        return F.silu(x)
+        return functional.silu(x)
     if activation in ("gelu", "gelu_tanh"):
-        return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
-    relu = F.relu(x)
+        return functional.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+    relu = functional.relu(x)
     return relu * relu if activation == "relu2" else relu
 
 

@@ -8,8 +8,8 @@ are refused: a matrix in another format would measure something else.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from advisor.errors import QuestionError
 
@@ -22,6 +22,9 @@ INT8_MIN_ROWS = 32  # torch._int_mm on CUDA wants more than 16 rows
 
 class Matrix(nn.Module):
     """W of (N, D): y = x W^T + b."""
+
+    weight: Tensor
+    scale: Tensor
 
     def __init__(self, rows: int, columns: int, *, weights: str, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Matrix(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """(..., D) -> (..., N)."""
         if self.format in PLAIN:
-            return F.linear(x, self.weight, bias)
+            return functional.linear(x, self.weight, bias)
         flat = x.reshape(-1, self.columns)
         kernel = {"fp8": self._fp8, "fp8-block": self._fp8, "int8": self._int8, "int8-wo": self._int8_weight_only}
         y = kernel.get(self.format, self._int4)(flat)
@@ -101,7 +104,7 @@ class Matrix(nn.Module):
         scale = x.float().abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
         codes = (x.float() / scale).round().to(torch.int8)
         missing = max(0, INT8_MIN_ROWS - x.shape[0])
-        summed = torch._int_mm(F.pad(codes, (0, 0, 0, missing)), self.weight.t())[: x.shape[0]]
+        summed = torch._int_mm(functional.pad(codes, (0, 0, 0, missing)), self.weight.t())[: x.shape[0]]
         return (summed * scale * self.scale.float()).to(x.dtype)
 
     def _int8_weight_only(self, x: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 
-
 def on_ranks(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
     """For each job (plan, *args): what `work(mesh, *args)` returns on each rank. Plans have one world; its ranks start once.
 

@@ -1,4 +1,4 @@
-"""Tiny configs of the families the runner computes, as Hugging Face transformers takes them. Sizes show every branch, not a model."""
+"""Tiny configs of the families the runner computes, as Hugging Face transformers takes them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "gemma2", head_dim=16, sliding_window=7, query_pre_attn_scalar=24, attn_logit_softcapping=2.0, final_logit_softcapping=3.0
     ),
     "gemma 3": _config("gemma3_text", head_dim=16, sliding_window=7, sliding_window_pattern=2, query_pre_attn_scalar=24),
-    "deepseek v2": _config("deepseek_v2", **_MLA, q_lora_rank=None, norm_topk_prob=False, n_shared_experts=2, topk_method="group_limited_greedy"),
+    "deepseek v2": _config(
+        "deepseek_v2", **_MLA, q_lora_rank=None, norm_topk_prob=False, n_shared_experts=2, topk_method="group_limited_greedy"
+    ),
     "deepseek v3": _config(
         "deepseek_v3",
         **_MLA,
@@ -79,7 +81,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         rope_parameters={**_YARN, "mscale": 1.0, "mscale_all_dim": 1.0},
     ),
     "gpt-oss": _config(
-        "gpt_oss", head_dim=16, sliding_window=7, num_local_experts=6, num_experts_per_tok=2, rope_parameters={**_YARN, "truncate": False}
+        "gpt_oss",
+        head_dim=16,
+        sliding_window=7,
+        num_local_experts=6,
+        num_experts_per_tok=2,
+        rope_parameters={**_YARN, "truncate": False},
     ),
     "phi 3": _config(
         "phi3",
@@ -95,9 +102,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "olmo 2": _config("olmo2"),
     "cohere": _config("cohere"),
     "cohere 2": _config("cohere2", sliding_window=7, layer_types=["sliding_attention", "sliding_attention", "full_attention"]),
-    "granite": _config(
-        "granite", residual_multiplier=0.5, embedding_multiplier=3.0, logits_scaling=2.0, attention_multiplier=0.2
-    ),
+    "granite": _config("granite", residual_multiplier=0.5, embedding_multiplier=3.0, logits_scaling=2.0, attention_multiplier=0.2),
     "phi": _config("phi", num_key_value_heads=6),
     "starcoder 2": _config("starcoder2", sliding_window=7),
     "nemotron": _config("nemotron", head_dim=8),

@@ -33,9 +33,7 @@ def logits(mesh: Mesh, specs: list[ModelSpec]) -> list[Any]:
     """Per model: logits of every step and the tokens, on the last stage; None on the others."""
     found: list[Any] = []
     for spec in specs:
-        model = Transformer(
-            spec, mesh.plan, mesh.coordinates, mesh, device="cpu", dtype=torch.float32, max_batch=1, max_context=1
-        )
+        model = Transformer(spec, mesh.plan, mesh.coordinates, mesh, device="cpu", dtype=torch.float32, max_batch=1, max_context=1)
         initialise(model, spec, 7)
         prompts = torch.randint(0, spec.vocab_size, (SEQUENCES, PROMPT), generator=torch.Generator().manual_seed(3))
         own = prompts.chunk(mesh.plan.adp)[mesh.coordinates.adp_rank]
