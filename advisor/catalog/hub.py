@@ -99,7 +99,8 @@ def _fetch(repo: str, name: str) -> str | None:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
 
-    network = cast("type[Exception]", HfHubHTTPError.__bases__[0])  # the HTTP library's own base error, whichever library this version is built on
+    # The HTTP library's own base error: huggingface_hub has changed the library it is built on more than once.
+    network = cast("type[Exception]", HfHubHTTPError.__bases__[0])
     try:
         answer = get_session().get(hf_hub_url(repo, name), headers=build_hf_headers(), timeout=TIMEOUT_S)
         status, code, content = answer.status_code, answer.headers.get("x-error-code", ""), answer.content

@@ -187,15 +187,16 @@ def _nearest(name: str) -> str:
 
 
 def _existing(name: str) -> Path | None:
-    """`name` as a path, where something is there. A catalogue name wins over a folder that happens to be called so."""
+    """`name` as a path, where something is there. A catalogue name wins over a file or folder that happens to be called so."""
     path = Path(name).expanduser() if name.startswith("~") else Path(name)
     try:
         there = path.exists()
     except (OSError, ValueError):
         return None
-    if there and path.is_dir() and not (path / "config.json").is_file() and find_sheet(name.rstrip("/")):
+    if not there:
         return None
-    return path if there else None
+    described = (path / "config.json").is_file() if path.is_dir() else path.suffix.lower() in _FILES
+    return path if described or not find_sheet(name.rstrip("/")) else None
 
 
 def _local(path: Path, asked: str) -> LoadedModel:
@@ -265,7 +266,8 @@ def requantise(spec: ModelSpec, *, dtype: str | None, kv_dtype: str | None) -> M
     """The model with its linear layers stored as `dtype` and its cache as `kv_dtype`; None and "auto" keep the checkpoint's.
 
     Attention, feed-forward blocks and experts change; embedding and head stay in 16 bits. Two formats follow what is published
-    for mixtures of experts: nvfp4 leaves attention in 16 bits and mxfp4 all but the experts. A 16-bit `dtype` of a quantised
+    for mixtures of experts: nvfp4 leaves attention in 16 bits (nvidia/DeepSeek-R1-NVFP4, MiniMax-M2.5-NVFP4, GLM-5.2-NVFP4) and
+    mxfp4 all but the experts (gpt-oss). A 16-bit `dtype` of a quantised
     checkpoint means dequantised weights. Raises QuestionError for a format that is not known.
     """
     if dtype is not None and dtype.strip().lower() != "auto":

@@ -70,13 +70,24 @@ def formats(fields: Fields, text: Fields, quant: Fields | None, *, key: str, lay
     if scheme is None:
         return Formats(weights=WeightFormats(attention=base, ffn=base, experts=base, embedding=base, head=base), kv=base)
     found, caveats = _vote(scheme, key, layers, hidden, base)
-    if text.text("expert_dtype") == "fp4":  # DeepSeek-V4: experts in MX blocks whatever the method says of the rest
-        found["experts"] = "mxfp4"
+    found["experts"] = _expert_format(fields, text) or found["experts"]
     head = scheme.format_of("lm_head") if scheme.label != "mxfp4" else None
     weights = WeightFormats(
         attention=found["attention"], ffn=found["ffn"], experts=found["experts"], embedding=base, head=head or base
     )
     return Formats(weights=weights, kv=scheme.kv or base, label=scheme.label, caveats=(*scheme.caveats, *caveats))
+
+
+def _expert_format(fields: Fields, text: Fields) -> str:
+    """The experts' own format where the config names one beside the method of the rest (DeepSeek-V4), else empty."""
+    config = fields.child("quantization_config") or text.child("quantization_config")
+    algorithm = config.text("moe_quant_algo").upper() if config is not None else ""
+    if algorithm:
+        if algorithm not in _ALGORITHMS:
+            raise fields.refuse(f"experts quantised as {algorithm[:40]!r} are not modelled.")
+        return _ALGORITHMS[algorithm]
+    stated = text.text("expert_dtype") or (config.text("expert_dtype") if config is not None else "")
+    return "mxfp4" if stated == "fp4" else ""
 
 
 def _vote(scheme: _Scheme, key: str, layers: Sequence[Layer], hidden: int, base: str) -> tuple[dict[str, str], list[str]]:

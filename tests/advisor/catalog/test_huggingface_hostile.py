@@ -66,8 +66,8 @@ QUANTS: tuple[dict[str, Any] | None, ...] = (
 )
 HOSTILE: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 10**6, 10**9, 10**30, 2**5000, -(10**400), 0.5, -1.5, 1e308, math.inf,
-    -math.inf, math.nan, "", "4096", "auto", "x" * 3000, "re:(a+)+$", [], [0], [1, 2, 3], [None], ["full_attention"], [-1] * 200, [1e308] * 3,
-    {}, {"a": 1}, {"rope_type": "yarn"}, {"factor": 0}, [[[[]]]],
+    -math.inf, math.nan, "", "4096", "auto", "x" * 3000, "re:(a+)+$", [], [0], [1, 2, 3], [None], ["full_attention"],
+    [-1] * 200, [1e308] * 3, {}, {"a": 1}, {"rope_type": "yarn"}, {"factor": 0}, [[[[]]]],
 )  # fmt: skip
 
 

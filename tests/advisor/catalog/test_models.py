@@ -147,6 +147,14 @@ def test_a_folder_without_a_config_says_so(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_a_catalogue_name_wins_over_a_file_that_happens_to_be_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "70b").write_text("notes")
+    (tmp_path / "mixtral").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_model("70b").spec.name == "llama-3.1-70b"
+    assert load_model("mixtral").spec.name == "mixtral-8x7b"
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00binary\x80", b"", b"[1]", b"{", b'{"model_type": "llama"}', b"[" * 2_000_000])
 def test_files_that_are_no_config(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.json"
