@@ -194,10 +194,9 @@ def _base(file: ClusterFile, devices: Sequence[Device]) -> tuple[Node, str]:
         sheets = [node_sheet(name) for name in device_sheet(first.name).nodes]
         held = next((sheet for sheet in sheets if sheet.most >= n), None)
         if held:
-            said = (
-                f"{n} {first.name} in one machine are taken as {held.assumed} (node {held.name})." if held.assumed and n > 1 else ""
-            )
-            return build_node(held, device_sheet(first.name), n), said
+            all_of_them = f"{n} {first.name} in one machine" if not file.pairs else "pairs of GPUs that the file leaves out"
+            said = f"{all_of_them[0].upper()}{all_of_them[1:]} are taken as {held.assumed} (node {held.name})."
+            return build_node(held, device_sheet(first.name), n), said if held.assumed and n > 1 else ""
     link = slot_link("phb", devices)
     said = "Every pair of GPUs is taken to meet at a host bridge, for want of a link." if n > 1 and not file.link else ""
     return Node(name=file.name, devices=tuple(devices), default_link=link), said

@@ -25,16 +25,16 @@ _NEEDS: dict[LinkKind, tuple[str, ...]] = {
 
 @cache
 def node_sheet(name: str) -> NodeSheet:
-    """A node sheet by name. Raises QuestionError with the nearest names."""
-    found = find_sheet("nodes", name, what="node", list_with="advisor gpus")
+    """A node sheet by name. Raises QuestionError with their names."""
+    found = find_sheet("nodes", name, what="node")
     origin = f"node sheet {found}"
     return validated(NodeSheet, parse_yaml(sheet_text("nodes", found), origin=origin), origin=origin)
 
 
 @cache
 def network_sheet(name: str) -> NetworkSheet:
-    """A network sheet by name or alias. Raises QuestionError with the nearest names."""
-    found = find_sheet("networks", name, what="network", list_with="advisor gpus")
+    """A network sheet by name or alias. Raises QuestionError with their names."""
+    found = find_sheet("networks", name, what="network")
     origin = f"network sheet {found}"
     return validated(NetworkSheet, parse_yaml(sheet_text("networks", found), origin=origin), origin=origin)
 
@@ -72,7 +72,10 @@ def carries(sheet: NodeSheet, device: DeviceSheet) -> bool:
     """Whether this node is made with this GPU: either sheet names the other, or the node takes any and the GPU has its links."""
     if sheet.name in device.nodes or device.name in sheet.gpus:
         return has_links(sheet, device)
-    return not sheet.gpus and has_links(sheet, device)
+    bridgeable = not sheet.groups_of or (
+        device.link is not None and device.link.kind != "nvswitch"
+    )  # a bridge joins cards, not modules
+    return not sheet.gpus and bridgeable and has_links(sheet, device)
 
 
 def build_node(sheet: NodeSheet, device: DeviceSheet, gpus: int) -> Node:

@@ -82,16 +82,16 @@ def _scan(kind: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     return aliases, drivers
 
 
-def find_sheet(kind: str, name: str, *, what: str, list_with: str) -> str:
-    """The sheet that `name` means. Raises QuestionError with the nearest names."""
+def find_sheet(kind: str, name: str, *, what: str, list_with: str = "") -> str:
+    """The sheet that `name` means. Raises QuestionError with the nearest names and the command that lists them, or with all."""
     if name in sheet_names(kind):
         return name
     known = known_names(kind)
     sheet = known.get(plain(name))
     if sheet is None:
-        raise QuestionError(
-            f"unknown {what} {name[:60]!r}, nearest are {nearest(name, known, sheet_names(kind))}; see `{list_with}`."
-        )
+        names = sheet_names(kind)
+        others = f", nearest are {nearest(name, known, names)}; see `{list_with}`" if list_with else f"; use {', '.join(names)}"
+        raise QuestionError(f"unknown {what} {name[:60]!r}{others}.")
     return sheet
 
 

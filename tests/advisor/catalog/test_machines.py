@@ -125,7 +125,7 @@ def test_a_node_that_a_gpu_does_not_come_in_is_refused_with_those_it_does() -> N
         load_cluster(gpu="h100", gpus=8, node="dgx-v100")
     with pytest.raises(QuestionError, match="pcie-2-socket"):
         load_cluster(gpu="l40s", gpus=2, node="bridged-pairs")
-    with pytest.raises(QuestionError, match="nearest are hgx-h100"):
+    with pytest.raises(QuestionError, match=r"use bridged-fours, .*hgx-h100"):
         load_cluster(gpu="h100", gpus=8, node="hgx-h10")
     with pytest.raises(QuestionError, match="ib-400g"):
         load_cluster(gpu="h100", gpus=8, nodes=2, network="ib-500g")
