@@ -23,6 +23,7 @@ from advisor.calibrate.reach import Fit, by_key, error_of, fit_reach, rounded
 from advisor.calibrate.tables import Sample, WireSample
 from advisor.calibrate.wires import FOREVER, fit_lines, per_rank
 from advisor.catalog.machines import load_device
+from advisor.errors import AdvisorError
 from advisor.roofline.compute import peak_flop_per_s
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Device
@@ -358,8 +359,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the calibration files")
     parser.add_argument("--report", type=Path, help="Markdown file for the residuals")
     options = parser.parse_args(arguments)
-    names = sorted({row["hardware"] for row in tables.rows(options.tables, "moe")}) + list(SCANNED)
-    made, results = calibrations(options.tables, {name: load_device(name) for name in names})
+    try:
+        names = sorted({row["hardware"] for row in tables.rows(options.tables, "moe")}) + list(SCANNED)
+        made, results = calibrations(options.tables, {name: load_device(name) for name in names})
+    except AdvisorError as error:
+        parser.exit(error.exit_code, f"{error}\n")
+    options.out.mkdir(parents=True, exist_ok=True)
     for calibration in made:
         (options.out / f"{calibration.name}.yaml").write_text(as_yaml(calibration), encoding="utf-8")
     if options.report:

@@ -142,6 +142,14 @@ def test_missing_tables_are_one_sentence(tmp_path: Path) -> None:
         list(tables.gemms(tmp_path))
 
 
+def test_the_command_says_it_in_one_sentence_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        kernels.main([str(tmp_path), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_become_work(tmp_path: Path) -> None:
     columns = ["source", "hardware", "op", "m", "n", "k", "dtype", "latency_us", "tflops", "GBs", "notes"]
     rows = [
