@@ -14,6 +14,8 @@ from advisor.specs.formats import FORMATS
 from advisor.specs.model import DenseFfn, GroupedAttention, LatentAttention, Layer, ModelSpec, MoeFfn, RecurrentMixer, count_equal
 from advisor.units import show, show_bytes, show_count
 
+ALIAS = 12  # columns for the shortest other name; longer ones work too
+
 
 def data_json(value: object) -> str:
     """A spec, or a list of them, as JSON."""
@@ -48,14 +50,13 @@ def _tera(device: Device, compute: str) -> str:
 
 def models_page(models: Sequence[ModelSummary]) -> str:
     """All models, one a row; each name's shortest alias beside it."""
-    head = ("model", "alias", "params", "active", "layers", "context", "weights", "attention")
+    head = ("model", "alias", "params", "active", "context", "weights", "attention")
     rows = [
         (
             m.name,
-            min((a for a in m.aliases if "/" not in a), key=lambda a: (len(a), a), default=""),
+            min((a for a in m.aliases if "/" not in a and len(a) <= ALIAS), key=lambda a: (len(a), a), default=""),
             f"{show_count(m.params / 1e9)} B",
             f"{show_count(m.active_params / 1e9)} B" if m.active_params < 0.9 * m.params else "",
-            str(m.layers),
             f"{m.max_context_tokens:,}",
             m.weights,
             m.attention,

@@ -12,8 +12,8 @@ from advisor.cli.bulk import COLUMNS, estimate_rows, read_rows
 from advisor.errors import QuestionError
 
 GOOD = {
-    "id": "a", "hardware": "h100-80g-sxm", "gpus": "4", "engine": "vllm", "model": "llama-3.1-70b", "weight_dtype": "bf16", "tp": "4",
-    "pp": "1", "dp": "1", "input_tokens": "1024", "output_tokens": "256", "mode": "closed_loop", "load": "16",
+    "id": "a", "hardware": "h100-80g-sxm", "gpus": "4", "engine": "vllm", "model": "llama-3.1-70b", "weight_dtype": "bf16",
+    "tp": "4", "pp": "1", "dp": "1", "input_tokens": "1024", "output_tokens": "256", "mode": "closed_loop", "load": "16",
 }  # fmt: skip
 
 

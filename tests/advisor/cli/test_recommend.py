@@ -64,14 +64,8 @@ def test_a_remedy_that_is_named_does_work(capsys: pytest.CaptureFixture[str]) ->
     found = json.loads(ask(capsys, "recommend", *question, "--json", code=1))
     assert found["remedies"]
     for remedy in found["remedies"]:
-        change = remedy["change"].split(" (")[0].split()
-        asked = question[:2] + question[2:]
-        for option, value in zip(change[::2], change[1::2], strict=True):
-            asked = (
-                [*asked, option, value]
-                if option not in asked
-                else [*asked[: asked.index(option) + 1], value, *asked[asked.index(option) + 2 :]]
-            )
+        options = dict(zip(question[::2], question[1::2], strict=True)) | dict(re.findall(r"(--\S+) (\S+)", remedy["change"]))
+        asked = [word for pair in options.items() for word in pair]
         assert run(["recommend", *asked]) == 0, asked
         capsys.readouterr()
 
@@ -89,11 +83,9 @@ def test_json_has_units_in_its_keys_and_the_same_figures(capsys: pytest.CaptureF
 
 def test_top_and_all_change_what_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     base = ["recommend", "--model", "8b", *H100S, "--users", "4"]
-    assert (
-        len(ask(capsys, *base, "--top", "2").splitlines())
-        < len(ask(capsys, *base).splitlines())
-        < len(ask(capsys, *base, "--all").splitlines())
-    )
+    pages = [ask(capsys, *base, *more) for more in (["--top", "2"], [], ["--all"])]
+    lines = [len(page.splitlines()) for page in pages]
+    assert lines[0] < lines[1] < lines[2]
 
 
 @pytest.mark.parametrize(
