@@ -15,6 +15,8 @@ from runner.parallel import Build, ColumnParallel, Piece, Replicated, RowParalle
 from runner.pointwise import Pointwise
 from runner.quantised import FP8, PLAIN, quantise_rows
 
+GROUPED_ALIGNMENT_BYTES = 16  # torch.nn.functional.grouped_mm: strides are multiples of it
+
 
 class DenseShard(Sharded):
     """Gate and up as one product, activation, down; the width is cut along tp."""
@@ -60,6 +62,11 @@ class Experts(Sharded):
                 "choose degrees that divide them."
             )
         self.count, width = ffn.experts // ep, ffn.expert_width // split
+        if width * build.dtype.itemsize % GROUPED_ALIGNMENT_BYTES:
+            raise PlanError(
+                f"experts of width {ffn.expert_width} cut {split} ways leave rows of {width}, which torch's grouped kernel cannot "
+                f"read ({GROUPED_ALIGNMENT_BYTES} bytes at a time); use a smaller tp or a larger ep."
+            )
         self.first, part = mesh.expert_rank * self.count, mesh.expert_part
         self.fp8 = spec.formats.experts in ("fp8", "fp8-block")
         if not self.fp8 and spec.formats.experts not in PLAIN:
