@@ -14,7 +14,7 @@ from advisor.specs.formats import FORMATS
 from advisor.specs.model import DenseFfn, GroupedAttention, LatentAttention, Layer, ModelSpec, MoeFfn, RecurrentMixer, count_equal
 from advisor.units import show, show_bytes, show_count
 
-ALIAS = 12  # columns for the shortest other name; longer ones work too
+ALIAS = 8  # columns for the shortest other name; longer ones work too
 
 
 def data_json(value: object) -> str:
@@ -63,7 +63,7 @@ def models_page(models: Sequence[ModelSummary]) -> str:
         )
         for m in sorted(models, key=lambda m: m.name)
     ]
-    lines = table(head, rows, right=(2, 3, 4, 5))
+    lines = table(head, rows, right=(2, 3, 4), gap=1)
     return "\n".join(
         [*lines, "", f"{len(rows)} models; any Hugging Face id or config.json works too. `advisor models NAME` shows one."]
     )
