@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_HEADER_LABEL = re.compile(
-    r"GPU(\d{1,3})|((?:NIC|mlx\d+_|bnxt_re|hfi1_|ib|eth|en[ops]|rdmap|roce|efa|irdma|cxi|qedr|hns_|erdma)\w*?)(?=\s|GPU|NIC|CPU|$)"
-)
+_COLUMN = re.compile(r"GPU(\d{1,3})|NIC\d{1,3}|[^\s]+?(?=GPU\d|NIC\d|\s|$)")
+_NO_COLUMN = frozenset({"CPU", "NUMA", "Affinity", "ID", "GPU"})
+_OTHER_ROW = re.compile(r"\s*(?!GPU\d)(?=[A-Za-z])[\w\-.:]+\s+")
 _NUMBERS = re.compile(r"(?:\d[\d,\-]*\s*)*(?:N/A)?\s*\Z")
 
 
@@ -30,10 +30,12 @@ class Words:
 
 @dataclass(slots=True, kw_only=True)
 class Block:
-    """One table as lines: the labels of its header in order (None: a column of no GPU), and the text of each row's pieces."""
+    """One table as lines: the labels of its header in order (None: a column of no GPU), the text of each row's pieces, and the
+    number of rows of other things (adapters)."""
 
     header: list[int | None] = field(default_factory=list)
     rows: dict[int, list[str]] = field(default_factory=dict)
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +54,14 @@ def blocks_of(lines: Sequence[str], words: Words) -> list[Block]:
     header: list[int | None] = []
     current: Block | None = None
     open_row: list[str] | None = None
+    last = -1
     for line in lines:
         start = _row_start(line, words)
         if start is not None:
             row, rest = start
+            if current and not header and row == last and current.rows.get(row) == [rest]:
+                continue  # a line pasted twice
+            last = row
             if current is None or header or row in current.rows:
                 current = Block(header=header)
                 header = []
@@ -72,6 +78,9 @@ def blocks_of(lines: Sequence[str], words: Words) -> list[Block]:
             header = []
         elif line.strip():
             open_row = None
+            other = _OTHER_ROW.match(line)
+            if current and other and words.cell.match(line[other.end() :]) and "=" not in line[: other.end() + 4]:
+                current.others += 1
     return found
 
 
@@ -116,11 +125,14 @@ def _labels(line: str) -> list[int | None]:
     prefix = line[:first]
     labels: list[int | None] = [None] * len(re.findall(r"\b(?:NIC\d+|mlx\d+_\w+)", prefix))
     body = re.sub(r"CPU\s*Affinity|GPU\s*NUMA\s*ID|NUMA\s*Affinity", " ", line[first:])
-    for match in _HEADER_LABEL.finditer(body):
+    strange = 0
+    for match in _COLUMN.finditer(body):
+        if match[0] in _NO_COLUMN:
+            continue
         labels.append(int(match[1]) if match[1] is not None else None)
-    words = [w for w in re.sub(r"GPU\d+|NIC\d+", " ", body).split() if w not in ("CPU", "NUMA", "Affinity", "ID", "GPU")]
+        strange += match[1] is None and match[0].isalpha()
     # Prose that mentions a GPU has more other words than labels.
-    return labels if len([w for w in words if w.isalpha()]) <= len([x for x in labels if x is not None]) // 2 else []
+    return labels if strange <= sum(x is not None for x in labels) // 2 else []
 
 
 def _continues_header(line: str) -> bool:
@@ -157,6 +169,9 @@ def _columns(block: Block, words: Words, what: str) -> list[int]:
     """The position of each GPU's column among a row's cells: from the header, or from the diagonal where the header is damaged."""
     positions = {gpu: at for at, gpu in enumerate(block.header) if gpu is not None}
     rows = sorted(block.rows)
+    widest = max(len(_row(" ".join(pieces), words).cells) for pieces in block.rows.values())
+    if widest > max(len(block.header), max(rows) + 1) + block.others:
+        raise GridError(f"row GPU{rows[0]} of the {what} has {widest} cells, and nothing tells what column GPU{max(rows) + 1} is")
     if positions and sorted(positions) == list(range(len(positions))) and all(r in positions for r in rows):
         return [positions[g] for g in range(len(positions))]
     diagonal: dict[int, int] = {}
@@ -165,7 +180,14 @@ def _columns(block: Block, words: Words, what: str) -> list[int]:
         if cells.count(words.diagonal) == 1:
             diagonal[row] = cells.index(words.diagonal)
     shifts = {at - row for row, at in diagonal.items()}
-    if rows == list(range(len(rows))) and len(shifts) == 1 and min(diagonal.values()) >= 0 and len(diagonal) == len(rows):
+    beyond = max(positions, default=-1) >= len(rows) or (not positions and len(rows) == 1)
+    if (
+        not beyond
+        and rows == list(range(len(rows)))
+        and len(shifts) == 1
+        and min(diagonal.values()) >= 0
+        and len(diagonal) == len(rows)
+    ):
         shift = shifts.pop()
         return [g + shift for g in range(len(rows))]
     if not positions:
