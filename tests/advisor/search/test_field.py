@@ -10,9 +10,9 @@ from advisor.specs.prediction import Prediction
 
 
 def smallest_tp(model: str, dtype: str) -> int:
-    """The smallest tp that holds the model and sixteen chats (1,024 tokens in, 512 out) beside it."""
+    """The smallest tp that holds the model and leaves a fifth of each GPU to the cache."""
     advice = advisor.recommend(model, gpu="a100-80g-sxm", gpus=8, users=1, input_tokens=1024, output_tokens=512, dtype=dtype)
-    return min(p.plan.tp for p in advice.choices if p.plan.pp == 1 and p.max_sequences >= 16 * p.plan.dp)
+    return min(p.plan.tp for p in advice.choices if p.plan.pp == 1 and p.memory.kv_bytes > 0.2 * p.memory.device_bytes)
 
 
 def find(advice: Advice, tp: int, pp: int = 1, dp: int = 1) -> Prediction:
