@@ -14,6 +14,8 @@ from runner.rope import rotate
 
 SWIGLU_LIMIT, SWIGLU_ALPHA = 7.0, 1.702  # gpt-oss: clamp of gate and up, and the sigmoid's slope
 
+RECOMPILES = 64  # widths, ranks of tensors and both phases, times static and dynamic shapes
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * (offset + weight), in fp32."""
@@ -92,10 +94,12 @@ class Pointwise:
 
     @classmethod
     def of(cls, *, compiled: bool) -> Pointwise:
-        """`compiled` True: each is one fused kernel (torch.compile), built anew for the shapes it meets."""
+        """`compiled` True: each is one fused kernel (torch.compile), built anew for the kinds of shapes it meets."""
+        if compiled:  # beyond the limit (8) a function would silently run unfused
+            torch._dynamo.config.recompile_limit = RECOMPILES
 
         def made(function: Callable[..., Any]) -> Any:
-            return cast(Any, torch.compile(function, dynamic=False)) if compiled else function
+            return cast(Any, torch.compile(function)) if compiled else function
 
         return cls(
             rms_norm=made(rms_norm),
