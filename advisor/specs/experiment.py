@@ -94,3 +94,12 @@ class Runs:
 
     version: int
     runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankFailure:
+    """Why one rank ended before its time; `at_s` (seconds since the epoch) tells the first of several."""
+
+    rank: int
+    at_s: float
+    reason: str

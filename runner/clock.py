@@ -1,0 +1,82 @@
+"""Timing on one or many ranks: repeats of a call between barriers, the slowest rank's time counts, medians and spread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+# A measured piece lasts at least this long, or it is repeated within: clocks and launches jitter by microseconds.
+LEAST_S = {"cuda": 0.004, "cpu": 0.002}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Seconds of one call: median, and the tenth and ninetieth percentile of `repeats`."""
+
+    median_s: float
+    low_s: float
+    high_s: float
+    repeats: int
+
+
+class Clock:
+    """The clock of a group of ranks that start together. `alone` never talks to others."""
+
+    def __init__(self, device: torch.device, *, alone: bool) -> None:
+        self.device, self.alone = device, alone or not dist.is_initialized()
+
+    def worst(self, value: float) -> float:
+        """The largest value among the ranks."""
+        if self.alone:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return float(tensor.item())
+
+    def mean(self, value: float) -> float:
+        """The mean over the ranks."""
+        if self.alone:
+            return value
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return float(tensor.item()) / dist.get_world_size()
+
+    def sync(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def once(self, call: Callable[[], object], times: int = 1) -> float:
+        """Seconds of `times` calls in a row, on the slowest rank."""
+        if not self.alone:
+            dist.barrier()
+        self.sync()
+        start = time.perf_counter()
+        for _ in range(times):
+            call()
+        self.sync()
+        return self.worst(time.perf_counter() - start)
+
+    def spread(self, call: Callable[[], object], *, warmup: int, repeats: int, most_s: float) -> Spread:
+        """Median and spread of one call. Fewer repeats, at least three, where all of them would take more than `most_s`."""
+        first = min([self.once(call) for _ in range(max(1, warmup))])
+        times = max(1, round(LEAST_S[self.device.type] / max(first, 1e-7)))
+        repeats = max(3, min(repeats, int(most_s / max(first * times, 1e-9))))
+        return spread_of([self.once(call, times) / times for _ in range(repeats)])
+
+
+def spread_of(samples: list[float]) -> Spread:
+    """Median and the middle 80% of some seconds."""
+    ordered = sorted(samples)
+
+    def at(share: float) -> float:
+        place = share * (len(ordered) - 1)
+        low = int(place)
+        high = min(low + 1, len(ordered) - 1)
+        return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+    return Spread(median_s=at(0.5), low_s=at(0.1), high_s=at(0.9), repeats=len(ordered))
