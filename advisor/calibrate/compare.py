@@ -146,7 +146,7 @@ def point_row(result: Result, problem: Problem, plan: Plan, *, name: str, date: 
     """
     if plan.adp > 1 and (plan.ep == 1 or plan.dp > 1):
         raise QuestionError(
-            f"{plan.label} cannot be written as a point: its columns know attention-DP with ep and one replica only."
+            f"{plan.label} cannot be written as a point: its columns know attention-DP only with ep and one replica."
         )
     load = problem.workload
     mode = (

@@ -53,9 +53,10 @@ def compare(
     from advisor.cli.question import question
 
     measured = result_of(_json(result))
+    paced = measured.users or measured.rate_per_s
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset="" if measured.users or measured.rate_per_s else "batch",
+        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset="" if paced else "batch",
         input_tokens=max(1, round(measured.input_tokens)), output_tokens=max(1, round(measured.output_tokens)),
         users=measured.users or None if not measured.rate_per_s else None, rate=measured.rate_per_s or None,
         prefix_cached_tokens=prefix_cached_tokens, calibration=calibration, online=not offline,

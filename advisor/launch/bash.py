@@ -312,11 +312,11 @@ def config_lines(request: Request) -> list[str]:
 
 
 def port_checks(request: Request) -> list[str]:
-    """The ports that have to be free on this node."""
+    """The address is one, and the ports are free on this node."""
+    check = 'check_address "$LISTEN" "$PORT"'
     if not request.balanced:
-        return ['check_port "$PORT"']
-    last = len(request.servers)
-    return [f'for ((port = PORT; port <= PORT + {last}; port++)); do check_port "$port"; done']
+        return [check, 'check_port "$PORT"']
+    return [check, f'for ((port = PORT; port <= PORT + {len(request.servers)}; port++)); do check_port "$port"; done']
 
 
 def until_ready(request: Request) -> list[str]:

@@ -26,7 +26,9 @@ DEVICE = Device(
 )  # fmt: skip
 
 
-def model(*, moe: bool = False, repo: str = "example-org/model-70b", quantisation: str = "", weights: str = "bf16", cache: str = "bf16"):
+def model(
+    *, moe: bool = False, repo: str = "example-org/model-70b", quantisation: str = "", weights: str = "bf16", cache: str = "bf16"
+):
     attention = GroupedAttention(heads=64, kv_heads=8, head_dim=128)
     ffn = MoeFfn(experts=16, top_k=2, expert_width=2048) if moe else DenseFfn(width=8192)
     formats = WeightFormats(attention=weights, ffn=weights, experts=weights)
@@ -47,14 +49,16 @@ def engine(name: str = "vllm") -> Engine:
         name=name, version="2025", program=name, axes=("tp", "pp", "dp", "ep", "adp"),
         host=HostTime(step_s=1e-3, sequence_s=2e-5, request_s=0.03, overlap=0.0, kernel_s=4e-6),
         memory=MemoryRule(
-            of="total", fraction=0.9, context_bytes=0.4e9, collective_bytes=0.4e9, graph_bytes=0.3e9, logit_copies=8, hidden_copies=4
+            of="total", fraction=0.9, context_bytes=4e8, collective_bytes=4e8, graph_bytes=3e8, logit_copies=8, hidden_copies=4,
         ),
         page_tokens=16, chunked_prefill=True, admission="preempt", max_sequences=1024, token_budget=8192, graphs_up_to=512,
         fused_elementwise=0.7, custom_all_reduce=True, source="made by hand", flags_version=FLAGS[name], image=IMAGES[name],
     )  # fmt: skip
 
 
-def problem(name: str = "vllm", *, spec: ModelSpec | None = None, machine: Cluster | None = None, load: Workload | None = None) -> Problem:
+def problem(
+    name: str = "vllm", *, spec: ModelSpec | None = None, machine: Cluster | None = None, load: Workload | None = None
+) -> Problem:
     load = load or Workload(input_tokens=1024, output_tokens=512, mode="closed_loop", users=64)
     return Problem(model=spec or model(), cluster=machine or cluster(), workload=load, engine=engine(name))
 

@@ -1,0 +1,262 @@
+"""Every engine on every target with every kind of plan: the shell's, YAML's, Kubernetes', Compose's and the engines' own checks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import types
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+from launch_questions import FLAGS, SETTINGS, cluster, model, prediction, problem
+from launch_schemas import COMPOSE, LEADER_WORKER_SET
+
+from advisor.errors import AdvisorError, PlanError, QuestionError
+from advisor.launch import TARGETS, launch_line, parse, render
+from advisor.launch.reading import _engine_words, _shell
+from advisor.launch.script import Options, ScriptFile
+from advisor.specs.plan import Plan
+
+ENGINES = tuple(FLAGS)
+MOE = {"spec": model(moe=True)}
+TWO = {"machine": cluster(nodes=2)}
+CASES: dict[str, tuple[Plan, dict]] = {
+    "one GPU": (Plan(), {}),
+    "tp": (Plan(tp=4), {}),
+    "tp x pp": (Plan(tp=4, pp=2), {}),
+    "dp": (Plan(tp=2, dp=4), {}),
+    "ep": (Plan(tp=8, ep=8), MOE),
+    "replicas of experts": (Plan(tp=4, ep=4, dp=2), MOE),
+    "attention-DP": (Plan(adp=8, ep=8), MOE),
+    "2 nodes": (Plan(tp=8, pp=2), TWO),
+    "2 nodes, dp": (Plan(tp=4, dp=4), TWO),
+    "2 nodes, attention-DP": (Plan(adp=16, ep=16), MOE | TWO),
+    "4 nodes, dp": (Plan(tp=8, pp=2, dp=2), {"machine": cluster(nodes=4)}),
+    "uneven pp": (Plan(tp=2, pp=3, layer_split=(11, 11, 10), gpus=(2, 3, 0, 1, 4, 5)), {}),
+    "quantised": (Plan(tp=2), {"spec": model(weights="fp8", cache="fp8", quantisation="fp8")}),
+}
+ALL = [(engine, target, case) for engine in ENGINES for target in TARGETS for case in CASES]
+
+
+@cache
+def files(engine: str, target: str, case: str) -> tuple[ScriptFile, ...]:
+    plan, question = CASES[case]
+    return render(problem(engine, **question), prediction(plan), target=target)
+
+
+@pytest.mark.parametrize(("engine", "target", "case"), ALL)
+def test_reads_back_to_its_plan(engine, target, case):
+    plan, _ = CASES[case]
+    for file in files(engine, target, case):
+        assert parse(file.text) == prediction(plan).plan, file.name
+
+
+def shell_files() -> list[tuple[str, str]]:
+    return [
+        (f"{e} {t} {c} {f.name}".replace(" ", "-"), f.text)
+        for e, t, c in ALL for f in files(e, t, c) if not f.name.endswith(".yaml")
+    ]  # fmt: skip
+
+
+def test_shell_scripts_pass_bash_and_shellcheck(tmp_path):
+    paths = []
+    for name, text in shell_files():
+        path = tmp_path / name.replace("/", "-")
+        path.write_text(text)
+        paths.append(str(path))
+        assert subprocess.run(["bash", "-n", path], capture_output=True, text=True).stderr == ""
+    shellcheck = shutil.which("shellcheck") or str(Path(sys.executable).with_name("shellcheck"))
+    different = {Path(p).read_text(): p for p in paths if "bench" not in p or "bash" in p}
+    done = subprocess.run([shellcheck, "--shell=bash", *different.values()], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def manifests() -> list[tuple[str, str]]:
+    return [(f"{e} {t} {c} {f.name}", f.text) for e, t, c in ALL for f in files(e, t, c) if f.name.endswith(".yaml")]
+
+
+def test_yaml_passes_yamllint():
+    from yamllint import linter
+    from yamllint.config import YamlLintConfig
+
+    config = YamlLintConfig("{extends: default, rules: {line-length: {max: 160}}}")
+    for name, text in manifests():
+        assert not [str(p) for p in linter.run(text, config)], name
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_manifests_pass_the_kubernetes_schema():
+    import kubernetes_validate
+
+    for name, text in manifests():
+        if name.endswith("kubernetes.yaml"):
+            for document in yaml.safe_load_all(text):
+                if document["kind"] != "LeaderWorkerSet":
+                    kubernetes_validate.validate(document, "1.31", strict=True)
+                else:
+                    for part in ("leaderTemplate", "workerTemplate"):
+                        pod = document["spec"]["leaderWorkerTemplate"][part]
+                        whole = {
+                            "apiVersion": "v1",
+                            "kind": "Pod",
+                            "metadata": {"name": "x"} | pod["metadata"],
+                            "spec": pod["spec"],
+                        }
+                        kubernetes_validate.validate(whole, "1.31", strict=True)
+
+
+def test_leader_worker_sets_have_the_fields_of_the_definition():
+    import jsonschema
+
+    seen = 0
+    for name, text in manifests():
+        if name.endswith("kubernetes.yaml"):
+            for document in yaml.safe_load_all(text):
+                if document["kind"] == "LeaderWorkerSet":
+                    jsonschema.validate(document, LEADER_WORKER_SET)
+                    seen += 1
+    assert seen == 3 * len(ENGINES)
+
+
+def test_compose_files_pass_the_specification():
+    import jsonschema
+
+    for name, text in manifests():
+        if "compose" in name:
+            jsonschema.validate(yaml.safe_load(text), COMPOSE)
+
+
+def engine_commands(text: str) -> list[str]:
+    import shlex
+
+    if "\n---\n" not in text:
+        started = _shell(text)
+        return [shlex.join(started.argv)] if started else []
+    found = []
+    for document in yaml.safe_load_all(text):
+        containers = list(document.get("services", {}).values())
+        spec = document.get("spec", {})
+        pods = [spec.get("template"), *(spec.get("leaderWorkerTemplate", {}).get(k) for k in ("leaderTemplate", "workerTemplate"))]
+        containers += [c for pod in pods if pod for c in pod["spec"]["containers"]]
+        for container in containers:
+            first = container.get("entrypoint", []) if "services" in document else container.get("command", [])
+            words = _engine_words([*first, *(container.get("command" if "services" in document else "args", []))])
+            # Compose's ${NAME:?...} and Kubernetes' $(NAME):PORT are one word that the launcher fills in.
+            if words:
+                found.append(shlex.join("$VALUE" if w in ("$(MODEL)",) else w for w in words))
+    return found
+
+
+@pytest.fixture(scope="session")
+def check_launch():
+    path = Path(__file__).parents[4] / "shared" / "tools" / "launch_check" / "check_launch.py"
+    if not path.exists():
+        pytest.skip("the engines' flag tables are not beside this checkout (shared/tools/launch_check)")
+    spec = importlib.util.spec_from_file_location("check_launch", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def load(file):
+        with file:
+            return json.loads(file.read())
+
+    module.json = types.SimpleNamespace(load=load, loads=json.loads)  # the tool leaves its tables open, and warnings are errors
+    module.load = cache(module.load)
+    return module
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engine_commands_pass_the_engines_own_parser(engine, check_launch):
+    count = 0
+    for name, target, case in ALL:
+        if name != engine:
+            continue
+        for file in files(engine, target, case):
+            for line in engine_commands(file.text):
+                count += 1
+                assert check_launch.check(engine, line, strict=True)[:2] == (True, ""), (target, case, line)
+        plan, question = CASES[case]
+        line = launch_line(problem(engine, **question), prediction(plan).plan)
+        assert check_launch.check(engine, line, strict=True)[:2] == (True, "")
+    assert count >= len(TARGETS) * len(CASES)
+
+
+def test_tensorrt_flags_are_in_the_oldest_supported_version(check_launch):
+    table = json.loads((Path(check_launch.__file__).parent / "flags_trtllm.json").read_text())
+    since = {name: f.get("since") for f in table["flags"] for name in (f["flag"], *f.get("aliases", ()))}
+    for case in CASES:
+        for file in files("trtllm", "bash", case):
+            for line in engine_commands(file.text):
+                flags = [word for word in line.split() if word.startswith("--")]
+                assert flags
+                assert all(since[flag] == "1.2" for flag in flags)
+
+
+def test_the_settings_are_the_ranked_ones():
+    text = files("vllm", "bash", "attention-DP")[0].text
+    assert "--max-num-seqs 256 " in text
+    assert "--max-num-batched-tokens 8192 " in text
+    assert "--max-model-len 4096 " in text
+    text = files("sglang", "bash", "attention-DP")[0].text  # SGLang divides both by the groups
+    assert f"--max-running-requests {8 * SETTINGS.max_sequences} " in text
+    assert f"--chunked-prefill-size {8 * SETTINGS.token_budget} " in text
+
+
+def test_header_tells_figures_with_units_and_versions():
+    text = files("vllm", "bash", "tp")[0].text
+    assert "time to first token    310 ms, 90% within 248 ms to 388 ms" in text
+    assert "with vllm 0.33.0 as tp=4,pp=1,dp=1" in text
+    assert "Written by advisor " in text
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_trust_remote_code_only_when_asked(engine):
+    question = problem(engine)
+    plain = render(question, prediction(Plan()), target="bash")[0].text
+    asked = render(question, prediction(Plan()), target="bash", options=Options(trust_remote_code=True))[0].text
+    assert "trust" not in plain
+    assert "trust" in asked
+
+
+def test_ray_spans_nodes_without_node_flags(check_launch):
+    text = render(problem("vllm", **TWO), prediction(Plan(tp=8, pp=2)), target="bash", options=Options(ray=True))[0].text
+    (line,) = engine_commands(text)
+    assert "--distributed-executor-backend ray" in line
+    assert "--nnodes" not in line
+    assert check_launch.check("vllm", line, strict=True)[0]
+    assert parse(text).label == "tp=8,pp=2,dp=1"
+
+
+def test_what_an_engine_cannot_start_is_refused_in_one_sentence():
+    with pytest.raises(PlanError, match="attention-DP is on all ranks or none"):
+        render(problem("trtllm", **MOE), prediction(Plan(tp=2, adp=4, ep=8)), target="bash")
+    with pytest.raises(PlanError, match="over all of them or none"):
+        render(problem("vllm", **MOE), prediction(Plan(tp=8, ep=2)), target="bash")
+    with pytest.raises(PlanError, match="equal blocks"):
+        render(problem("vllm", **TWO), prediction(Plan(tp=3, gpus=(0, 1, 8))), target="bash")
+    with pytest.raises(QuestionError, match="unknown target"):
+        render(problem(), prediction(Plan()), target="nomad")
+    assert launch_line(problem("vllm", **MOE), Plan(tp=8, ep=2)).startswith("# vllm cannot start this plan")
+
+
+def test_another_checkpoint_is_demanded_where_the_format_needs_one():
+    question = problem("vllm", spec=model(weights="int4"))
+    text = render(question, prediction(Plan()), target="bash")[0].text
+    assert "error: set MODEL to a checkpoint in int4" in text
+    with pytest.raises(QuestionError, match="give --checkpoint"):
+        render(question, prediction(Plan()), target="kubernetes")
+    online = render(problem("vllm", spec=model(weights="fp8")), prediction(Plan()), target="bash")[0].text
+    assert "--quantization fp8 " in online
+
+
+def test_a_changed_script_is_told():
+    text = files("vllm", "bash", "tp")[0].text
+    with pytest.raises(AdvisorError, match="the script was changed"):
+        parse(text.replace("--tensor-parallel-size 4", "--tensor-parallel-size 8"))
+    with pytest.raises(AdvisorError, match="no launch script"):
+        parse("echo hello")
