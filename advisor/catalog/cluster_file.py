@@ -35,6 +35,10 @@ def read_cluster(path: Path) -> Cluster:
     """The machine in a YAML or JSON cluster file. Raises ProfileError or QuestionError with a sentence that names the file."""
     text = read_text(path)
     data = parse_json(text, origin=str(path)) if path.suffix == ".json" else parse_yaml(text, origin=str(path))
+    if isinstance(data, dict) and {"cluster", "matrix"} <= set(data):  # what `advisor probe --json` prints holds the file as a part
+        data = data["cluster"]
+        if not isinstance(data, dict):
+            raise ProfileError(f"{path} is a probe's answer that does not know its GPUs; run `advisor probe` again with --gpu.")
     return cluster_of(data, origin=str(path))
 
 
