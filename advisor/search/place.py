@@ -107,7 +107,7 @@ def _gpus(cluster: Cluster, plan: Plan) -> tuple[int, ...]:
         return tuple(range(plan.world))
     wanted = plan.pp * plan.dp
     per_node = min(each // size, wanted)
-    search = _Search(_one_node(cluster), plan)
+    search = _search(_one_node(cluster), plan)
     chain = min(plan.pp, per_node)
     if wanted <= per_node:
         return _flat(search.best(plan.dp, plan.pp))
@@ -164,6 +164,20 @@ def seconds(fabric: Fabric) -> float:
     return hop_s * (n - 1) + 2 * _PAYLOAD_BYTES * (n - 1) / n / typical_bytes_per_s(link)
 
 
+_searches: dict[tuple[int, int, int, int], _Search] = {}
+
+
+def _search(cluster: Cluster, plan: Plan, *, width: int = 0) -> _Search:
+    """The search of one shape of stage on one machine: plans that differ in pp and dp share what it knows. A bounded memo that
+    keeps the cluster alive, so that no id is reused."""
+    key = (id(cluster), plan.tp, plan.adp, width)
+    if key not in _searches:
+        if len(_searches) >= 64:
+            _searches.clear()
+        _searches[key] = _Search(cluster, plan, width=width)
+    return _searches[key].shaped(plan)
+
+
 class _Search:
     """The best groups of one node for one shape of plan."""
 
@@ -180,6 +194,12 @@ class _Search:
         self.hops = pair
         self.twin = self._twins()
         self.known: dict[tuple[int, ...], float] = {}
+        self.groups: list[list[tuple[float, int, tuple[int, ...]]]] = []
+
+    def shaped(self, plan: Plan) -> _Search:
+        """The same search for a plan of other pp and dp."""
+        self.plan = plan
+        return self
 
     def best(self, dp: int, pp: int) -> list[list[tuple[int, ...]]]:
         """`dp` chains of `pp` groups, each group's GPUs in rank order."""
@@ -197,7 +217,7 @@ class _Search:
 
     def _single_chains(self, dp: int, pp: int) -> list[list[tuple[int, ...]]]:
         """Stages of one GPU: each replica is a group of pp GPUs, as good as the best chain through it."""
-        chains = _Search(self.cluster, replace(self.plan, tp=1, adp=1, pp=1, dp=1, ep=1, gpus=(), layer_split=()), width=pp)
+        chains = _search(self.cluster, replace(self.plan, tp=1, adp=1, pp=1, dp=1, ep=1, gpus=(), layer_split=()), width=pp)
         found = next(chains._partitions(dp)) if chains._is_small() else chains._improved(chains._greedy(dp))
         return [[(g,) for g in self._chained(group)] for group in found]
 
@@ -347,7 +367,9 @@ class _Search:
 
         Of interchangeable GPUs the lower ones are taken first, which loses nothing: the walk visits GPUs in ascending order.
         """
-        found: list[list[tuple[float, int, tuple[int, ...]]]] = []
+        if self.groups:
+            return self.groups
+        found = self.groups
         for first in range(self.n):
             groups = []
             for rest in combinations(range(first + 1, self.n), self.size - 1):

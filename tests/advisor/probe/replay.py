@@ -62,7 +62,7 @@ class Replay:
         if name == "nvmlDeviceGetMaxClockInfo":
             clocks = gpu.get(name, {"error": 3})
             return clocks if isinstance(clocks, dict) else clocks[arguments[1] - 1]
-        if "Link" in name and "NvLink" in name or name == "nvlinkStateField":
+        if ("Link" in name and "NvLink" in name) or name == "nvlinkStateField":
             return self._link(name, gpu, arguments[1])
         return gpu.get(name, {"error": 3})
 

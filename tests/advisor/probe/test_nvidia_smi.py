@@ -1,4 +1,5 @@
 """Pasted topologies: the key of the real texts, own texts with every kind of damage, and mangled ones: right, or a sentence."""
+# ruff: noqa: E501  (tables and texts are data)
 
 from __future__ import annotations
 
@@ -66,7 +67,11 @@ def test_every_real_text_reads_to_its_key() -> None:
 def table(cells: list[list[str]], *, nics: int = 0, affinity: bool = True, sep: str = "\t") -> str:
     """A text as nvidia-smi prints it; NIC columns repeat the GPU's tier."""
     n = len(cells)
-    heads = [f"GPU{i}" for i in range(n)] + [f"NIC{i}" for i in range(nics)] + (["CPU Affinity", "NUMA Affinity", "GPU NUMA ID"] * affinity)
+    heads = (
+        [f"GPU{i}" for i in range(n)]
+        + [f"NIC{i}" for i in range(nics)]
+        + (["CPU Affinity", "NUMA Affinity", "GPU NUMA ID"] * affinity)
+    )
     lines = [sep + sep.join(heads)]
     for i, row in enumerate(cells):
         tail = [f"{i // 2 * 16}-{i // 2 * 16 + 15}", str(i // 2), "N/A"] * affinity
@@ -247,7 +252,8 @@ def test_a_mangled_text_is_right_or_a_sentence(name: str, seed: int, cuts: int, 
     try:
         readings = read_topology_text(text)
     except QuestionError as error:
-        assert str(error).endswith(".")
+        if not str(error).endswith("."):
+            raise
         return
     truth = MATRICES[name]
     for pair in readings.all_pairs:

@@ -1,4 +1,5 @@
 """`rocm-smi --showtopo`: link types, weights and hops."""
+# ruff: noqa: E501  (tables and texts are data)
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from advisor.probe.nvidia_smi import read_topology_text
 def text(types: list[list[str]], weights: list[list[int]], hops: list[list[int]]) -> str:
     def part(title: str, rows: list[list[object]]) -> str:
         head = " " * 7 + "".join(f"GPU{i}".ljust(13) for i in range(len(rows)))
-        return "\n".join([f"{title:=^80}", head, *(f"GPU{i}".ljust(7) + "".join(str(c).ljust(13) for c in r) for i, r in enumerate(rows))])
+        return "\n".join(
+            [f"{title:=^80}", head, *(f"GPU{i}".ljust(7) + "".join(str(c).ljust(13) for c in r) for i, r in enumerate(rows))]
+        )
 
     numa = "\n".join(f"GPU[{i}]\t\t: (Topology) Numa Node: {i // 2}" for i in range(len(types)))
     return "\n".join(

@@ -119,7 +119,10 @@ def worst(cluster: Cluster, plan: Plan) -> float:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["nvlink", "pix", "node", "sys"]), min_size=15, max_size=15), st.sampled_from([(2, 3), (3, 2), (2, 2), (4, 1)]))
+@given(
+    st.lists(st.sampled_from(["nvlink", "pix", "node", "sys"]), min_size=15, max_size=15),
+    st.sampled_from([(2, 3), (3, 2), (2, 2), (4, 1)]),
+)
 def test_no_other_placement_has_a_better_worst_group(kinds: list[LinkKind], shape: tuple[int, int]) -> None:
     ends = list(combinations(range(6), 2))
     cluster = box(6, link("sys"), {e: link(k, 50e9 if k == "nvlink" else SLOT) for e, k in zip(ends, kinds, strict=True)})
