@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from advisor.errors import AdvisorError
 from advisor.roofline.predict import predict
@@ -20,6 +21,12 @@ from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
 
 # How much a row's figure counts: TTFT scatters several times more than the rest (bursts, clients, mean or median).
 WEIGHTS = {"ttft_s": 0.35, "tpot_s": 1.0, "latency_s": 1.0, "decode_tokens_per_s": 1.0, "output_tokens_per_s": 1.0}
@@ -136,7 +143,7 @@ def coefficients(engine: Engine, finer: Iterable[str]) -> list[tuple[str, float]
     return names + [(f"scales/{name}", FINER_SHARE * SCALE_PRIORS[name.partition("/")[0]]) for name in sorted(set(finer))]
 
 
-def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Sequence[float]) -> Engine:
+def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Iterable[float]) -> Engine:
     """The engine with each named coefficient multiplied by exp(x); the overlap moves on the logit scale."""
     host, scales = engine.host, dict(engine.scales)
     for (name, _), value in zip(names, x, strict=True):
@@ -207,7 +214,7 @@ def _common(found: list[list[Residual]]) -> list[Residual]:
     return [r for r in found[0] if (r.case, r.figure) in keys]
 
 
-def _system(found: list[list[Residual]], step: float):  # type: ignore[no-untyped-def]
+def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, Vector]:
     """Residual vector, its Jacobian by forward differences, and the row weights of the soft L1 loss."""
     import numpy as np
 
@@ -220,16 +227,16 @@ def _system(found: list[list[Residual]], step: float):  # type: ignore[no-untype
     return base, jacobian, counted**2 / np.sqrt(1 + (base / SOFT) ** 2)
 
 
-def _solve(rows, jacobian, weights, x, spread):  # type: ignore[no-untyped-def]
+def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: Vector) -> Vector:
     """One Gauss-Newton step of (F1) with its prior."""
     import numpy as np
 
     # The prior is worth a handful of rows at the loss's own scale.
     prior = np.diag(4.0 * SOFT**2 / spread**2)
     normal = jacobian.T @ (weights[:, None] * jacobian) + prior
-    return np.linalg.solve(normal, -jacobian.T @ (weights * rows) - prior @ x)
+    return np.asarray(np.linalg.solve(normal, -jacobian.T @ (weights * rows) - prior @ x), dtype=np.float64)
 
 
-def _loss(rows: Sequence[Residual], x: Sequence[float], spread: Sequence[float]) -> float:
+def _loss(rows: Sequence[Residual], x: Vector, spread: Vector) -> float:
     fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * 2 * SOFT**2 * (math.sqrt(1 + (r.value / SOFT) ** 2) - 1) for r in rows)
-    return fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True))
+    return float(fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True)))

@@ -13,12 +13,11 @@ import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from advisor.roofline.fabric import Fabrics
-
 from advisor.roofline import graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.comm import collective_s
 from advisor.roofline.compute import kernel_s, peak_flop_per_s
+from advisor.roofline.fabric import Fabrics
 from advisor.roofline.work import Collective, Experts, Gemm, LatentPrefill, PrefillAttention, Stream, Work
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device

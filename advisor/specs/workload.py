@@ -15,10 +15,10 @@ class Workload:
 
     `mode`: `static_batch` offers `users` sequences at once and waits for the last token; `single_stream` is one of them;
     `closed_loop` keeps `users` requests in flight over the whole deployment; `open_loop` gets `rate_per_s` Poisson
-    arrivals; `offline` has everything queued at once (`users` > 0: at most so many together); `capacity` asks how much fits within the limits.
-    `prefix_cached_tokens` of the input are found in the prefix cache. `length_spread` is the lowest drawn length as a share
-    of the nominal one (1.0: all equal; lengths are uniform between). `requests` ends a closed loop after so many (0: the
-    steady state). Limits are per request means, in seconds.
+    arrivals; `offline` has everything queued at once (`users` > 0: at most so many together); `capacity` asks how much fits
+    within the limits. `prefix_cached_tokens` of the input are found in the prefix cache. `length_spread` is the lowest drawn
+    length as a share of the nominal one (1.0: all equal; lengths are uniform between). `requests` ends a closed loop after so
+    many (0: the steady state). Limits are per request means, in seconds.
     """
 
     input_tokens: float
