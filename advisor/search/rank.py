@@ -66,10 +66,10 @@ def shape(plan: Plan) -> tuple[int, ...]:
     return (plan.tp, plan.pp, plan.ep, plan.adp)
 
 
-def simplicity(plan: Plan) -> tuple[int, int, int]:
-    """Simpler sorts first: fewer kinds of parallelism that couple GPUs, a shorter pipeline, smaller replicas."""
+def simplicity(plan: Plan) -> tuple[int, int, int, int]:
+    """Simpler sorts first: fewer kinds of parallelism that couple GPUs, none that spreads experts or sequences, fewer stages."""
     coupled = sum(degree > 1 for degree in (plan.tp, plan.pp, plan.ep, plan.adp))
-    return (coupled, plan.pp, plan.replica_gpus)
+    return (coupled, (plan.ep > 1) + (plan.adp > 1), plan.pp, plan.replica_gpus)
 
 
 def front(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -129,7 +129,7 @@ def _prefer_simple(order: list[Prediction], workload: Workload) -> tuple[list[Pr
     ]
     if not rivals:
         return order, False
-    chosen = min([best, *rivals], key=lambda p: (simplicity(p.plan)[:2], _order(p, workload)))
+    chosen = min([best, *rivals], key=lambda p: (simplicity(p.plan)[:3], _order(p, workload)))
     if chosen is not best:
         order = [chosen, *(p for p in order if p is not chosen)]
     return order, True
@@ -327,6 +327,8 @@ def _cheaper(first: Prediction, runner: Prediction, workload: Workload) -> str:
         return ""
     what = _WORDS.get(name.removeprefix("prefill "), name.removeprefix("prefill "))
     what += " in prefill" if name.startswith("prefill ") else ""
+    if not mine.get(name):
+        return f"{_name(first.plan)} {_verb(first, 'has', 'have')} no {what.removeprefix('the ')}"
     one, two = show(mine.get(name, 0.0), "s"), show(other.get(name, 0.0), "s")
     if workload.goal == "latency" or workload.mode == "single_stream":
         return f"{what} takes {one} of a token's way rather than {two}"
