@@ -18,9 +18,10 @@ from runner.parallel import Piece
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a checkpoint has a tensor: its name, then rows of it, one entry of a stack, every other row, or its transpose."""
+    """Where a checkpoint has a tensor: all of `name`, else rows of it, one entry of a stack, every other row, or its transpose."""
 
     name: str
+    fused: bool = True
     entry: int | None = None
     first: int = 0
     stride: int = 1
@@ -114,7 +115,8 @@ class Checkpoint:
         if place.transposed:
             cut.reverse()
         shape = list(part.get_shape())[0 if place.entry is None else 1 :]
-        if len(shape) != len(cut) or any(c.stop > n for c, n in zip(cut, shape, strict=True)):
+        fits = len(shape) == len(cut) and all(c.stop <= n for c, n in zip(cut, shape, strict=True))
+        if not fits or (not place.fused and shape != list(piece.shape)):
             raise QuestionError(
                 f"{place.name} in {self.directory} is {shape}, but {piece.name} needs {list(piece.shape)}; "
                 "the checkpoint belongs to another model."
@@ -145,7 +147,7 @@ class Checkpoint:
     def _find(self, piece: Piece) -> Place:
         words, names = spellings(piece.name)
         found = next((name for name in names if name in self._files), None)
-        return Place(name=found) if found is not None else self._fused(piece, words)
+        return Place(name=found, fused=False) if found is not None else self._fused(piece, words)
 
     def _fused(self, piece: Piece, words: tuple[str, ...]) -> Place:
         """Parts of fused tensors: Phi-3's qkv and gate_up, gpt-oss's stacks of experts."""
