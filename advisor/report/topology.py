@@ -148,23 +148,20 @@ def _with_islands(
     if not alone and len(islands) == 1:
         said.append(_one_island(readings, islands[0], what, speeds))
         return said
-    sizes = {len(i) for i in islands}
-    kind = (
-        {2: "pairs" if len(islands) > 1 else "pair"}.get(min(sizes), "islands" if len(islands) > 1 else "island")
-        if len(sizes) == 1
-        else "islands"
-    )
-    verb = "are" if len(islands) > 1 or len(islands[0]) > 1 else "is"
-    listed = _and([_span(i) for i in islands])
-    article = "" if len(islands) > 1 else "one "
-    said.append(f"GPUs {listed} {verb} {article}{what} {kind}{_rate(islands[0], speeds)}.")
+    whole = [i for i in islands if _complete(readings, i)]
+    pairs_only = {len(i) for i in islands} == {2}
+    if whole:
+        several = len(whole) > 1
+        noun = ("pair" if {len(i) for i in whole} == {2} else "island") + ("s" if several else "")
+        article = "" if several else "one "
+        said.append(f"GPUs {_and([_span(i) for i in whole])} are {article}{what} {noun}{_rate(whole[0], speeds)}.")
     said += [_incomplete(readings, i, what, speeds) for i in islands if not _complete(readings, i)]
     if alone:
         said.append(f"{_gpus_word(alone)} {_and([str(g) for g in alone])} {'has' if len(alone) == 1 else 'have'} no {what}.")
-    most = _power(max(len(i) for i in islands if _complete(readings, i)) if any(_complete(readings, i) for i in islands) else 2)
+    most = _power(max((len(i) for i in whole), default=2))
     if across:
         worst = max(across, key=lambda p: p.order)
-        where = "across pairs" if kind.startswith("pair") and not alone else "elsewhere"
+        where = "across pairs" if pairs_only and not alone else "elsewhere"
         said.append(f"{where.capitalize()} {_how(worst, speeds)}: keep tp <= {most}, use pp or replicas {where}.")
     return said
 
@@ -188,7 +185,7 @@ def _incomplete(readings: Readings, island: tuple[int, ...], what: str, speeds: 
     inside = [readings.pair(a, b) for a, b in combinations(island, 2)]
     missing = [p for p in inside if p.kind not in NVLINKS]
     groups = _cliques(readings, island)
-    best = _and([_span(g) for g in groups]) if groups else _and([f"{p.a}-{p.b}" for p in inside if p.kind in NVLINKS][:3])
+    best = _and([_span(g) for g in groups]) if groups else " or ".join([f"{p.a}-{p.b}" for p in inside if p.kind in NVLINKS][:3])
     ring = fabric.kind in NVLINKS if fabric else all(sum(p.kind in NVLINKS for p in inside if g in (p.a, p.b)) > 1 for g in island)
     shape = "a cube mesh" if len(island) == 8 and ring else ("a ring" if ring else "a chain")
     text = (
@@ -391,7 +388,7 @@ def _sockets(readings: Readings) -> list[tuple[str, tuple[int, ...]]]:
     near = [p for p in readings.pairs if p.tier in ("pix", "pxb", "phb", "node")]
     groups = _components(gpus, near)
     loose = [(g,) for g in gpus if not any(g in group for group in groups)]
-    if len(groups) + len(loose) == 1 or not any(p.tier == "sys" for p in readings.pairs):
+    if not groups or len(groups) + len(loose) == 1 or not any(p.tier == "sys" for p in readings.pairs):
         return [("", tuple(gpus))]
     return [("socket (by its links)", group) for group in sorted([*groups, *loose])]
 
