@@ -52,7 +52,7 @@ def _fastest(points: Sequence[Prediction], first: Prediction) -> list[str]:
     if not alone:
         return []
     best = min(alone, key=lambda p: p.tpot_s.value)
-    mine = next((p for p in alone if p.plan == first.plan), None)
+    mine = next((p for p in alone if p.plan.label == first.plan.label), None)
     if mine is None or shape(best.plan) == shape(first.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value:
         return []
     gain = (mine.tpot_s.value / best.tpot_s.value - 1) * 100
