@@ -31,30 +31,6 @@ class Question:
     said: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
-    """A named workload: mean lengths, the limits people hold it to, and whether requests wait in a queue or come one by one.
-
-    Limits: MLPerf Inference v5.0 (April 2025) holds Llama-2-70B chat to TTFT 2 s and TPOT 200 ms, its interactive variant to
-    450 ms and 40 ms; 50 ms (20 tokens/s) is twice the pace of fast reading. Lengths: round figures near the means that serving
-    benchmarks use (ShareGPT-like chat 1k/0.5k, retrieval 8k in, code completion in a file 4k in / 0.25k out, batch 1k/1k).
-    """
-
-    input_tokens: int
-    output_tokens: int
-    ttft_s: float | None
-    tpot_s: float | None
-    mode: Mode
-
-
-PRESETS: dict[str, Preset] = {
-    "chat": Preset(input_tokens=1024, output_tokens=512, ttft_s=2.0, tpot_s=0.050, mode="capacity"),
-    "rag": Preset(input_tokens=8192, output_tokens=512, ttft_s=4.0, tpot_s=0.050, mode="capacity"),
-    "code": Preset(input_tokens=4096, output_tokens=256, ttft_s=1.0, tpot_s=0.030, mode="capacity"),
-    "batch": Preset(input_tokens=1024, output_tokens=1024, ttft_s=None, tpot_s=None, mode="offline"),
-}
-
-
 class Options(TypedDict, total=False):
     """The options of a question beside the model, as the Python API takes them."""
 
@@ -158,8 +134,9 @@ def _workload(
     goal: str,
 ) -> tuple[Workload, list[str]]:
     """The workload; a limit of the preset holds when the preset was named, or when nothing else bounds the load."""
-    chosen = _preset(preset)
-    name = preset or "chat"
+    from advisor.catalog.presets import load_preset
+
+    chosen = load_preset(preset or "chat")
     for option, value in (("--input-tokens", input_tokens), ("--output-tokens", output_tokens), ("--users", users)):
         if value is not None and not 0 < value <= 1_000_000_000:
             raise QuestionError(f"{option} {value} is not possible; give a whole number of at least 1.")
@@ -174,30 +151,24 @@ def _workload(
     cached = prefix_cached_tokens or 0
     if not 0 <= cached < inputs:
         raise QuestionError(f"--prefix-cached-tokens {cached} must be 0 or more and less than the {inputs} input tokens.")
-    mode, said = _mode(chosen, users=users, rate=rate, goal=goal)
+    mode, said = _mode(chosen.mode, users=users, rate=rate, goal=goal)
     bound = bool(preset) or mode == "capacity"
     own_limits = ttft not in (None, "") or tpot not in (None, "")
     ttft_s = _seconds("--ttft", ttft) if own_limits or not bound else chosen.ttft_s
     tpot_s = _seconds("--tpot", tpot) if own_limits or not bound else chosen.tpot_s
     if input_tokens is None or output_tokens is None:
-        said.append(f"Lengths of the {name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
+        said.append(f"Lengths of the {chosen.name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
     if bound and not own_limits and (ttft_s or tpot_s):
-        said.append(f"Limits of the {name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
+        said.append(f"Limits of the {chosen.name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
     workload = Workload(
         input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
         rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
-        goal=cast(Goal, goal or "throughput"), preset=name,
+        goal=cast(Goal, goal or "throughput"), preset=chosen.name,
     )  # fmt: skip
     return workload, said
 
 
-def _preset(name: str) -> Preset:
-    if name and name not in PRESETS:
-        raise QuestionError(f"unknown preset {name!r}; use {', '.join(PRESETS)}.")
-    return PRESETS[name or "chat"]
-
-
-def _mode(preset: Preset, *, users: int | None, rate: float | None, goal: str) -> tuple[Mode, list[str]]:
+def _mode(queue: Mode, *, users: int | None, rate: float | None, goal: str) -> tuple[Mode, list[str]]:
     if rate is not None:
         return "open_loop", []
     if users == 1:
@@ -206,7 +177,7 @@ def _mode(preset: Preset, *, users: int | None, rate: float | None, goal: str) -
         return "closed_loop", []
     if goal == "latency":
         return "single_stream", ["Latency was asked for without a load: one user at a time (--users, --rate)."]
-    if preset.mode == "offline":
+    if queue == "offline":
         return "offline", ["All requests wait in a queue from the start (--users or --rate for a live load)."]
     return "capacity", ["No load was given: as many users as the limits allow (--users, --rate)."]
 
@@ -244,12 +215,9 @@ def _machine(
         raise QuestionError(f"{(gpus or 1) * (nodes or 1)} GPUs are more than any machine has; give at most {MOST_GPUS}.")
     if cluster is not None and (gpu or node or network or nodes is not None):
         raise QuestionError("--cluster describes the whole machine; leave out --gpu, --node, --nodes and --network.")
-    if isinstance(cluster, Cluster):
-        return _limited(cluster, gpus)
     if cluster is not None:
-        from advisor.catalog.machines import read_cluster
-
-        return _limited(read_cluster(Path(cluster)), gpus)
+        machine, said = _limited(cluster if isinstance(cluster, Cluster) else _read(cluster), gpus)
+        return machine, [*_said(machine), *said]
     if gpu:
         from advisor.catalog.machines import load_cluster
 
@@ -262,6 +230,12 @@ def _machine(
     return _found(gpus)
 
 
+def _read(path: Path | str) -> Cluster:
+    from advisor.catalog.machines import read_cluster
+
+    return read_cluster(Path(path))
+
+
 def _found(gpus: int | None) -> tuple[Cluster, list[str]]:
     """The machine here where its GPUs can be read, else the assumed one."""
     try:
@@ -272,17 +246,22 @@ def _found(gpus: int | None) -> tuple[Cluster, list[str]]:
         return _assumed(gpus, why="No GPU was found here and no --gpu was given")
     if gpus is None or gpus <= here.gpus:
         machine, said = _limited(here, gpus)
-        return machine, [f"The machine here: {_devices(here)} (--gpu for another).", *said]
+        return machine, [f"The machine here: {_devices(here)} (--gpu for another).", *_said(machine), *said]
     return _assumed(gpus, why=f"{gpus} GPUs were asked for and this machine has {_devices(here)}; no --gpu was given")
 
 
 def _probe() -> Cluster | None:
-    from advisor.catalog.devices import list_devices
+    from advisor.catalog.devices import device_for_reading, list_devices
     from advisor.probe.nvml import read_nvml
     from advisor.probe.topology import cluster_from
 
     readings = read_nvml()
-    return cluster_from(readings, list_devices()) if readings.gpus else None
+    if not readings.gpus:
+        return None
+    try:  # by the name the driver gives; every sheet is parsed only where none has that name
+        return cluster_from(readings, (), find=device_for_reading)
+    except QuestionError:
+        return cluster_from(readings, list_devices(), find=device_for_reading)
 
 
 def _assumed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.cli.question import MOST_GPUS, PRESETS, question
+from advisor.catalog.machines import cluster_text, load_cluster
+from advisor.catalog.presets import load_preset
+from advisor.cli.question import MOST_GPUS, question
 from advisor.errors import AdvisorError, QuestionError
+from advisor.probe.readings import GpuReading, Readings
 from advisor.specs.workload import Workload
 
 
@@ -45,7 +49,7 @@ def test_without_anything_the_chat_preset_and_its_limits_hold_and_are_said() -> 
 
 def test_a_load_without_limits_has_none_and_a_named_preset_brings_its_own() -> None:
     assert load(users=8).tpot_limit_s is None
-    assert load(users=8, preset="code").tpot_limit_s == PRESETS["code"].tpot_s
+    assert load(users=8, preset="code").tpot_limit_s == load_preset("code").tpot_s
     only_own = load(preset="code", ttft="3s")
     assert (only_own.ttft_limit_s, only_own.tpot_limit_s) == (3.0, None)
 
@@ -128,3 +132,20 @@ def test_any_values_make_a_problem_or_one_sentence(options: dict[str, Any]) -> N
         assert asked.problem.cluster.gpus >= 1
     assert code in (2, 3)
     assert "\n" not in sentence
+
+
+def test_what_a_machine_file_leaves_open_is_said_as_for_one_named_by_options(tmp_path: Path) -> None:
+    machine = replace(load_cluster(gpu="l40s", gpus=4), assumed="Peer access was not read.")
+    file = tmp_path / "machine.yaml"
+    file.write_text(cluster_text(machine), encoding="utf-8")
+    assert "Peer access was not read." in question(model="8b", cluster=file).said
+    assert "Peer access was not read." in question(model="8b", cluster=machine, gpus=2).said
+
+
+def test_the_machine_here_is_known_by_its_driver_name_without_reading_every_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = GpuReading(index=0, name="NVIDIA H100 80GB HBM3", memory_bytes=85_520_809_984.0)
+    monkeypatch.setattr("advisor.probe.nvml.read_nvml", lambda: Readings(source="nvml", gpus=(gpu,)))
+    monkeypatch.setattr("advisor.catalog.devices.list_devices", lambda: pytest.fail("every sheet was read"))
+    asked = question(model="8b")
+    assert asked.problem.cluster.device.name == "h100-80g-sxm"
+    assert any(sentence.startswith("The machine here: 1 x h100-80g-sxm") for sentence in asked.said)
