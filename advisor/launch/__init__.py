@@ -71,8 +71,8 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
     words, plan = engine_words(problem.engine), prediction.plan
     if any(device.vendor.lower() != "nvidia" for device in problem.cluster.node.devices):
         raise PlanError("launch scripts are written for NVIDIA GPUs; the line that `advisor recommend` prints is a start.")
-    if options.ray and target not in ("bash", "kubernetes"):
-        raise QuestionError(f"--ray is written for bash and kubernetes, not for {target}; leave it out.")
+    if options.ray and target != "bash":
+        raise QuestionError(f"--ray is written for bash, not for {target}; leave it out.")
     if not 1 <= options.port <= 65000:
         raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
     found = plan_servers(problem, plan)

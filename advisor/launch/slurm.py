@@ -11,7 +11,6 @@ from advisor.launch.words import Raw, Variable, Word, quoted
 
 NAME = "job.sbatch"
 LOCAL: dict[Variable, Word] = {
-    c.HOST: Raw("0.0.0.0"),
     c.PORT: Variable("port"),
     c.HEAD_ADDRESS: Variable("head"),
     c.DIST_PORT: Variable("dist_port"),
@@ -81,7 +80,7 @@ def _variables(request: Request) -> list[str]:
     lines = [
         *model_variable(request),
         sh.setting("PORT", str(request.options.port), ports),
-        sh.setting("LISTEN", "0.0.0.0"),
+        sh.setting("LISTEN", "0.0.0.0", "address that the job listens on"),
         sh.setting("IMAGE", request.options.image, "an image for pyxis (--container-image); empty: the engine is on the nodes"),
         "HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} # where the weights are kept, on every node",
     ]
@@ -103,7 +102,8 @@ def _start_server(request: Request) -> list[str]:
     lines = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2 nodes=$3", f"  local port={port}"]
     if request.spans and not request.command.per_rank:
         lines.append("  local head=$4 dist_port=$((DIST_PORT + 10 * server))")
-    command = request.bound(dict(LOCAL))
+    host = Raw("0.0.0.0") if request.balanced else Variable("LISTEN")
+    command = request.bound({**LOCAL, c.HOST: host})
     # Each task fills in its own rank.
     flags = tuple(flag for flag in command.flags if flag.value != c.NODE_RANK)
     lines += pcie_hint(request)

@@ -230,6 +230,8 @@ def test_ray_spans_nodes_without_node_flags(check_launch):
     assert "--nnodes" not in line
     assert check_launch.check("vllm", line, strict=True)[0]
     assert parse(text).label == "tp=8,pp=2,dp=1"
+    with pytest.raises(QuestionError, match="written for bash"):
+        render(problem("vllm", **TWO), prediction(Plan(tp=8, pp=2)), target="kubernetes", options=Options(ray=True))
 
 
 def test_what_an_engine_cannot_start_is_refused_in_one_sentence():
