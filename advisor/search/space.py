@@ -150,7 +150,7 @@ def replica_counts(workload: Workload, gpus: int, replica_gpus: int) -> list[int
         return list(range(1, most + 1))
     if workload.mode in ("capacity", "offline"):
         return [most]
-    return sorted({max(1, most >> shift) for shift in range(most.bit_length())})
+    return sorted({max(1, most >> shift) for shift in range(0, most.bit_length(), 2)})
 
 
 def refusal(problem: Problem, plan: Plan) -> str:
