@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from advisor.errors import MachineError
 from advisor.specs import wire
+from advisor.specs.benchmark import BenchJob
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
 from runner import clocks
 from runner.measure import Bench, Memory, scaled
@@ -123,7 +124,7 @@ def _mesh(job: Job, device: torch.device) -> Mesh:
     return Mesh.connect(job.plan, device=device, time_limit_s=job.stall_limit_s * COLLECTIVE_SHARE)
 
 
-def device_of(job: Job) -> torch.device:
+def device_of(job: Job | BenchJob) -> torch.device:
     """This rank's device. Raises MachineError where there is none."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if job.device == "cpu":

@@ -1,0 +1,177 @@
+"""The advisor's side of a validation: each Job in fresh ranks, what came back kept as it comes, the next one whatever happened."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from advisor.calibrate.agents import Interrupted, Nodes, Outcome, Ranks, run_ranks
+from advisor.calibrate.results import Results
+from advisor.errors import AdvisorError, MachineError
+from advisor.specs import wire
+from advisor.specs.cluster import Node
+from advisor.specs.experiment import Job, Measurement
+
+EXTRA = "pip install 'advisor[validate]'"
+_ASK_S = 120.0
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Torch:
+    """What torch says of this machine."""
+
+    version: str
+    gpus: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A job with its measurement; `resumed` says that it was in the results file."""
+
+    job: Job
+    measurement: Measurement
+    resumed: bool
+
+
+def need_torch() -> None:
+    """Raises MachineError, one sentence, where torch is not installed (it is looked for, not imported)."""
+    if importlib.util.find_spec("torch") is None:
+        raise MachineError(f"measuring needs torch, which is not installed: {EXTRA}.")
+    if importlib.util.find_spec("runner") is None:
+        raise MachineError(f"measuring needs the runner that ships with advisor, which is not installed here: {EXTRA}.")
+
+
+def ask_torch() -> Torch:
+    """What torch sees, asked in a process of its own. Raises MachineError where it cannot be asked."""
+    need_torch()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "runner.devices"], capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL
+        )
+        data = json.loads(done.stdout)
+        return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]))
+    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
+        lines = getattr(locals().get("done"), "stderr", "").strip().splitlines()
+        raise MachineError(f"torch does not start here: {lines[-1] if lines else error}; install it again: {EXTRA}.") from None
+
+
+def run_all(
+    jobs: Sequence[Job], results: Results, *, node: Node | None, nodes: Nodes, say: Say, ranks: Ranks | None = None
+) -> tuple[list[Measured], bool]:
+    """Measure every job that the results do not have yet, and keep each. False beside them: it was interrupted on the way."""
+    found: list[Measured] = []
+    for number, job in enumerate(jobs, 1):
+        head = f"[{number}/{len(jobs)}] {job.plan.label}"
+        known = results.done(job)
+        if known is not None:
+            say(f"{head}: measured before, {known.date}")
+            found.append(Measured(job=job, measurement=known, resumed=True))
+            continue
+        say(f"{head}: {_start_words(job)}")
+        stopped = False
+        try:
+            measurement = run_job(job, node=node, nodes=nodes, progress=lambda line, head=head: say(f"{head}: {line}"), ranks=ranks)  # type: ignore[misc]
+        except _StoppedError as error:
+            measurement, stopped = error.measurement, True
+        if measurement.status == "failed":
+            say(f"{head}: failed: {measurement.reason}")
+        results.keep(job, measurement)
+        if results.unwritten:
+            say(f"{head}: {results.unwritten}; this run is in the table only")
+        found.append(Measured(job=job, measurement=measurement, resumed=False))
+        if stopped:
+            return found, False
+    return found, True
+
+
+def _start_words(job: Job) -> str:
+    if job.shard:
+        return f"rank {job.shard_rank} of its {job.plan.world} alone, {len(job.cells)} cells"
+    return f"{job.plan.world} {'rank' if job.plan.world == 1 else 'ranks'}, {len(job.cells)} cells"
+
+
+class _StoppedError(Exception):
+    """A job was interrupted; what it had by then is in `measurement`."""
+
+    def __init__(self, measurement: Measurement) -> None:
+        super().__init__()
+        self.measurement = measurement
+
+
+def run_job(job: Job, *, node: Node | None, nodes: Nodes, progress: Say, ranks: Ranks | None = None) -> Measurement:
+    """One job in fresh ranks. A failure is a Measurement too, with the cells it had and the reason.
+
+    Raises _StoppedError on Ctrl-C, after every process has ended.
+    """
+    alone = job.shard
+    here = 0 if alone else -(-job.plan.world // nodes.count)
+    start = ranks or Ranks(module="runner", here=here, nodes=Nodes() if alone else nodes, environment=_visible(job, node, nodes))
+    if ranks is not None:
+        start = replace(ranks, here=here)
+    seen: set[str] = set()
+
+    def tell(text: str) -> None:
+        for line in _lines(text):
+            if line not in seen:
+                seen.add(line)
+                progress(line)
+
+    try:
+        outcome = run_ranks(start, wire.to_json(job), id=f"advisor-{job.id}", time_limit_s=job.time_limit_s, progress=tell)
+    except Interrupted as interrupted:
+        raise _StoppedError(_measurement(job, interrupted.outcome, nodes)) from None
+    except MachineError as error:
+        return _failed(job, str(error))
+    return _measurement(job, outcome, nodes)
+
+
+def _visible(job: Job, node: Node | None, nodes: Nodes) -> Mapping[str, str]:
+    """The GPUs of this node's ranks, in rank order, as CUDA_VISIBLE_DEVICES; empty on a CPU and where they are in order anyway."""
+    if job.device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    if node is None or not (job.plan.gpus or node.ids) or job.shard:
+        return {}
+    each = len(node.devices)
+    mine = [job.plan.gpu(rank) % each for rank in range(job.plan.world) if job.plan.gpu(rank) // each == nodes.rank]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(node.ids[gpu] if node.ids else str(gpu) for gpu in mine)}
+
+
+def _lines(text: str) -> list[str]:
+    """What a partial Measurement says, one line a cell."""
+    from advisor.units import show
+
+    try:
+        measurement = wire.from_json(text, Measurement, origin="the ranks")
+    except AdvisorError:
+        return []
+    return [
+        f"{t.cell.phase} of {t.cell.batch} x {t.cell.context_tokens:,} tokens: {show(t.median_s, 's')}" for t in measurement.timings
+    ]
+
+
+def _measurement(job: Job, outcome: Outcome, nodes: Nodes) -> Measurement:
+    """What the ranks left, with the reason of a failure in place of theirs."""
+    if outcome.text is not None:
+        try:
+            measurement = wire.from_json(outcome.text, Measurement, origin="the ranks")
+        except AdvisorError as error:
+            return _failed(job, outcome.reason or str(error))
+        if outcome.reason:
+            return replace(measurement, status="failed", reason=outcome.reason)
+        return measurement
+    if not outcome.reason and nodes.rank:
+        return replace(_failed(job, ""), status="ok", notes=("the figures are on the first node",))
+    return _failed(job, outcome.reason or "the ranks ended without a result")
+
+
+def _failed(job: Job, reason: str) -> Measurement:
+    return Measurement(
+        job_id=job.id, plan=job.plan, status="failed", reason=reason, timings=(), kv_tokens=0, weights_bytes=0.0, device_name="",
+        driver="", software="", date="",
+    )  # fmt: skip
