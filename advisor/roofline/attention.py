@@ -53,47 +53,82 @@ def local_kv_heads(kv_heads: int, tp: int) -> int:
 
 
 def projection_work(mixer: Mixer, hidden: int, weights: str, tp: int, tokens: float, *, count: float = 1) -> list[Work]:
-    """The token-wise part of the mixer: projections, RoPE, cache write."""
-    T, D = tokens, hidden
+    """The token-wise part of the mixer: projections, RoPE, cache write. The weights of its GEMMs are those of one rank."""
     if isinstance(mixer, GroupedAttention):
-        H, K = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp)
-        q, k, v = H * mixer.head_dim, K * mixer.head_dim, K * mixer.value_dim
-        k = 0 if mixer.shares_kv else k
-        v = 0 if mixer.shares_kv or mixer.k_is_v else v
-        gate = H * mixer.value_dim if mixer.gated else 0.0
-        return [
-            Gemm(name="qkv", m=T, n=q + k + v + gate, k=D, weights=weights, count=count),
-            Stream(name="rope", bytes_moved=2 * ACTIVATION_BYTES * T * (q + k + v), kernels=1, count=count),
-            Gemm(name="out", m=T, n=D, k=H * mixer.value_dim, weights=weights, count=count),
-        ]
+        return _grouped_projections(mixer, hidden, weights, tp, tokens, count)
     if isinstance(mixer, LatentAttention):
-        H = mixer.heads / tp
-        down = mixer.kv_rank + mixer.rope_dim
-        works: list[Work] = []
-        if mixer.q_rank:
-            works.append(Gemm(name="qkv_down", m=T, n=mixer.q_rank + down, k=D, weights=weights, count=count))
-            works.append(Gemm(name="q_up", m=T, n=H * mixer.head_dim, k=mixer.q_rank, weights=weights, count=count))
-        else:
-            works.append(Gemm(name="qkv_down", m=T, n=H * mixer.head_dim + down, k=D, weights=weights, count=count))
+        return _latent_projections(mixer, hidden, weights, tp, tokens, count)
+    return [Gemm(name="recurrent", m=tokens, n=mixer.weights / hidden / tp, k=hidden, weights=weights, count=count)]
+
+
+def _grouped_projections(mixer: GroupedAttention, hidden: int, weights: str, tp: int, tokens: float, count: float) -> list[Work]:
+    """Query, key, value and gate as one GEMM, then the output; a block-sparse indexer has its own, whole on every rank."""
+    T, D = tokens, hidden
+    H, K = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp)
+    q, k, v = H * mixer.head_dim, K * mixer.head_dim, K * mixer.value_dim
+    k = 0 if mixer.shares_kv else k
+    v = 0 if mixer.shares_kv or mixer.k_is_v else v
+    gate = H * mixer.value_dim if mixer.gated else H if mixer.head_gate else 0.0
+    works: list[Work] = [
+        Gemm(name="qkv", m=T, n=q + k + v + gate, k=D, weights=weights, count=count),
+        Stream(name="rope", bytes_moved=2 * ACTIVATION_BYTES * T * (q + k + v), kernels=1, count=count),
+        Gemm(name="out", m=T, n=D, k=H * mixer.value_dim, weights=weights, count=count),
+    ]
+    if mixer.index_heads:
+        width = (mixer.index_heads + 1) * mixer.index_head_dim  # queries of its heads and one key
+        works.append(Gemm(name="index", m=T, n=width, k=D, weights=weights, count=count))
+    return works
+
+
+def _latent_projections(mixer: LatentAttention, hidden: int, weights: str, tp: int, tokens: float, count: float) -> list[Work]:
+    """Down to the latents (whole on every rank), up to the rank's heads, and the output, of low rank where it has one."""
+    T, D, H = tokens, hidden, mixer.heads / tp
+    down, q, values = mixer.kv_rank + mixer.rope_dim, H * mixer.head_dim, H * mixer.v_head_dim
+    works: list[Work] = []
+    if mixer.q_rank:
+        works.append(Gemm(name="qkv_down", m=T, n=mixer.q_rank + down, k=D, weights=weights, count=count))
+        works.append(Gemm(name="q_up", m=T, n=q, k=mixer.q_rank, weights=weights, count=count))
+    else:
+        works.append(Gemm(name="qkv_down", m=T, n=q + down, k=D, weights=weights, count=count))
+    if not mixer.absorbed:
         # Prefill expands the latent to keys and values; decode absorbs the same matrix into query and output. Same weights.
         up = H * (mixer.nope_dim + mixer.v_head_dim)
         works.append(Gemm(name="kv_up", m=T, n=up, k=mixer.kv_rank, weights="bf16", count=count))
-        if mixer.index_heads and not mixer.index_shared:
-            width = mixer.index_heads * mixer.index_head_dim
-            works.append(Gemm(name="index", m=T, n=width, k=mixer.q_rank or D, weights=weights, count=count))
-        works.append(
-            Stream(name="rope", bytes_moved=2 * ACTIVATION_BYTES * T * (H * mixer.head_dim + down), kernels=2, count=count)
-        )
-        works.append(Gemm(name="out", m=T, n=D, k=H * mixer.v_head_dim, weights=weights, count=count))
-        return works
-    return [Gemm(name="recurrent", m=T, n=mixer.weights / hidden / tp, k=D, weights=weights, count=count)]
+    works += _index_projections(mixer, D, weights, T, count)
+    if mixer.gated:
+        works.append(Gemm(name="gate", m=T, n=values, k=D, weights=weights, count=count))
+    works.append(Stream(name="rope", bytes_moved=2 * ACTIVATION_BYTES * T * (q + down), kernels=2, count=count))
+    if not mixer.output_rank:
+        return [*works, Gemm(name="out", m=T, n=D, k=values, weights=weights, count=count)]
+    # Each group of heads meets its own block only: a batched GEMM as deep as one group is wide.
+    low, group = mixer.output_rank * mixer.output_groups / tp, mixer.heads * mixer.v_head_dim / mixer.output_groups
+    works.append(Gemm(name="out_down", m=T, n=low, k=group, weights=weights, count=count))
+    return [*works, Gemm(name="out", m=T, n=D, k=low, weights=weights, count=count)]
+
+
+def _index_projections(mixer: LatentAttention, hidden: int, weights: str, tokens: float, count: float) -> list[Work]:
+    """What is pooled into compressed entries (value and gate), and the indexer's queries, weights and keys; whole on every rank."""
+    T, D = tokens, hidden
+    overlap = 2 if mixer.index_heads else 1  # selected entries overlap their neighbours: two halves each
+    pools = mixer.head_dim if mixer.absorbed and mixer.compress_tokens > 1 else 0
+    works: list[Work] = []
+    if mixer.index_heads and not mixer.index_shared:
+        width = mixer.index_heads * mixer.index_head_dim
+        works.append(Gemm(name="index", m=T, n=width, k=mixer.q_rank or D, weights=weights, count=count))
+        keys = 2 * overlap * mixer.index_head_dim if mixer.absorbed else mixer.index_head_dim
+        works.append(Gemm(name="index_keys", m=T, n=mixer.index_heads + keys, k=D, weights=weights, count=count))
+    if pools:
+        works.append(Gemm(name="compress", m=T, n=2 * overlap * pools, k=D, weights=weights, count=count))
+    return works
 
 
 def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: float = 1) -> list[Work]:
     """The sequence-wise part of the mixer: attention over the cache, or the recurrent state's update."""
     works: list[Work] = []
     if isinstance(mixer, GroupedAttention):
-        H, K, window = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp), mixer.window_tokens or 0
+        H, K = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp)
+        # A block-sparse query reads no more than a window of as many tokens would let it.
+        window = mixer.window_tokens or mixer.index_topk
         if batch.prefills:
             works.append(
                 PrefillAttention(
@@ -128,6 +163,8 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     count=count,
                 )
             )
+            if mixer.index_heads:
+                works.append(_index_scores(mixer, batch.decodes * batch.context, count))
     elif isinstance(mixer, LatentAttention):
         H = mixer.heads / tp
         if batch.prefills:
@@ -143,6 +180,8 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     kv_rank=mixer.kv_rank,
                     rope_dim=mixer.rope_dim,
                     topk=mixer.index_topk,
+                    compress=mixer.compress_tokens,
+                    window=mixer.window_tokens,
                     cache=cache,
                     count=count,
                 )
@@ -157,16 +196,23 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     kv_rank=mixer.kv_rank,
                     rope_dim=mixer.rope_dim,
                     topk=mixer.index_topk,
+                    compress=mixer.compress_tokens,
+                    window=mixer.window_tokens,
                     cache=cache,
                     count=count,
                 )
             )
-            if mixer.index_heads and not mixer.index_shared:  # the indexer scores every cached token
-                keys = batch.decodes * batch.context * mixer.index_head_dim * FORMATS["fp8"].bytes_per_value
-                works.append(Stream(name="index_scores", bytes_moved=keys, kernels=2, count=count))
+            if mixer.index_heads and not mixer.index_shared:
+                works.append(_index_scores(mixer, batch.decodes * batch.context / max(1, mixer.compress_tokens), count))
     else:
         works += _state_work(mixer, tp, batch, count)
     return works
+
+
+def _index_scores(mixer: GroupedAttention | LatentAttention, entries: float, count: float) -> Stream:
+    """The indexer of a decode step scores every cached key, kept in fp8 (DeepSeek-V3.2 report, section 2.1)."""
+    keys = entries * mixer.index_head_dim * FORMATS["fp8"].bytes_per_value
+    return Stream(name="index_scores", bytes_moved=keys, kernels=2, count=count)
 
 
 def _state_work(mixer: RecurrentMixer, tp: int, batch: Batch, count: float) -> list[Work]:

@@ -96,9 +96,7 @@ def _latent_prefill(work: LatentPrefill, sms: int) -> Demand:
     tile = min(float(ROWS_PER_BLOCK), work.new)
     both = work.head_dim + work.value_dim
     scores = work.batch * work.heads * (work.pairs + work.new * tile / 2) * work.count
-    seen = work.past + work.new
-    if work.topk:
-        seen = min(seen, work.topk + tile)
+    seen = min(work.past + work.new, work.seen + tile)
     return work.hbm_bytes, 2 * scores * both, scores, 0.0, 2 * tile * seen * both * sms * work.count, 0.0
 
 

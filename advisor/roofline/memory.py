@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 
-from advisor.roofline.attention import local_kv_heads
+from advisor.roofline.attention import local_kv_heads, projection_work
 from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_layers
+from advisor.roofline.work import Gemm
 from advisor.specs.engine import Engine
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import DenseFfn, GroupedAttention, LatentAttention, Layer, Mixer, ModelSpec, MoeFfn, count_equal
@@ -23,19 +24,8 @@ STATIC_GRAPH_BYTES = 2 * 2.0**20  # SGLang server_args: 2 MiB for each sequence 
 
 
 def mixer_weight_bytes(mixer: Mixer, hidden: int, weights: str, tp: int) -> float:
-    """Bytes of one rank's part: heads are split, key-value heads and latent down-projections replicated where they must be."""
-    each = FORMATS[weights].bytes_per_value
-    if isinstance(mixer, GroupedAttention):
-        heads, kv = mixer.heads / tp, local_kv_heads(mixer.kv_heads, tp)
-        keys = 0 if mixer.shares_kv else kv * mixer.head_dim
-        values = 0 if mixer.shares_kv or mixer.k_is_v else kv * mixer.value_dim
-        rows = heads * (mixer.head_dim + mixer.value_dim * (2 if mixer.gated else 1)) + keys + values
-        return rows * hidden * each
-    if isinstance(mixer, LatentAttention):
-        down = hidden * (mixer.kv_rank + mixer.rope_dim + mixer.q_rank)
-        whole = mixer.params(hidden)
-        return (down + (whole - down) / tp) * each
-    return mixer.weights / tp * each
+    """Bytes of one rank's part: the matrices that its step multiplies with."""
+    return sum(work.weight_bytes for work in projection_work(mixer, hidden, weights, tp, 1) if isinstance(work, Gemm))
 
 
 def layer_weight_bytes(layer: Layer, model: ModelSpec, plan: Plan) -> float:
@@ -73,22 +63,28 @@ def sequence_cache_bytes(model: ModelSpec, plan: Plan, engine: Engine, stage: in
 
     A window keeps its tokens plus those `in_flight` in a step and a page; a recurrent state does not grow.
     """
-    total, value_bytes = 0.0, FORMATS[model.kv_format].bytes_per_value
+    total, values, value_bytes = 0.0, 0.0, FORMATS[model.kv_format].bytes_per_value
     for layer, count in count_equal(stage_layers(model, plan, engine, stage)):
         mixer = layer.mixer
         if isinstance(mixer, GroupedAttention):
             if mixer.shares_kv:
                 continue
-            kept = tokens
-            if mixer.window_tokens:
-                kept = min(tokens, mixer.window_tokens - 1 + in_flight + engine.page_tokens)
-            values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim)
+            kept = _window_tokens(mixer.window_tokens, tokens, in_flight, engine) if mixer.window_tokens else tokens
+            values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim) + mixer.index_head_dim
             total += count * kept * values * value_bytes
         elif isinstance(mixer, LatentAttention):
-            total += count * tokens * mixer.cache_values_per_token() * value_bytes
+            values = tokens * mixer.cache_values_per_token()
+            if mixer.window_tokens:
+                values += _window_tokens(mixer.window_tokens, tokens, in_flight, engine) * (mixer.kv_rank + mixer.rope_dim)
+            total += count * values * value_bytes
         elif mixer is not None:
             total += count * mixer.state_values * STATE_BYTES / plan.tp
     return total
+
+
+def _window_tokens(window: int, tokens: float, in_flight: float, engine: Engine) -> float:
+    """Tokens that a window keeps of a sequence: its own, those in flight in a step, and a page."""
+    return min(tokens, window - 1 + in_flight + engine.page_tokens)
 
 
 def activation_bytes(problem: Problem, plan: Plan, settings: Settings) -> float:

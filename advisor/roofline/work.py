@@ -31,10 +31,14 @@ class Gemm:
         return 2 * self.m * self.n * self.k * self.count
 
     @property
+    def weight_bytes(self) -> float:
+        """n k values in their format."""
+        return self.n * self.k * FORMATS[self.weights].bytes_per_value * self.count
+
+    @property
     def hbm_bytes(self) -> float:
         """Weights, inputs and outputs once."""
-        weights = self.n * self.k * FORMATS[self.weights].bytes_per_value
-        return (weights + ACTIVATION_BYTES * self.m * (self.n + self.k)) * self.count
+        return self.weight_bytes + ACTIVATION_BYTES * self.m * (self.n + self.k) * self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +158,19 @@ class DecodeAttention:
         return self.batch * (cached + ACTIVATION_BYTES * self.heads * (self.head_dim + self.value_dim)) * self.count
 
 
+def latents_seen(tokens: float, topk: float, compress: float, window: float) -> float:
+    """Cached latents read for a context of `tokens`: one for `compress` of them, at most `topk`, and the latest `window` whole."""
+    entries = tokens / compress if compress else 0.0
+    return (min(entries, topk) if topk else entries) + min(tokens, window)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentDecode:
-    """MLA with absorbed projections: `heads` query heads read one latent of `kv_rank + rope_dim` a cached token."""
+    """MLA with absorbed projections: `heads` query heads read one latent of `kv_rank + rope_dim` a cached entry.
+
+    An entry stands for `compress` tokens (0: there are none), at most `topk` entries are read (0: all), and the latest `window`
+    tokens beside them.
+    """
 
     name: str
     batch: float
@@ -165,17 +179,19 @@ class LatentDecode:
     kv_rank: int
     rope_dim: int
     topk: int = 0
+    compress: int = 1
+    window: int = 0
     cache: str = "bf16"
     count: float = 1
 
     @property
     def seen(self) -> float:
-        """Cached tokens one query reads (at most `topk` with sparse attention)."""
-        return min(self.context, self.topk) if self.topk else self.context
+        """Latents one query reads."""
+        return latents_seen(self.context, self.topk, self.compress, self.window)
 
     @property
     def flop(self) -> float:
-        """2 (kv_rank + rope_dim) for scores and 2 kv_rank for values, per cached token and head."""
+        """2 (kv_rank + rope_dim) for scores and 2 kv_rank for values, per latent read and head."""
         return 2 * self.batch * self.seen * self.heads * (2 * self.kv_rank + self.rope_dim) * self.count
 
     @property
@@ -187,7 +203,10 @@ class LatentDecode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentPrefill:
-    """MLA prefill with expanded keys and values: causal attention with head sizes nope + rope and v."""
+    """MLA prefill with expanded keys and values: causal attention with head sizes nope + rope and v.
+
+    `topk`, `compress` and `window` as in LatentDecode.
+    """
 
     name: str
     batch: float
@@ -199,14 +218,21 @@ class LatentPrefill:
     kv_rank: int
     rope_dim: int
     topk: int = 0
+    compress: int = 1
+    window: int = 0
     cache: str = "bf16"
     count: float = 1
 
     @property
+    def seen(self) -> float:
+        """Latents the last query reads."""
+        return latents_seen(self.past + self.new, self.topk, self.compress, self.window)
+
+    @property
     def pairs(self) -> float:
-        """Query-key pairs of one sequence, cut to `topk` keys a query with sparse attention."""
+        """Query-key pairs of one sequence: what its queries see in the mean, times how many they are."""
         full = self.new * self.past + self.new * (self.new + 1) / 2
-        return min(full, self.new * self.topk) if self.topk else full
+        return latents_seen(full, self.new * self.topk, self.compress, self.new * self.window)
 
     @property
     def flop(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -12,9 +13,11 @@ from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
-from advisor.catalog.models import load_model
+from advisor.catalog.models import list_models, load_model
+from advisor.roofline.attention import projection_work
 from advisor.roofline.graph import stage_work
-from advisor.roofline.work import Collective, Experts, Gemm
+from advisor.roofline.work import Collective, Experts, Gemm, Work
+from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
@@ -103,3 +106,27 @@ def test_expert_parallel_keeps_the_work_and_adds_the_exchange() -> None:
 def test_calibrated_devices_have_kernels() -> None:
     assert load_calibration(load_device("h100-80g-sxm"), local=False).kernels
     assert replace(Plan(tp=2), dp=4).world == 8
+
+
+def test_the_matrices_of_a_step_are_the_models_weights_for_every_model_of_the_catalogue() -> None:
+    """Sum of n k over the GEMMs and experts of one rank of tp=1 == parameters that are not looked up, within 2% a layer's part."""
+    engine, wrong = load_engine("vllm"), []
+    for name in [summary.name for summary in list_models()]:
+        model = load_model(name, online=False).spec
+        asked = replace(problem(), model=model, engine=engine)
+        work = stage_work(asked, Plan(), stage=0, phase="decode", batch=1, new_tokens=1, context_tokens=16)
+        table = model.vocab_size * model.hidden_size
+        looked_up = model.other_params + model.position_params + (0 if model.tied_embeddings else table)
+        if matrix_params(work) != pytest.approx(model.params - looked_up, rel=0.005):
+            wrong.append(f"{name}: {matrix_params(work) / (model.params - looked_up):.4f}")
+        for layer, _ in count_equal(model.layers):
+            if layer.mixer is not None:
+                got = matrix_params(projection_work(layer.mixer, model.hidden_size, "bf16", 1, 1))
+                if got != pytest.approx(layer.mixer.params(model.hidden_size), rel=0.005):
+                    wrong.append(f"{name}: {type(layer.mixer).__name__} {got / layer.mixer.params(model.hidden_size):.4f}")
+    assert not wrong
+
+
+def matrix_params(works: Iterable[Work]) -> float:
+    gemms = sum(w.n * w.k * w.count for w in works if isinstance(w, Gemm))
+    return gemms + sum(w.local_experts * w.matrices * w.hidden * w.width * w.count for w in works if isinstance(w, Experts))

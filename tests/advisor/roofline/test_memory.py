@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
-from advisor.catalog.models import load_model, requantise
+from advisor.catalog.models import list_models, load_model, requantise
 from advisor.roofline.memory import layer_weight_bytes, rank_memory, sequence_cache_bytes, stage_weight_bytes
 from advisor.specs.cluster import Cluster
+from advisor.specs.formats import FORMATS
+from advisor.specs.model import WeightFormats
 from advisor.specs.plan import Plan, Settings
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
@@ -123,3 +125,23 @@ def test_memory_taken_by_others_counts() -> None:
     node = replace(asked.cluster.node, free_bytes=(30.0 * GIB,) * 8)
     less = rank_memory(replace(asked, cluster=replace(asked.cluster, node=node)), Plan())
     assert less.kv_bytes < rank_memory(asked, Plan()).kv_bytes - 30 * GIB
+
+
+def test_compressed_latents_keep_an_entry_for_so_many_tokens_and_a_window_whole() -> None:
+    asked = problem("deepseek-v4-flash-fp8", gpu="h200")
+    tokens = 100_000
+    held = sequence_cache_bytes(asked.model, Plan(tp=8), asked.engine, 0, tokens, in_flight=8)
+    # 43 layers (config.json, compress_ratios): 2 with the window only, 21 with an entry of 512 values and an index key of 128
+    # for 4 tokens, 20 with an entry for 128. Every layer keeps 128 - 1 + 8 + 16 whole tokens.
+    entries = 21 * tokens * (512 + 128) // 4 + 20 * tokens * 512 // 128
+    assert held == (entries + 43 * (127 + 8 + 16) * 512) * FORMATS[asked.model.kv_format].bytes_per_value
+
+
+def test_one_rank_holds_the_model_for_every_model_of_the_catalogue() -> None:
+    asked, wrong = problem("llama-3.1-8b"), []
+    for summary in list_models():
+        model = replace(load_model(summary.name, online=False).spec, formats=WeightFormats())
+        held = stage_weight_bytes(model, Plan(), asked.engine, 0) / 2
+        if held != pytest.approx(model.params, rel=0.005):
+            wrong.append(f"{summary.name}: {held / model.params:.4f}")
+    assert not wrong

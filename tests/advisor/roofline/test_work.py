@@ -89,6 +89,10 @@ def test_latent_cache_is_one_head_whatever_the_split() -> None:
     assert work.flop == 2 * 1000 * 128 * (2 * 512 + 64)
     assert replace(work, heads=16).hbm_bytes > 1000 * 576 * 2
     assert replace(work, topk=200).seen == 200
+    # DeepSeek-V4: 1000 / 4 entries, 200 of them chosen, and 128 tokens whole; without entries the window only.
+    assert replace(work, compress=4, window=128).seen == 250 + 128
+    assert replace(work, compress=4, topk=200, window=128).seen == 200 + 128
+    assert replace(work, compress=0, window=128).seen == 128
 
 
 def test_latent_prefill_uses_expanded_heads() -> None:
@@ -96,6 +100,7 @@ def test_latent_prefill_uses_expanded_heads() -> None:
     assert work.pairs == 10
     assert work.flop == 2 * 10 * 2 * 320
     assert replace(work, topk=1).pairs == 4
+    assert replace(work, compress=2, window=1).pairs == 10 / 2 + 4
 
 
 @given(st.floats(0, 100))
