@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from advisor.roofline.attention import Batch, attention_work, projection_work
 from advisor.roofline.ffn import dense_work, moe_work
 from advisor.roofline.work import ACTIVATION_BYTES, Collective, Gemm, Stream, Work
@@ -52,13 +50,10 @@ def _ffn(layer: Layer, model: ModelSpec, plan: Plan, tokens: float, count: int) 
     if isinstance(layer.ffn, MoeFfn):
         works += moe_work(layer.ffn, D, model.formats.experts, model.formats.ffn, plan, tokens, count=count)
         if plan.adp > 1:  # tokens of all attention-DP ranks are gathered to the experts and their sums scattered back
-            # Without expert parallelism the experts are tp-sharded over the same ranks: the tokens travel all the same.
-            axis: Literal["ep", "adp"] = "ep" if plan.ep > 1 else "adp"
-            works.append(Collective(name="dispatch", op="all_gather", axis=axis, payload_bytes=row_bytes, count=count))
+            works.append(Collective(name="dispatch", op="all_gather", axis="adp", payload_bytes=row_bytes, count=count))
             works.append(
-                Collective(name="combine", op="reduce_scatter", axis=axis, payload_bytes=row_bytes * plan.adp, count=count)
+                Collective(name="combine", op="reduce_scatter", axis="adp", payload_bytes=row_bytes * plan.adp, count=count)
             )
-            return works
     elif layer.ffn is not None:
         works += dense_work(layer.ffn, D, model.formats.ffn, plan.tp, tokens, count=count)
     return works + _reduce("ffn_reduce", plan.tp, row_bytes, count)

@@ -108,7 +108,9 @@ def default_settings(problem: Problem, plan: Plan) -> Settings:
     engine, workload, device = problem.engine, problem.workload, problem.cluster.device
     context = int(math.ceil(workload.context_tokens / engine.page_tokens) * engine.page_tokens)
     context = max(min(context, problem.model.max_context_tokens), math.ceil(workload.context_tokens))
-    sequences, budget = engine.max_sequences, engine.token_budget
+    sequences, budget, small = engine.max_sequences, engine.token_budget, engine.small_gpu
+    if small is not None and (device.memory_bytes < small.below_bytes or device.name.startswith(small.names)):
+        sequences, budget = small.max_sequences, small.token_budget
     fraction = engine.memory.fraction
     if engine.memory.of == "static" and not fraction:
         reserved = STATIC_META_BYTES + engine.memory.reserve_bytes_per_token * budget

@@ -55,6 +55,16 @@ class MemoryRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SmallGpu:
+    """The engine's defaults on GPUs of less than `below_bytes`, and on those whose name begins with one of `names`."""
+
+    below_bytes: float
+    max_sequences: int
+    token_budget: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """An engine profile. `axes` are the degrees it can use; `version` is the year whose releases it stands for.
 
@@ -84,6 +94,7 @@ class Engine:
     source: str
     layer_split: SplitRule = "last_spared"
     mixed_steps: bool = True
+    small_gpu: SmallGpu | None = None
     scales: tuple[tuple[str, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
     points: int = 0
