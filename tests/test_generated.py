@@ -29,3 +29,11 @@ def test_the_outputs_in_the_readme_are_real(generate: ModuleType) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(generate.OUTPUT.findall(text)) >= 2
     assert text == generate.readme(text)
+
+
+@pytest.mark.slow  # fits the engines anew without each published model
+def test_the_accuracy_page_is_current(generate: ModuleType) -> None:
+    page = ROOT / "docs" / "accuracy.md"
+    if not page.exists():
+        pytest.skip("docs/accuracy.md is not there: `python docs/generate.py` makes it")
+    assert page.read_text(encoding="utf-8") == generate.accuracy_page()
