@@ -54,7 +54,7 @@ def readme(text: str) -> str:
 
 
 def accuracy_page() -> str:
-    """docs/accuracy.md: every published figure beside its prediction; fits the engines anew without each model, a quarter minute."""
+    """docs/accuracy.md: every published figure beside its prediction, by fits that leave its own model out."""
     return output("advisor accuracy --markdown")
 
 
