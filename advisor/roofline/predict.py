@@ -92,9 +92,12 @@ BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engine
 
 def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -> int:
     """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it."""
-    if problem.workload.mode in ("static_batch", "single_stream", "offline") or served.overloaded:
+    workload = problem.workload
+    if workload.mode == "offline" or served.overloaded:
         return settings.max_sequences
     in_flight = served.requests_per_s * served.latency_s / plan.adp
+    if workload.users:
+        in_flight = workload.users / plan.dp / plan.adp
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
