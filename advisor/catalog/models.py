@@ -291,10 +291,10 @@ def _with_weights(spec: ModelSpec, name: str) -> ModelSpec:
         kv = name if spec.kv_format in ("bf16", "fp16") and name != "fp32" else spec.kv_format
         formats = WeightFormats(attention=name, ffn=name, experts=name, embedding=name, head=name)
         said = () if main in _WIDE else (f"the published checkpoint is {main}; its weights are taken as dequantised to {name}",)
-        return replace(spec, formats=formats, kv_format=kv, quantisation="", caveats=(*spec.caveats, *said))
+        return replace(spec, formats=formats, kv_format=kv, requantised=True, caveats=(*spec.caveats, *said))
     wide = now.embedding if now.embedding in _WIDE else "bf16"
     parts: dict[str, Any] = {"attention": name, "ffn": name, "experts": name, "embedding": wide, "head": wide}
     if spec.is_moe and name in ("nvfp4", "nvfp4-wo", "mxfp4"):
         parts["attention"] = wide
         parts["ffn"] = wide if name == "mxfp4" else name
-    return replace(spec, formats=WeightFormats(**parts), quantisation=name)
+    return replace(spec, formats=WeightFormats(**parts), requantised=True)

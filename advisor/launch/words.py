@@ -133,14 +133,16 @@ def wanted_checkpoint(model: ModelSpec, *, online_fp8: bool) -> str:
     format has to be in the checkpoint.
     """
     form = weight_format(model)
-    sixteen = FORMATS[form].bytes_per_value >= 2
     if not model.repo:
         return f"the checkpoint of {model.name}: its sizes came from a file that does not say where the weights are"
-    if sixteen and model.quantisation:
-        return f"a {form} checkpoint: the plan was ranked with {form} weights and {model.repo} has {model.quantisation} ones"
-    if sixteen or model.quantisation or (form == "fp8" and online_fp8):
+    if FORMATS[form].bytes_per_value >= 2:
+        right = not model.quantisation
+    else:
+        right = not model.requantised if model.quantisation else form == "fp8" and online_fp8
+    if right:
         return ""
-    return f"a checkpoint in {form}: the plan was ranked with {form} weights and {model.repo} has 16-bit ones"
+    stored = model.quantisation or "16-bit"
+    return f"a checkpoint in {form}: the plan was ranked with {form} weights and {model.repo} has {stored} ones"
 
 
 def needs_online_fp8(model: ModelSpec) -> bool:

@@ -311,7 +311,10 @@ class WeightFormats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A decoder-only transformer. `other_params` are held in memory but not in the decode path (vision tower, MTP left out)."""
+    """A decoder-only transformer. `other_params` are held in memory but not in the decode path (vision tower, MTP left out).
+
+    `quantisation` is how the checkpoint in `repo` is stored (empty: 16 bits); `requantised` says that `formats` are others.
+    """
 
     name: str
     source: str
@@ -328,6 +331,7 @@ class ModelSpec:
     numerics: Numerics = field(default_factory=Numerics)
     repo: str = ""
     quantisation: str = ""
+    requantised: bool = False
     architecture: str = ""
     caveats: tuple[str, ...] = ()
 

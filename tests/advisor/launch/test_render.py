@@ -16,6 +16,7 @@ import yaml
 from launch_questions import FLAGS, SETTINGS, cluster, model, prediction, problem
 from launch_schemas import COMPOSE, LEADER_WORKER_SET
 
+from advisor.catalog.models import load_model, requantise
 from advisor.errors import AdvisorError, PlanError, QuestionError
 from advisor.launch import TARGETS, launch_line, parse, render
 from advisor.launch.reading import _engine_words, _shell
@@ -262,3 +263,17 @@ def test_a_changed_script_is_told():
         parse(text.replace("--tensor-parallel-size 4", "--tensor-parallel-size 8"))
     with pytest.raises(AdvisorError, match="no launch script"):
         parse("echo hello")
+
+
+def test_weights_that_the_checkpoint_does_not_have_are_never_launched_from_it() -> None:
+    def line(name: str, dtype: str) -> str:
+        return launch_line(
+            problem("vllm", spec=requantise(load_model(name, online=False).spec, dtype=dtype, kv_dtype=None)), Plan()
+        )
+
+    assert "vllm serve meta-llama/Llama-3.1-70B --quantization fp8" in line("llama-3.1-70b", "fp8")  # quantised while loading
+    awq = line("llama-3.1-70b", "awq")
+    assert 'vllm serve "$MODEL"' in awq
+    assert "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B has 16-bit ones" in awq
+    assert "deepseek-ai/DeepSeek-R1 has fp8" in line("deepseek-r1", "int4")
+    assert "vllm serve deepseek-ai/DeepSeek-R1" in line("deepseek-r1", "auto")
