@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from advisor.roofline.predict import predict
-from advisor.search.rank import shape
+from advisor.search.rank import shape, simplicity
 from advisor.specs.advice import Advice
 from advisor.specs.calibration import Calibration
 from advisor.specs.prediction import Prediction
@@ -30,7 +30,7 @@ def with_curve(problem: Problem, calibration: Calibration, advice: Advice) -> Ad
         for p in _best(advice.choices)
         for users in _loads(p)
     ]
-    return replace(advice, curve=tuple(points), notes=(*advice.notes, *_fastest(points, advice.choices[0])))
+    return replace(advice, curve=tuple(points), notes=(*advice.notes, *_fastest(problem, calibration, advice.choices)))
 
 
 def _best(choices: Sequence[Prediction]) -> list[Prediction]:
@@ -47,13 +47,17 @@ def _loads(p: Prediction) -> list[int]:
     return sorted({p.plan.dp} | {users for users in shares if p.plan.dp < users < p.sequences})
 
 
-def _fastest(points: Sequence[Prediction], first: Prediction) -> list[str]:
-    alone = [p for p in points if p.sequences <= p.plan.dp * 1.01]
-    if not alone:
-        return []
-    best = min(alone, key=lambda p: p.tpot_s.value)
-    mine = next((p for p in alone if p.plan.label == first.plan.label), None)
-    if mine is None or shape(best.plan) == shape(first.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value:
+def _fastest(problem: Problem, calibration: Calibration, choices: Sequence[Prediction]) -> list[str]:
+    """Which plan serves one user fastest, where it is not the first.
+
+    Asked of the plans with the fewest stages and the fewest attention-DP groups: neither ever shortens the way of one token.
+    """
+    alone = replace(problem, workload=replace(problem.workload, mode="single_stream", users=1))
+    fewest = min((p.plan.pp, p.plan.adp) for p in choices)
+    kinds = {shape(p.plan): p.plan for p in reversed(choices) if (p.plan.pp, p.plan.adp) == fewest}
+    best = min((predict(alone, plan, calibration) for plan in kinds.values()), key=lambda p: (p.tpot_s.value, simplicity(p.plan)))
+    mine = predict(alone, choices[0].plan, calibration)
+    if shape(best.plan) == shape(mine.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value:
         return []
     gain = (mine.tpot_s.value / best.tpot_s.value - 1) * 100
     return [

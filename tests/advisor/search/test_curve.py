@@ -1,27 +1,27 @@
-"""Lighter loads of the best plans, where the load was left open."""
+"""Lighter loads of the best plans, and the word about one user."""
 
 from __future__ import annotations
 
-import advisor
-from advisor.search.rank import shape
+import re
+
+import pytest
+
+from advisor.cli.answer import answer, estimate_plan
+from advisor.cli.question import question
 
 
-def test_the_best_plans_are_shown_from_one_user_to_what_fits() -> None:
-    advice = advisor.recommend("70b", gpu="h100-80g-sxm", gpus=8)
-    best = {shape(p.plan) for p in advice.curve}
-    assert len(best) == 2
-    assert shape(advice.choices[0].plan) in best
-    for kind in best:
-        points = [p for p in advice.curve if shape(p.plan) == kind]
-        assert points == sorted(points, key=lambda p: p.sequences)
-        assert points[0].latency_s.value < points[-1].latency_s.value
-        assert points[0].output_tokens_per_s.value < points[-1].output_tokens_per_s.value
+@pytest.mark.parametrize(("model", "gpu"), [("llama-3.1-70b", "h100-80g-sxm"), ("mixtral-8x7b", "h100-80g-sxm")])
+def test_the_plan_named_for_one_user_is_the_fastest_of_all_for_one_user(model: str, gpu: str) -> None:
+    advice = answer(question(model=model, gpu=gpu, gpus=8))
+    said = next(note for note in advice.notes if note.startswith("A single user"))
+    named = re.search(r"by (tp=\S+):", said)
+    assert named is not None
+    alone = answer(question(model=model, gpu=gpu, gpus=8, users=1)).choices
+    fastest = min(p.tpot_s.value for p in alone)
+    asked = question(model=model, gpu=gpu, gpus=8, users=1)
+    assert estimate_plan(asked, named[1]).tpot_s.value == pytest.approx(fastest, rel=0.01)
 
 
-def test_the_fastest_for_one_user_is_named_where_it_is_another() -> None:
-    advice = advisor.recommend("70b", gpu="h100-80g-sxm", gpus=8)
-    assert any(note.startswith("A single user is served fastest by tp=8,pp=1,dp=1") for note in advice.notes)
-
-
-def test_a_load_that_was_asked_for_has_no_curve() -> None:
-    assert advisor.recommend("8b", gpu="h100-80g-sxm", gpus=2, users=4).curve == ()
+def test_lighter_loads_are_asked_only_where_the_load_was_left_open() -> None:
+    assert answer(question(model="llama-3.1-8b", gpu="l40s", gpus=2)).curve
+    assert not answer(question(model="llama-3.1-8b", gpu="l40s", gpus=2, users=4)).curve
