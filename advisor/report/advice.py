@@ -56,7 +56,8 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    start = text[0] if "=" in text.split(" ", 1)[0] else text[0].upper()  # a plan keeps its own spelling
+    return start + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _certainty(advice: Advice) -> str:
@@ -100,7 +101,7 @@ def _table(advice: Advice, *, top: int, everything: bool) -> list[str]:
     rows = shown(advice.choices, everything=everything)
     cut = rows if everything else rows[:top]
     workload = advice.asked.workload if advice.asked else None
-    best = set(advice.front)
+    best = {p.plan for p in front(rows)}  # of the rows here: the whole front may hold another number of replicas of the same shape
     lines = table(_HEAD, [_row(p, workload, on_front=p.plan in best) for p in cut], right=_RIGHT)
     if len(cut) < len(rows):
         lines.append(f"... and {count(len(rows) - len(cut), 'more plan')} (--top {len(rows)}, --all)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.report.screen import PLAIN, Screen, table, wrap
-from advisor.report.words import asked_for, rate, seconds
+from advisor.report.words import asked_for, count, rate, seconds
 from advisor.specs.advice import Asked
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
@@ -37,7 +37,7 @@ def page(
         "",
         screen.bold(f"{plan.label} on {plan.world:,} of {problem.cluster.gpus:,} GPUs"),
         f"  TTFT {seconds(prediction.ttft_s)}, TPOT {seconds(prediction.tpot_s)}",
-        f"  {rate(prediction.output_tokens_per_s, 'output tokens/s')}, {show_count(prediction.sequences)} requests in flight, "
+        f"  {rate(prediction.output_tokens_per_s, 'output tokens/s')}, {count(round(prediction.sequences), 'request')} in flight, "
         f"bottleneck {prediction.bottleneck}",
         *(wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in prediction.notes),
         "",

@@ -82,8 +82,10 @@ def _words(command: str) -> tuple[list[str], str]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), gap: int = 2) -> list[str]:
-    """Lines of an aligned table: the head first. Columns in `right` are aligned to the right."""
+    """Lines of an aligned table: the head first. Columns in `right` are aligned to the right; a wide table moves closer."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    if sum(widths) + gap * (len(widths) - 1) > WIDTH:
+        gap = 1
     lines = []
     for row in [head, *rows]:
         cells = [

@@ -50,9 +50,11 @@ def objective(prediction: Prediction, workload: Workload) -> Estimate:
     """The figure that the goal makes best, as an estimate in which less is better.
 
     latency: seconds of a request. throughput: seconds per output token of the deployment. cost: GPU-seconds per output token
-    (dollars follow in proportion, the GPUs being equal).
+    (dollars follow in proportion, the GPUs being equal). Plans that carry a given rate of requests all make the same tokens:
+    for throughput the shorter answer is then the better one.
     """
-    if workload.goal == "latency":
+    carried = workload.mode == "open_loop" and workload.goal == "throughput" and prediction.within_limits
+    if workload.goal == "latency" or carried:
         return prediction.latency_s
     rate = prediction.output_tokens_per_s
     gpus = prediction.plan.world if workload.goal == "cost" else 1
@@ -202,9 +204,10 @@ def _reason(first: Prediction, runner: Prediction | None, workload: Workload, *,
         return f"{_capital(_name(first.plan))} {_verb(first, 'is', 'are')} the only kind of plan that fits."
     lead = "Too close to call; the simpler plan is preferred. " if close else ""
     if first.within_limits and not runner.within_limits:
-        lead += (
+        # What the runner-up would carry is then one request at a time: no figure to compare with.
+        return lead + (
             f"{_capital(_name(first.plan))} {_verb(first, 'keeps', 'keep')} the limits and {_name(runner.plan)} "
-            f"{_verb(runner, 'does', 'do')} not ({_limit_miss(runner, workload)}). "
+            f"{_verb(runner, 'does', 'do')} not ({_limit_miss(runner, workload)})."
         )
     return lead + _compare(first, runner, workload) + _cause(first, runner, workload)
 
@@ -262,7 +265,8 @@ def _verb(p: Prediction, one: str, several: str) -> str:
 
 
 def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    """The text as the start of a sentence; a plan keeps its own spelling (`tp=4`)."""
+    return text if "=" in text.split(" ", 1)[0] else text[0].upper() + text[1:]
 
 
 def _times(ratio: float, *, noun: str = "") -> str:

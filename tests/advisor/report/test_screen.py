@@ -47,3 +47,9 @@ def test_a_table_is_aligned() -> None:
 @given(st.text(max_size=400))
 def test_paragraphs_fit(text: str) -> None:
     assert all(len(line) <= WIDTH or " " not in line.strip() for line in wrap(text).split("\n"))
+
+
+def test_a_table_that_is_too_wide_moves_its_columns_closer() -> None:
+    narrow, wide = table(("a", "b"), [("x", "y")]), table(("a",) * 11, [("x" * 8,) * 11])
+    assert narrow[1] == "x  y"
+    assert max(map(len, wide)) == 11 * 8 + 10 <= WIDTH

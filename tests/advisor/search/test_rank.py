@@ -35,7 +35,7 @@ def test_a_plan_within_the_limits_comes_before_a_better_one_beyond(prediction: B
     advice = rank([slow, fast], load(tpot_limit_s=0.05), ())
     assert advice.choices[0] is fast
     assert advice.limits_met
-    assert advice.reason.startswith("Tp=8 keeps the limits and two replicas of tp=4 do not (TPOT 90 ms).")
+    assert advice.reason == "tp=8 keeps the limits and two replicas of tp=4 do not (TPOT 90 ms)."
 
 
 def test_when_none_meets_the_limits_the_closest_is_first_and_it_is_said(prediction: Build) -> None:
@@ -56,6 +56,19 @@ def test_the_reason_names_the_physics(prediction: Build) -> None:
     # A step of tp=8 shares 8 GPUs among its 3750 * 0.02 = 75 sequences, one of tp=4 shares 4 among 78: 4.7 and 0.15 ms of a token.
     assert "costs" in reason
     assert "of GPU time a token rather than" in reason
+
+
+def test_where_all_plans_carry_the_rate_the_shorter_answer_wins_and_the_certainty_is_about_it(prediction: Build) -> None:
+    fast = prediction("tp=8", rate=2048, tpot_s=0.015)
+    slow = prediction("tp=4,dp=2", rate=2048, tpot_s=0.021)
+    given = load(mode="open_loop", rate_per_s=4.0)
+    advice = rank([slow, fast], given, ())
+    assert advice.choices[0] is fast
+    assert advice.first_share is not None
+    assert advice.first_share > 0.9
+    assert not advice.close_call
+    beyond = rank([prediction("tp=8", rate=2048, within=False), prediction("tp=4,dp=2", rate=3000, within=False)], given, ())
+    assert beyond.choices[0].plan.label == "tp=4,pp=1,dp=2"  # none carries it: the one that carries most
 
 
 def test_what_cannot_be_told_apart_is_said_and_the_simpler_plan_comes_first(prediction: Build) -> None:
