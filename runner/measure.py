@@ -234,30 +234,35 @@ class Bench:
     # Memory.
 
     def memory(self) -> Memory:
-        """What is left for the cache beside weights and the largest prefill: on a GPU really allocated, on a CPU reckoned."""
+        """What is left for the cache beside weights and the largest prefill: really allocated where all layers are there.
+
+        A CPU's memory belongs to everybody: nothing is said of it.
+        """
         self.beat("filling the cache")
+        if self.device.type == "cpu":
+            return Memory(weights_bytes=self.clock.worst(self._whole_weights()), kv_tokens=0)
         gc.collect()
         one = self.model.new_cache(1, 256)
         each = one.bytes / 256
         del one
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         spare = free_bytes(self.device) * (1.0 - KEPT_FREE) - self.activations_bytes
-        scale = len(self.job.model.layers) / self.layers
-        weights = float(self.model.weight_bytes)
-        notes: list[str] = []
-        if scale > 1.0:
-            inside = sum(t.numel() * t.element_size() for t in self.model.blocks.buffers())
-            missing = inside * (scale - 1.0)
-            notes.append("memory of the whole model is scaled from the layers measured")
-            spare, weights, each = spare - missing, weights + missing, each * scale
-        tokens = int(max(0.0, spare) / each) if each else 0
-        if self.device.type == "cuda" and scale == 1.0:
-            tokens = self._allocated(tokens)
+        weights = self._whole_weights()
+        notes: tuple[str, ...] = ()
+        if self.layers < len(self.job.model.layers):
+            spare -= weights - self.model.weight_bytes
+            each *= len(self.job.model.layers) / self.layers
+            tokens = int(max(0.0, spare) / each)
+            notes = ("weights and cache of the whole model are reckoned from the layers measured",)
         else:
-            notes.append("cache tokens are reckoned from free memory, not allocated")
+            tokens = self._allocated(int(max(0.0, spare) / each))
         tokens = int(-self.clock.worst(-float(tokens))) * self.mesh.plan.adp
-        return Memory(weights_bytes=self.clock.worst(weights), kv_tokens=tokens, notes=tuple(notes))
+        return Memory(weights_bytes=self.clock.worst(weights), kv_tokens=tokens, notes=notes)
+
+    def _whole_weights(self) -> float:
+        """This rank's weights with all layers."""
+        inside = sum(t.numel() * t.element_size() for t in self.model.blocks.buffers())
+        return self.model.weight_bytes + inside * (len(self.job.model.layers) / self.layers - 1.0)
 
     def _allocated(self, tokens: int) -> int:
         """The largest cache up to `tokens` that the allocator grants, found from above in steps of 2%."""
@@ -286,7 +291,7 @@ def _idle_bytes(module: MoeShard, job: Job, tokens: int) -> float:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that this process could still have; on a CPU its share among the ranks of the machine."""
+    """Memory that this process could still have; on a CPU the machine's, shared among its ranks."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

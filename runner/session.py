@@ -128,7 +128,8 @@ def device_of(job: Job | BenchJob) -> torch.device:
     """This rank's device. Raises MachineError where there is none."""
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if job.device == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
         return torch.device("cpu")
     if local >= torch.cuda.device_count():
         raise MachineError(

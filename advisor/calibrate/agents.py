@@ -99,7 +99,7 @@ def _run_in(folder: Path, ranks: Ranks, job: str, *, id: str, time_limit_s: floa
         **os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **ranks.environment,
         MARK: mark, _PARENT: str(os.getpid()), _FOLDER: str(folder), "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
-    with log, _signals() as caught:
+    with log, caught_signals() as caught:
         process: subprocess.Popen[bytes] | None = None
         try:
             try:
@@ -150,7 +150,7 @@ def _watch(
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def caught_signals() -> Iterator[list[int]]:
     """Signals that end a program are noted, not raised, while there are processes to end first."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
+from advisor.calibrate.compare import Result
 from advisor.roofline import graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.memory import rank_memory
@@ -17,6 +19,7 @@ from advisor.roofline.work import Collective
 from advisor.specs.calibration import Calibration
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
 from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Goal
 
@@ -57,8 +60,9 @@ class CellResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanResult:
-    """One plan: TTFT of one prompt, TPOT of its own batch, decode tokens/s of all replicas, cache tokens of one replica.
+    """One plan: TTFT of one prompt, TPOT of its own batch, tokens/s of all replicas, cache tokens of one replica.
 
+    `kv_tokens` None: not counted. The runner's `rate` is of decode steps alone, a real engine's of all output with the prefills between.
     `failed` is why it has no figures (or not all), `shard` that one rank ran alone.
     """
 
@@ -67,7 +71,8 @@ class PlanResult:
     ttft_s: Pair
     tpot_s: Pair
     tokens_per_s: Pair
-    kv_tokens: Pair
+    kv_tokens: Pair | None
+    rate: Literal["decode", "output"] = "decode"
     cells: tuple[CellResult, ...] = ()
     failed: str = ""
     shard: bool = False
@@ -112,7 +117,8 @@ def plan_result(
 ) -> PlanResult:
     """One plan's figures from its Measurement, whole or partial; `problem` is the runner's own."""
     model = step_model(problem, job.plan, calibration)
-    cells = tuple(_cell(model, job, t) for t in measurement.timings)
+    timings = sorted(measurement.timings, key=lambda t: (t.cell.phase, t.cell.context_tokens, t.cell.batch))
+    cells = tuple(_cell(model, job, t) for t in timings)
     load = problem.workload
     one = _closest(job, "prefill", job.plan.adp, load.input_tokens)
     own = _closest(job, "decode", batch, load.input_tokens + load.output_tokens / 2)
@@ -120,14 +126,29 @@ def plan_result(
     tpot = _pair(model, own, cells)
     running = own.batch * job.plan.dp
     rate = Pair(predicted=running / tpot.predicted, measured=running / tpot.measured if tpot.measured else None)
-    cache = Pair(
-        predicted=float(rank_memory(problem, job.plan).kv_tokens),
-        measured=float(measurement.kv_tokens) if measurement.kv_tokens else None,
-    )
+    cache = None
+    if job.device == "cuda":
+        held = float(measurement.kv_tokens) if measurement.kv_tokens else None
+        cache = Pair(predicted=float(rank_memory(problem, job.plan).kv_tokens), measured=held)
     return PlanResult(
         plan=job.plan, batch=own.batch, ttft_s=ttft, tpot_s=tpot, tokens_per_s=rate, kv_tokens=cache, cells=cells,
         failed=measurement.reason if measurement.status == "failed" else "", shard=job.shard, resumed=resumed,
         notes=measurement.notes,
+    )  # fmt: skip
+
+
+def engine_result(prediction: Prediction, measured: Result | None, *, failed: str = "") -> PlanResult:
+    """One plan's figures from a load test of a real engine."""
+    users = max(1, round(prediction.sequences / prediction.plan.dp))
+    lost = (f"{measured.failed} of {measured.requests + measured.failed} requests failed",) if measured and measured.failed else ()
+    return PlanResult(
+        plan=prediction.plan, batch=users, rate="output", kv_tokens=None, failed=failed,
+        ttft_s=Pair(predicted=prediction.ttft_s.value, measured=measured.ttft_s if measured else None),
+        tpot_s=Pair(predicted=prediction.tpot_s.value, measured=measured.tpot_s if measured else None),
+        tokens_per_s=Pair(
+            predicted=prediction.output_tokens_per_s.value, measured=measured.output_tokens_per_s if measured else None
+        ),
+        notes=lost,
     )  # fmt: skip
 
 
@@ -195,7 +216,7 @@ def bubble(model: StepModel, cell: Cell) -> float:
 
 def order_of(results: Sequence[PlanResult], goal: Goal, output_tokens: float) -> Order:
     """The plans by the goal, as predicted and as measured: seconds of a request, tokens/s, or tokens/s per GPU."""
-    measured = [r for r in results if r.tpot_s.measured and r.ttft_s.measured]
+    measured = [r for r in results if r.tpot_s.measured and r.ttft_s.measured and r.tokens_per_s.measured]
     names = {id(r): r.plan.label for r in results}
     predicted_order = sorted(measured, key=lambda r: _worth(r, goal, output_tokens, predicted=True))
     measured_order = sorted(measured, key=lambda r: _worth(r, goal, output_tokens, predicted=False))

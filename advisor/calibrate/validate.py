@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from advisor.calibrate.agents import Interrupted, Nodes, Outcome, Ranks, run_ranks
 from advisor.calibrate.results import Results
@@ -62,9 +63,19 @@ def ask_torch() -> Torch:
 
 
 def run_all(
-    jobs: Sequence[Job], results: Results, *, node: Node | None, nodes: Nodes, say: Say, ranks: Ranks | None = None
+    jobs: Sequence[Job],
+    results: Results,
+    *,
+    node: Node | None,
+    nodes: Nodes,
+    say: Say,
+    threads: int = 1,
+    ranks: Ranks | None = None,
 ) -> tuple[list[Measured], bool]:
-    """Measure every job that the results do not have yet, and keep each. False beside them: it was interrupted on the way."""
+    """Measure every job that the results do not have yet, and keep each. False beside them: it was interrupted on the way.
+
+    `node` places the ranks on its GPUs, `threads` are those of each rank on a CPU; `ranks` starts others than the runner's.
+    """
     found: list[Measured] = []
     for number, job in enumerate(jobs, 1):
         head = f"[{number}/{len(jobs)}] {job.plan.label}"
@@ -76,7 +87,7 @@ def run_all(
         say(f"{head}: {_start_words(job)}")
         stopped = False
         try:
-            measurement = run_job(job, node=node, nodes=nodes, progress=lambda line, head=head: say(f"{head}: {line}"), ranks=ranks)  # type: ignore[misc]
+            measurement = run_job(job, node=node, nodes=nodes, progress=partial(_say_with, say, head), threads=threads, ranks=ranks)
         except _StoppedError as error:
             measurement, stopped = error.measurement, True
         if measurement.status == "failed":
@@ -88,6 +99,10 @@ def run_all(
         if stopped:
             return found, False
     return found, True
+
+
+def _say_with(say: Say, head: str, line: str) -> None:
+    say(f"{head}: {line}")
 
 
 def _start_words(job: Job) -> str:
@@ -104,14 +119,17 @@ class _StoppedError(Exception):
         self.measurement = measurement
 
 
-def run_job(job: Job, *, node: Node | None, nodes: Nodes, progress: Say, ranks: Ranks | None = None) -> Measurement:
+def run_job(
+    job: Job, *, node: Node | None, nodes: Nodes, progress: Say, threads: int = 1, ranks: Ranks | None = None
+) -> Measurement:
     """One job in fresh ranks. A failure is a Measurement too, with the cells it had and the reason.
 
     Raises _StoppedError on Ctrl-C, after every process has ended.
     """
     alone = job.shard
     here = 0 if alone else -(-job.plan.world // nodes.count)
-    start = ranks or Ranks(module="runner", here=here, nodes=Nodes() if alone else nodes, environment=_visible(job, node, nodes))
+    environment = _visible(job, node, nodes, threads)
+    start = ranks or Ranks(module="runner", here=here, nodes=Nodes() if alone else nodes, environment=environment)
     if ranks is not None:
         start = replace(ranks, here=here)
     seen: set[str] = set()
@@ -131,10 +149,10 @@ def run_job(job: Job, *, node: Node | None, nodes: Nodes, progress: Say, ranks: 
     return _measurement(job, outcome, nodes)
 
 
-def _visible(job: Job, node: Node | None, nodes: Nodes) -> Mapping[str, str]:
+def _visible(job: Job, node: Node | None, nodes: Nodes, threads: int) -> Mapping[str, str]:
     """The GPUs of this node's ranks, in rank order, as CUDA_VISIBLE_DEVICES; empty on a CPU and where they are in order anyway."""
     if job.device == "cpu":
-        return {"CUDA_VISIBLE_DEVICES": ""}
+        return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
     if node is None or not (job.plan.gpus or node.ids) or job.shard:
         return {}
     each = len(node.devices)

@@ -1,0 +1,138 @@
+"""The machine that measures: what torch sees, its micro-benchmarks, and the question put to it. Free of typer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+
+from advisor.calibrate.agents import Interrupted, Nodes, Ranks, run_ranks
+from advisor.calibrate.local import LocalFit, cpu_cluster, cpu_engine, fit
+from advisor.calibrate.validate import Torch, ask_torch
+from advisor.catalog.calibrations import load_calibration
+from advisor.catalog.engines import load_engine
+from advisor.cli.question import Options, Question, question
+from advisor.errors import AdvisorError, MachineError
+from advisor.specs import wire
+from advisor.specs.benchmark import BenchJob, Benchmarks
+from advisor.specs.cluster import Cluster
+from advisor.specs.engine import Engine
+
+BENCH_LIMIT_S = 110.0  # under two minutes a GPU
+TINY_LIMIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it."""
+
+    asked: Question
+    engine: Engine
+    gpus: int
+    said: tuple[str, ...]
+
+
+def say(line: str) -> None:
+    """Talk, on stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...] = ("bf16", "fp8")) -> Benchmarks:
+    """The micro-benchmarks on so many ranks. Raises MachineError with the reason where they fail."""
+    tiny = device == "cpu"
+    job = BenchJob(
+        device="cpu" if tiny else "cuda", formats=("fp32",) if tiny else formats, tiny=tiny,
+        time_limit_s=TINY_LIMIT_S if tiny else BENCH_LIMIT_S,
+    )  # fmt: skip
+    here = -(-ranks // nodes.count) if ranks > 1 else 0
+    start = Ranks(module="runner.microbench", here=here, nodes=nodes, environment=_cpu_words(ranks) if tiny else {})
+    try:
+        outcome = run_ranks(
+            start, wire.to_json(job), id="advisor-calibrate", time_limit_s=job.time_limit_s + 60.0, progress=lambda _: None
+        )
+    except Interrupted as interrupted:
+        raise KeyboardInterrupt from interrupted
+    if outcome.text is None or outcome.reason:
+        raise MachineError(f"the micro-benchmarks failed: {outcome.reason or 'they left no result'}.")
+    return wire.from_json(outcome.text, Benchmarks, origin="the micro-benchmarks")
+
+
+def cpu_threads(ranks: int) -> int:
+    """Threads of each of `ranks` parts of this CPU."""
+    return max(1, (os.cpu_count() or 1) // ranks)
+
+
+def _cpu_words(ranks: int) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(cpu_threads(ranks))}
+
+
+def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: Nodes) -> Bench:
+    """The question on the machine here. `wanted` is how many ranks the given plans need (0: the recommendation decides)."""
+    torch = ask_torch()
+    engine = load_engine("runner")
+    if device == "cpu":
+        return _cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, nodes=nodes)
+    if not torch.gpus:
+        raise MachineError(
+            f"torch {torch.version} sees no GPU here: install a build for the driver, or try the program with --device cpu."
+        )
+    options: Options = {**asked, "engine": "vllm"}
+    found = question(model=model, **options)
+    return Bench(asked=found, engine=engine, gpus=torch.gpus * nodes.count, said=_mismatch(found.problem.cluster, torch))
+
+
+def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, nodes: Nodes) -> Bench:
+    say(f"measuring this CPU with {ranks} ranks, so that there is something to predict from")
+    found = benchmarks(device="cpu", ranks=ranks, nodes=Nodes())
+    cluster = cpu_cluster(found, ranks)
+    options: Options = {**asked, "engine": "vllm", "cluster": cluster, "gpu": "", "gpus": None, "nodes": None, "calibration": None}
+    ours = question(model=model, **options)
+    local = fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True)
+    said = ("A CPU stands in for the GPUs: its own copy, matrix product and message rates are the data sheet.",)
+    return Bench(asked=replace(ours, calibration=local.calibration), engine=cpu_engine(engine, found), gpus=ranks, said=said)
+
+
+def _mismatch(cluster: Cluster, torch: Torch) -> tuple[str, ...]:
+    """A word where the machine predicted is not the one that measures."""
+    from advisor.catalog.machines import device_for_reading
+
+    here = device_for_reading(torch.names[0], None)
+    if here is not None and here.name.split("-")[0] != cluster.device.name.split("-")[0]:
+        return (f"Predicted for {cluster.device.name}, measured on {torch.names[0]}: the errors mix both.",)
+    return ()
+
+
+def calibrate_here(*, device: str, gpus: int | None) -> tuple[LocalFit, Cluster, Benchmarks]:
+    """Micro-benchmarks of the GPUs here, and the calibration they make."""
+    torch = ask_torch()
+    if device == "cpu":
+        ranks = gpus or 2
+        found = benchmarks(device="cpu", ranks=ranks, nodes=Nodes())
+        cluster = cpu_cluster(found, ranks)
+        return fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True), cluster, found
+    if not torch.gpus:
+        raise MachineError(f"torch {torch.version} sees no GPU here: install a build for the driver, or name --device cpu.")
+    cluster = _cluster_here(torch, gpus or torch.gpus)
+    say(f"micro-benchmarks on {cluster.gpus} x {cluster.device.name}, under two minutes")
+    found = benchmarks(device="cuda", ranks=min(gpus or torch.gpus, torch.gpus), nodes=Nodes())
+    return fit(found, load_calibration(cluster.device, local=False), cluster), cluster, found
+
+
+def _cluster_here(torch: Torch, gpus: int) -> Cluster:
+    """The machine as NVML describes it, else as so many of the GPU that torch names."""
+    from advisor.catalog.devices import list_devices
+    from advisor.catalog.machines import device_for_reading, load_cluster
+    from advisor.probe.nvml import read_nvml
+    from advisor.probe.topology import cluster_from
+
+    try:
+        readings = read_nvml()
+        if readings.gpus:
+            return cluster_from(readings, list_devices(), find=device_for_reading)
+    except AdvisorError:  # no library, no driver, a GPU without a sheet: torch's own name is tried
+        pass
+    device = device_for_reading(torch.names[0], None)
+    if device is None:
+        raise MachineError(f"{torch.names[0]} is not in the catalogue; write its sheet first (docs/profiles.md).")
+    return load_cluster(gpu=device.name, gpus=gpus)

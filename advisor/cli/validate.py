@@ -1,0 +1,195 @@
+"""`advisor validate`: the recommended plans on the machine here, measured beside predicted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from advisor.cli import options
+from advisor.cli.show import emit, screen
+from advisor.errors import MachineError, QuestionError
+
+if TYPE_CHECKING:
+    from advisor.calibrate.agents import Nodes
+    from advisor.calibrate.jobs import Settings
+    from advisor.cli.measuring import Done
+    from advisor.cli.question import Options
+    from advisor.specs.calibration import Calibration
+    from advisor.specs.cluster import Device
+
+RUNNER = "runner"
+_INTERRUPTED = 130
+
+
+def validate(
+    model: Annotated[str, typer.Option("--model", "-m", help="As for `recommend`.", show_default=False)] = "",
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of the recommended plans to measure.")] = 3,
+    plan: Annotated[
+        list[str] | None, typer.Option("--plan", help="A plan to measure instead, e.g. tp=2,pp=2; may be given often.")
+    ] = None,
+    gpu: options.Gpu = "",
+    gpus: options.Gpus = None,
+    nodes: options.Nodes = None,
+    cluster: options.ClusterFile = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="What to measure: runner (bundled, no weights needed), vllm, sglang or trtllm.")
+    ] = "runner",
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", help="URL of a running server to measure; with --engine and --plan.", show_default=False)
+    ] = "",
+    tool: Annotated[str, typer.Option("--tool", help="Load generator for a real engine: aiperf or vllm.", show_default=False)] = "",
+    dtype: options.Dtype = "",
+    preset: options.Preset = "",
+    input_tokens: options.InputTokens = None,
+    output_tokens: options.OutputTokens = None,
+    users: options.Users = None,
+    rate: options.Rate = None,
+    goal: options.GoalName = "",
+    calibration: options.CalibrationFile = None,
+    device: Annotated[str, typer.Option("--device", help="cuda, or cpu to try the program out without a GPU.")] = "cuda",
+    layers: Annotated[int, typer.Option("--layers", min=0, help="Measure so many layers and scale (0: all).")] = 0,
+    schedule: Annotated[str, typer.Option("--schedule", help="Pipeline stages: 1f1b, or naive to compare.")] = "1f1b",
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Folder of a safetensors checkpoint (random weights otherwise).", show_default=False),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=3, help="Timed repeats of each step.")] = 10,
+    time_limit: Annotated[str, typer.Option("--time-limit", help="Longest time of one plan.")] = "600s",
+    stall_limit: Annotated[str, typer.Option("--stall-limit", help="A rank without progress for so long is ended.")] = "120s",
+    node_rank: Annotated[int, typer.Option("--node-rank", min=0, help="Which of --nodes this machine is.")] = 0,
+    master: Annotated[
+        str, typer.Option("--master", help="HOST:PORT of the first node, where several meet.", show_default=False)
+    ] = "",
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Results file to go on with (one for each question).", show_default=False)
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what the results file has.")] = False,
+    refine: Annotated[bool, typer.Option("--refine", help="Let the runs correct this machine's calibration.")] = False,
+    suite: Annotated[bool, typer.Option("--suite", help="The standard table: 1B, 8B, 32B, and one rank of a 70B at tp=8.")] = False,
+    cells: Annotated[bool, typer.Option("--cells", help="Every step that was timed.")] = False,
+    as_json: options.Json = False,
+    offline: options.Offline = False,
+) -> int:
+    """Measure the recommended plans here, in fresh processes, and set them beside the prediction.
+
+    Without an engine installed and without weights: a bundled transformer runs each plan. With fewer GPUs than a plan needs, one
+    rank of it is measured. A run that was stopped goes on where it was. Exit code 3 when nothing could be measured.
+    """
+    seconds = _seconds("--time-limit", time_limit), _seconds("--stall-limit", stall_limit)
+    for option, text, known in (("--device", device, ("cuda", "cpu")), ("--schedule", schedule, ("1f1b", "naive"))):
+        if text not in known:
+            raise QuestionError(f"{option} {text!r} is not known; use {' or '.join(known)}.")
+    if not model and not suite:
+        raise QuestionError("no model was named: say --model 8b, a Hugging Face id, or a path to config.json.")
+    asked: Options = {
+        "gpu": gpu, "gpus": gpus, "nodes": nodes, "cluster": cluster, "dtype": dtype, "preset": preset,
+        "input_tokens": input_tokens, "output_tokens": output_tokens, "users": users, "rate": rate, "goal": goal,
+        "calibration": calibration, "online": not offline,
+    }  # fmt: skip
+    from advisor.cli import measuring
+
+    if endpoint or engine != RUNNER:
+        done = measuring.validate_engine(
+            model, asked, plan or [], engine="vllm" if engine == RUNNER else engine, endpoint=endpoint, tool=tool,
+            checkpoint=str(weights) if weights else "", top=top, time_limit_s=seconds[0],
+        )  # fmt: skip
+        return _show(done, cells=cells, as_json=as_json)
+    from advisor.calibrate.jobs import Settings
+    from advisor.calibrate.validate import need_torch
+    from advisor.cli.machine_here import bench_for
+
+    need_torch()
+    settings = Settings(
+        gpus=0, device=cast(Literal["cuda", "cpu"], device), layers=layers, schedule=cast(Literal["1f1b", "naive"], schedule),
+        weights_dir=str(weights.resolve()) if weights else "", repeats=repeats, time_limit_s=seconds[0], stall_limit_s=seconds[1],
+    )  # fmt: skip
+    if suite:
+        return _suite(asked, settings, results=results, fresh=fresh, as_json=as_json)
+    meet = _meet(nodes or 1, node_rank, master)
+    bench = bench_for(model, asked, device=device, wanted=_ranks(plan or []), nodes=meet)
+    done = measuring.validate_runner(bench, plan or [], top=top, settings=settings, nodes=meet, results=results, fresh=fresh)
+    code = _show(done, cells=cells, as_json=as_json)
+    if refine and done.ratios:
+        _refine(bench.asked.calibration, done, device=bench.asked.problem.cluster.device)
+    return code
+
+
+def _seconds(option: str, text: str) -> float:
+    from advisor.units import parse
+
+    try:
+        value = parse(text, "s")
+    except ValueError:
+        raise QuestionError(f"{option} {text!r} is not a time with a unit; write it as 600s.") from None
+    if not 1.0 <= value <= 1e6:
+        raise QuestionError(f"{option} {text} is not possible; give at least 1s.")
+    return value
+
+
+def _meet(count: int, rank: int, master: str) -> Nodes:
+    """Where several machines meet. Raises QuestionError where that is not said."""
+    from advisor.calibrate.agents import Nodes
+
+    if count == 1:
+        if rank or master:
+            raise QuestionError("--node-rank and --master are for several machines: say --nodes too.")
+        return Nodes()
+    host, _, port = master.rpartition(":")
+    if not host or not port.isdigit():
+        raise QuestionError(
+            "several machines measure together: run the same command on each with --node-rank 0, 1, ... and --master HOST:PORT."
+        )
+    if rank >= count:
+        raise QuestionError(f"--node-rank {rank} is beyond the {count} nodes: they count from 0.")
+    return Nodes(count=count, rank=rank, address=host, port=int(port))
+
+
+def _ranks(plans: list[str]) -> int:
+    """Ranks of the largest plan given."""
+    from advisor.specs.plan import Plan
+
+    try:
+        return max((Plan.parse(text).world for text in plans), default=0)
+    except ValueError as error:
+        raise QuestionError(f"{error}.") from None
+
+
+def _show(done: Done, *, cells: bool, as_json: bool) -> int:
+    """The answer, where it is kept, and the exit code."""
+    from advisor.report.validate import page, validation_json
+
+    emit(validation_json(done.validation) if as_json else page(done.validation, screen=screen(), cells=cells))
+    if done.path is not None:
+        typer.echo(f"Kept in {done.path}.", err=True)
+    if not done.complete:
+        typer.echo("Interrupted: the same command goes on from here.", err=True)
+        return _INTERRUPTED
+    measured = any(plan.tpot_s.measured or plan.cells for plan in done.validation.plans)
+    return 0 if measured else MachineError.exit_code
+
+
+def _refine(calibration: Calibration, done: Done, *, device: Device) -> None:
+    """Move this machine's calibration by the ratios, and say by how much."""
+    from advisor.calibrate.local import refined
+    from advisor.catalog.calibrations import local_calibration_path, write_calibration
+
+    moved = refined(calibration, done.ratios)
+    path = local_calibration_path(device)
+    write_calibration(moved, path)
+    scales = ", ".join(f"{name} x {factor:.3g}" for name, factor in moved.scales)
+    typer.echo(f"Refined {path}: {scales}.", err=True)
+
+
+def _suite(asked: Options, settings: Settings, *, results: Path | None, fresh: bool, as_json: bool) -> int:
+    from advisor.cli.measuring import validate_suite
+    from advisor.report.suite import suite_json, suite_page
+
+    done, rates = validate_suite(asked, settings=settings, results=results, fresh=fresh)
+    found = [(name, one.validation) for name, one in done]
+    emit(suite_json(found, rates) if as_json else suite_page(found, rates))
+    if not all(one.complete for _, one in done):
+        typer.echo("Interrupted: the same command goes on from here.", err=True)
+        return _INTERRUPTED
+    return 0 if any(plan.cells for _, one in done for plan in one.validation.plans) else MachineError.exit_code
