@@ -91,9 +91,11 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?
 def read_text(path: Path) -> str:
     """The file as UTF-8 text. Raises ProfileError with a sentence."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:  # what calls itself empty may never end (/dev/zero): so many bytes and no more
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
             raise ProfileError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: that is no profile or config.")
-        return path.read_text(encoding="utf-8-sig")
+        return raw.decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror or error}.") from None
     except UnicodeDecodeError:

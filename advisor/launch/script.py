@@ -160,7 +160,7 @@ def write(files: Iterable[ScriptFile], folder: Path, *, force: bool = False) -> 
     except OSError as error:
         for path, before in done:
             path.unlink() if before is None else path.write_bytes(before)
-        raise MachineError(f"{folder} cannot be written ({error.strerror or error}); choose another --out.") from None
+        raise MachineError(f"{folder} cannot be written ({error.strerror or error}); choose another folder.") from None
     finally:
         for temporary, _ in ready:
             temporary.unlink(missing_ok=True)

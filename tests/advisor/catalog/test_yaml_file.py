@@ -78,3 +78,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             read_text(tmp_path / name)
     with pytest.raises(ProfileError, match="too deeply"):
         parse_json("[" * 500_000, origin="x.json")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero on this system")
+def test_a_file_without_an_end_is_refused_after_the_size_that_is_read() -> None:
+    with pytest.raises(ProfileError, match="larger than 4 MiB"):
+        read_text(Path("/dev/zero"))
+
+
+def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfname: x\r\nsize: 2\r\n")
+    assert read_text(tmp_path / "a.yaml") == "name: x\nsize: 2\n"
