@@ -62,7 +62,8 @@ class CellResult:
 class PlanResult:
     """One plan: TTFT of one prompt, TPOT of its own batch, tokens/s of all replicas, cache tokens of one replica.
 
-    `kv_tokens` None: not counted. The runner's `rate` is of decode steps alone, a real engine's of all output with the prefills between.
+    `kv_tokens` None: not counted. The runner's `rate` is of decode steps alone, a real engine's of all output with the prefills
+    between.
     `failed` is why it has no figures (or not all), `shard` that one rank ran alone.
     """
 
