@@ -59,10 +59,18 @@ def _measure(*, device: str, gpus: int | None, out: Path | None, as_json: bool) 
 
     need_torch()
     local, cluster, _ = calibrate_here(device=device, gpus=gpus)
-    path = out or local_calibration_path(cluster.device)
-    write_calibration(local.calibration, path)
+    path = out or (local_calibration_path(cluster.device) if device == "cuda" else None)
+    if path is not None:
+        write_calibration(local.calibration, path)
     emit(to_json(local) if as_json else fit_page(local, screen=screen()))
-    typer.echo(f"Kept in {path}{'' if out else '; `advisor recommend` takes it from there by itself'}.", err=True)
+    _tell(path, own=out is None)
+
+
+def _tell(path: Path | None, *, own: bool) -> None:
+    if path is None:
+        typer.echo("Not kept: a CPU is there to try the program out (--out keeps it).", err=True)
+    else:
+        typer.echo(f"Kept in {path}{'; `advisor recommend` takes it from there by itself' if own else ''}.", err=True)
 
 
 def _from_points(points: Path, *, gpu: str, calibration: Path | None, out: Path | None, as_json: bool) -> None:
@@ -81,7 +89,7 @@ def _from_points(points: Path, *, gpu: str, calibration: Path | None, out: Path 
     path = out or local_calibration_path(device)
     write_calibration(found.calibration, path)
     emit(to_json(found) if as_json else correction_page(found, screen=screen()))
-    typer.echo(f"Kept in {path}{'' if out else '; `advisor recommend` takes it from there by itself'}.", err=True)
+    _tell(path, own=out is None)
 
 
 def _rows(path: Path) -> list[dict[str, str | None]]:
@@ -99,9 +107,7 @@ def _rows(path: Path) -> list[dict[str, str | None]]:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
         rows = [{str(key): value for key, value in row.items() if isinstance(value, str | None)} for row in reader]
     except (UnicodeDecodeError, csv.Error):
-        raise QuestionError(
-            f"{path} is no CSV file; give measured runs in the columns that `advisor compare --out` writes."
-        ) from None
+        raise QuestionError(f"{path} is no CSV file; give measured runs as `advisor compare --out` writes them.") from None
     if not rows or "hardware" not in rows[0]:
         raise QuestionError(f"{path} has no rows with a `hardware` column; give measured runs as `advisor compare --out` writes.")
     return rows
