@@ -87,7 +87,7 @@ def explain(
     text = page(
         problem, prediction, asked=in_short(problem), said=asked.said, screen=screen(),
         decode_title=f"A decode step of {_sequences(sequences)} a replica at {context:,.0f} tokens of context",
-        prefill_title="A prefill step of one prompt",
+        prefill_title=f"A prefill step of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}",
     )  # fmt: skip
     emit(text)
 

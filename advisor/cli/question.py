@@ -110,7 +110,7 @@ def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[Model
     said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
     if dtype or kv_dtype:
         spec = requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None)
-    return spec, said + [f"{caveat.rstrip('.')}." for caveat in spec.caveats]
+    return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
 
 
 def _check_context(model: ModelSpec, workload: Workload) -> None:

@@ -57,8 +57,8 @@ def _fastest(problem: Problem, calibration: Calibration, choices: Sequence[Predi
     kinds = {shape(p.plan): p.plan for p in reversed(choices) if (p.plan.pp, p.plan.adp) == fewest}
     best = min((predict(alone, plan, calibration) for plan in kinds.values()), key=lambda p: (p.tpot_s.value, simplicity(p.plan)))
     mine = predict(alone, choices[0].plan, calibration)
-    if shape(best.plan) == shape(mine.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value:
-        return []
+    if shape(best.plan) == shape(mine.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value or not best.tpot_s.value:
+        return []  # an answer of one token has no time between tokens
     gain = (mine.tpot_s.value / best.tpot_s.value - 1) * 100
     return [
         f"A single user is served fastest by {best.plan.replica().label}: {show(best.tpot_s.value, 's')} a token, "

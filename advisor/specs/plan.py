@@ -126,10 +126,14 @@ class Plan:
     def parse(cls, text: str) -> Plan:
         """The plan of `tp=4,pp=2` (order free, missing axes 1). Raises ValueError with a sentence."""
         degrees: dict[str, int] = {}
-        for part in text.replace(" ", "").split(","):
+        for part in re.split(r",|\s+", re.sub(r"\s*([,=])\s*", r"\1", text.strip())):
             match = re.fullmatch(r"([a-z]+)=(\d{1,6})", part)
-            if not match or match[1] not in _AXES or match[1] in degrees or int(match[2]) < 1:
+            if not match or match[1] not in _AXES:
                 raise ValueError(f"cannot read {part!r} in plan {text!r}: write axes as tp=4,pp=2,dp=1 (axes: {', '.join(_AXES)})")
+            if match[1] in degrees:
+                raise ValueError(f"{match[1]} stands twice in plan {text!r}: give each axis once")
+            if int(match[2]) < 1:
+                raise ValueError(f"{part} in plan {text!r} is not possible: a degree is 1 or more")
             degrees[match[1]] = int(match[2])
         return cls(**degrees)  # type: ignore[arg-type]
 

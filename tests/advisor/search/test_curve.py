@@ -25,3 +25,9 @@ def test_the_plan_named_for_one_user_is_the_fastest_of_all_for_one_user(model: s
 def test_lighter_loads_are_asked_only_where_the_load_was_left_open() -> None:
     assert answer(question(model="llama-3.1-8b", gpu="l40s", gpus=2)).curve
     assert not answer(question(model="llama-3.1-8b", gpu="l40s", gpus=2, users=4)).curve
+
+
+def test_nobody_is_named_for_one_user_where_an_answer_is_one_token() -> None:
+    advice = answer(question(model="llama-3.1-70b", gpu="h100-80g-sxm", gpus=8, input_tokens=100, output_tokens=1))
+    assert advice.choices
+    assert not [note for note in advice.notes if "single user" in note]
