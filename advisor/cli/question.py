@@ -117,7 +117,8 @@ def _check_context(model: ModelSpec, workload: Workload) -> None:
     if workload.context_tokens > model.max_context_tokens:
         raise QuestionError(
             f"{workload.input_tokens:.0f} input and {workload.output_tokens:.0f} output tokens are more than the "
-            f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones."
+            f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones "
+            "with --input-tokens and --output-tokens."
         )
 
 

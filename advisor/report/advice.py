@@ -123,7 +123,7 @@ def _row(p: Prediction, workload: Workload | None, *, on_front: bool) -> tuple[s
         f"{p.plan.world:,}",
         ttft,
         tpot,
-        show_count(p.output_tokens_per_s.value),
+        show_large(p.output_tokens_per_s.value, above=1e6),
         show_count(p.output_tokens_per_s.value / p.plan.world),
         show_large(p.kv_tokens),
         show_large(p.max_sequences),
@@ -132,12 +132,12 @@ def _row(p: Prediction, workload: Workload | None, *, on_front: bool) -> tuple[s
     )
 
 
-def show_large(value: float) -> str:
-    """A count in a narrow column: `812`, `1.23M`."""
-    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if value >= scale:
-            return show_count(value / (1e3 if letter == "k" else scale)) + letter
-    return show_count(value)
+def show_large(value: float, *, above: float = 1e4) -> str:
+    """A count in a narrow column, with a letter from `above` on: `812`, `44.5k`, `1.23M`."""
+    if value < above:
+        return show_count(value)
+    scale, letter = next((scale, letter) for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= scale)
+    return show_count(value / scale) + letter
 
 
 def _plot(advice: Advice, screen: Screen) -> list[str]:

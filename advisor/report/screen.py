@@ -47,7 +47,7 @@ def wrap(text: str, *, indent: str = "", first: str | None = None) -> str:
 def shell(command: str, *, indent: str = "  ") -> list[str]:
     """A shell command over several lines, each but the last ending in a backslash; a closing comment goes before it.
 
-    Lines break before an option only, outside quotes, so that the lines together are the same command.
+    Lines break before an option and after a semicolon only, outside quotes, so that the lines together are the same command.
     """
     words, comment = _words(command)
     lines: list[str] = []
@@ -58,6 +58,9 @@ def shell(command: str, *, indent: str = "  ") -> list[str]:
             current = "  " + word
         else:
             current = f"{current} {word}" if current else word
+        if word.endswith(";"):
+            lines.append(indent + current)
+            current = ""
     lines.append(indent + current)
     return [*([wrap(f"# {comment}", indent=f"{indent}# ", first=indent)] if comment else []), *lines]
 

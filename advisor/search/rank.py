@@ -202,7 +202,8 @@ def _reason(first: Prediction, runner: Prediction | None, workload: Workload, *,
     """One to three sentences: how the two differ in the figure of the goal, and the physics of it."""
     if runner is None:
         return f"{_capital(_name(first.plan))} {_verb(first, 'is', 'are')} the only kind of plan that fits."
-    lead = "Too close to call; the simpler plan is preferred. " if close else ""
+    simpler = simplicity(first.plan)[:3] < simplicity(runner.plan)[:3]
+    lead = f"Too close to call{'; the simpler plan is preferred' if simpler else ''}. " if close else ""
     if first.within_limits and not runner.within_limits:
         # What the runner-up would carry is then one request at a time: no figure to compare with.
         return lead + (

@@ -98,3 +98,7 @@ def test_nothing_fits_gives_the_misses_and_what_helps(advice: Advice) -> None:
 )
 def test_counts_fit_a_narrow_column(value: float, text: str) -> None:
     assert show_large(value) == text
+
+
+def test_rates_keep_their_digits_up_to_a_million() -> None:
+    assert [show_large(x, above=1e6) for x in (25_400.0, 999_000.0, 7_456_000.0)] == ["25,400", "999,000", "7.46M"]

@@ -28,6 +28,10 @@ def test_a_long_command_fits_and_its_comment_stands_before_it() -> None:
     assert all(line.endswith("\\") for line in lines[1:-1])
 
 
+def test_commands_that_follow_each_other_have_a_line_each() -> None:
+    assert shell("echo 'a; b' > c; run it --x 1") == ["  echo 'a; b' > c;", "  run it --x 1"]
+
+
 def test_a_bar_is_as_long_as_its_share() -> None:
     assert PLAIN.bar(1.0, width=10) == "█" * 10
     assert PLAIN.bar(0.25, width=10) == "██▌"

@@ -77,7 +77,9 @@ def test_what_cannot_be_told_apart_is_said_and_the_simpler_plan_comes_first(pred
     advice = rank([deep, flat], load(), ())
     assert advice.close_call
     assert advice.choices[0] is flat
-    assert advice.reason.startswith("Too close to call")
+    assert advice.reason.startswith("Too close to call; the simpler plan is preferred. Two replicas")
+    equal = rank([prediction("tp=8", rate=1000, own=0.1), prediction("tp=4,dp=2", rate=1010, own=0.1)], load(), ())
+    assert equal.reason.startswith("Too close to call. Two replicas")  # neither is simpler
     assert advice.first_share is not None
     assert 0.4 < advice.first_share < 0.6
 
