@@ -146,7 +146,7 @@ def test_the_batch_of_explain_is_the_one_asked_for(capsys: pytest.CaptureFixture
     [
         ("tp=6", "use 1, 2, 4, 8"),
         ("tp=16", "the machine has 8"),
-        ("tp=0", "cannot read"),
+        ("tp=0", "a degree is 1 or more"),
         ("4", "cannot read"),
         ("tp=1", "does not fit"),
         ("tp=2,ep=2", "is dense"),
