@@ -34,15 +34,17 @@ def main(arguments: list[str]) -> int:
 
         measure_job(job, out, rank, watchdog.beat)
     except BaseException as error:
+        import contextlib
         import traceback
 
-        traceback.print_exc()
-        if folder is not None:
-            from runner.failure import leave
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
+            sys.stderr.flush()
+        from runner.failure import exit_code, leave
 
+        if folder is not None:
             leave(folder, rank, error)
-        sys.stderr.flush()
-        os._exit(1)  # other threads may hang in a collective: nothing waits for them
+        os._exit(exit_code(error))  # other threads may hang in a collective: nothing waits for them
     watchdog.stop()
     return 0
 

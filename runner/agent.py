@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from runner.failure import FULL_DISK
 from runner.leash import FOLDER, die_with_parent, pass_on
 
 
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> int:
         run(parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         codes = {str(rank): failure.exitcode for rank, failure in error.failures.items()}
+        if FULL_DISK in codes.values():
+            return FULL_DISK
         Path(os.environ[FOLDER], "agent.json").write_text(json.dumps(codes), encoding="utf-8")
         return 1
     except SignalException as signalled:

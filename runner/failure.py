@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import os
 import time
 from pathlib import Path
 
@@ -25,26 +25,46 @@ _MEANINGS = (
 )  # fmt: skip
 
 
+FULL_DISK = 74  # exit code: EX_IOERR of sysexits.h; a full disk takes no sentence
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a file could not be written because there is no room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def exit_code(error: BaseException) -> int:
+    """What the rank's process ends with."""
+    return FULL_DISK if is_full(error) else 1
+
+
 def sentence(error: BaseException) -> str:
     """What happened, then the message's first line."""
-    text = " ".join((str(error) or type(error).__name__).strip().splitlines()[:1])[:300]
     if isinstance(error, AdvisorError):
-        return str(error)
+        cause = _meaning(error.__cause__) if error.__cause__ is not None else ""
+        return cause or str(error)
     if isinstance(error, MemoryError):
         return "ran out of memory"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"could not write {error.filename or 'its results'}: {os.strerror(error.errno).lower()}"
+    if is_full(error):
+        return f"could not write: {str(error)[:300]}"
+    return _meaning(error) or f"failed: {type(error).__name__}: {_first_line(error)}"
+
+
+def _meaning(error: BaseException) -> str:
+    """What a message of torch, CUDA or NCCL means, with its first line; empty where that is not known."""
     low = f"{type(error).__name__} {error}".lower()
     for words, meaning in _MEANINGS:
         if any(word in low for word in words):
-            return f"{meaning}: {text}"
-    return f"failed: {type(error).__name__}: {text}"
+            return f"{meaning}: {_first_line(error)}"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).strip().splitlines()[:1])[:300]
 
 
 def leave(folder: Path, rank: int, error: BaseException) -> None:
-    """Leave the sentence in `folder`; a disk that is full leaves it to the log."""
+    """Leave the sentence in `folder`; where the disk is full the exit code says so."""
     failure = RankFailure(rank=rank, at_s=time.time(), reason=sentence(error))
-    try:
+    with contextlib.suppress(OSError):
         (folder / f"rank{rank}.failure").write_text(wire.to_json(failure), encoding="utf-8")
-    except OSError:
-        os.write(2, f"{failure.reason}\n".encode())

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -44,7 +45,8 @@ class Watchdog:
     def beat(self, doing: str) -> None:
         """Progress: what is done next has `limit_s`. The words are left in the beat file for who asks afterwards."""
         if self._file is not None:
-            self._file.write_text(doing, encoding="utf-8")
+            with contextlib.suppress(OSError):  # a full disk is told by whoever has something to write
+                self._file.write_text(doing, encoding="utf-8")
         faulthandler.dump_traceback_later(self.limit_s, exit=True)
 
     def stop(self) -> None:

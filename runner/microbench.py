@@ -39,15 +39,17 @@ def main(arguments: list[str]) -> int:
 
             write_whole(Path(arguments[1]), wire.to_json(found))
     except BaseException as error:
+        import contextlib
         import traceback
 
-        traceback.print_exc()
-        if folder is not None:
-            from runner.failure import leave
+        with contextlib.suppress(OSError):  # the log may be on the disk that is full
+            traceback.print_exc()
+            sys.stderr.flush()
+        from runner.failure import exit_code, leave
 
+        if folder is not None:
             leave(folder, rank, error)
-        sys.stderr.flush()
-        os._exit(1)
+        os._exit(exit_code(error))
     watchdog.stop()
     return 0
 

@@ -22,11 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from advisor.errors import MachineError
+from advisor.errors import AdvisorError, MachineError
 from advisor.specs import wire
 from advisor.specs.experiment import RankFailure
 
 MARK = "ADVISOR_RUN_MARK"
+_FULL_DISK = 74  # as in runner/failure.py
 _PARENT, _FOLDER = "ADVISOR_PARENT_PID", "ADVISOR_RUN_FOLDER"  # as in runner/leash.py
 _GRACE_S = 5.0  # for the agent to end its ranks
 _START_S = 60.0  # beyond a job's own limit: Python, torch and the rendezvous
@@ -113,7 +114,7 @@ def _run_in(folder: Path, ranks: Ranks, job: str, *, id: str, time_limit_s: floa
             why = _watch(process, out_file, caught, deadline=time.monotonic() + time_limit_s + _START_S, progress=progress)
         finally:
             end(process, mark)
-        outcome = Outcome(text=_text(out_file), reason=why or (_reason(folder) if process.returncode else ""))
+        outcome = Outcome(text=_text(out_file), reason=why or _reason(folder, process.returncode))
         if caught:
             raise Interrupted(outcome, caught[0])
         return outcome
@@ -210,8 +211,12 @@ def _text(path: Path) -> str | None:
 # Why it failed.
 
 
-def _reason(folder: Path) -> str:
-    """The rank that failed first and why, then its last lines."""
+def _reason(folder: Path, code: int) -> str:
+    """The rank that failed first and why, then its last lines; empty where the agent ended well."""
+    if code == 0:
+        return ""
+    if code == _FULL_DISK:
+        return f"a rank could not write its results: the disk is full; free some, or set TMPDIR ({folder.parent})"
     killed = _killed(folder)
     if killed is not None:
         rank, number = killed
@@ -247,7 +252,7 @@ def _killed(folder: Path) -> tuple[int, int] | None:
 def _failures(folder: Path) -> list[RankFailure]:
     found = []
     for path in folder.glob("rank*.failure"):
-        with contextlib.suppress(MachineError, OSError):
+        with contextlib.suppress(AdvisorError, OSError):
             found.append(wire.from_json(path.read_bytes(), RankFailure, origin=path.name))
     return found
 
