@@ -38,6 +38,8 @@ def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: 
 
     A calibration file counts for the rows on its own GPU.
     """
+    if points.exists() and out.exists() and out.samefile(points):
+        raise QuestionError(f"--out {out} is the file that --points reads; name another file, so that the questions stay.")
     rows = read_rows(points)
     own = _calibration(calibration) if calibration else None
     answers = estimate_rows(rows, calibration=own, online=online)

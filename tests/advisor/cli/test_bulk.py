@@ -144,3 +144,12 @@ def test_a_calibration_file_counts_for_its_own_gpu_only(tmp_path: Path) -> None:
     )
     with (tmp_path / "o.csv").open(newline="") as file:
         assert [f["tpot_s"] for f in csv.DictReader(file)] == [str(a["tpot_s"]) for a in after]
+
+
+def test_the_questions_are_never_overwritten_by_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    points = tmp_path / "points.csv"
+    points.write_text(",".join(GOOD) + "\n" + ",".join(GOOD.values()) + "\n", encoding="utf-8")
+    before = points.read_bytes()
+    assert run(["estimate", "--points", str(points), "--out", str(tmp_path / "." / "points.csv")]) == 2
+    assert "is the file that --points reads" in capsys.readouterr().err
+    assert points.read_bytes() == before
