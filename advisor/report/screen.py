@@ -47,13 +47,15 @@ def wrap(text: str, *, indent: str = "", first: str | None = None) -> str:
 def shell(command: str, *, indent: str = "  ") -> list[str]:
     """A shell command over several lines, each but the last ending in a backslash; a closing comment goes before it.
 
-    Lines break before an option and after a semicolon only, outside quotes, so that the lines together are the same command.
+    Lines break before an option, after a semicolon and before a word that would pass the edge, outside quotes, so that the
+    lines together are the same command.
     """
     words, comment = _words(command)
     lines: list[str] = []
     current = ""
     for word in words:
-        if current and word.startswith("-") and len(indent) + len(current) + len(word) + 24 > WIDTH:
+        room = WIDTH - len(indent) - len(current) - len(word) - len("  \\")
+        if current and room < (24 if word.startswith("-") else 0):  # an option takes its value along
             lines.append(f"{indent}{current} \\")
             current = "  " + word
         else:

@@ -18,6 +18,7 @@ from advisor.units import show, show_count
 
 DRAWS = 400  # the standard error of a share of draws is then at most 2.5%
 CLOSE = 0.65  # below this chance of being better, two plans cannot be told apart
+GIVEN_AWAY = 0.05  # of the goal's figure is the most that simplicity may cost: about what two runs of one benchmark differ by
 CONTENDERS = 12  # plans further down never come first in practice; the draw looks at so many
 
 
@@ -131,7 +132,9 @@ def _prefer_simple(order: list[Prediction], workload: Workload) -> tuple[list[Pr
     ]
     if not rivals:
         return order, False
-    chosen = min([best, *rivals], key=lambda p: (simplicity(p.plan)[:3], _order(p, workload)))
+    most = objective(best, workload).value * (1 + GIVEN_AWAY)
+    near = [p for p in rivals if objective(p, workload).value <= most]
+    chosen = min([best, *near], key=lambda p: (simplicity(p.plan)[:3], _order(p, workload)))
     if chosen is not best:
         order = [chosen, *(p for p in order if p is not chosen)]
     return order, True

@@ -32,6 +32,12 @@ def test_commands_that_follow_each_other_have_a_line_each() -> None:
     assert shell("echo 'a; b' > c; run it --x 1") == ["  echo 'a; b' > c;", "  run it --x 1"]
 
 
+def test_words_without_options_break_at_the_edge() -> None:
+    lines = shell("CUDA_VISIBLE_DEVICES=0,1,2,3,4,5,6,7 mpirun -n 16 " + "x" * 30 + " " + "y" * 30 + " " + "z" * 30)
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= WIDTH
+
+
 def test_a_bar_is_as_long_as_its_share() -> None:
     assert PLAIN.bar(1.0, width=10) == "█" * 10
     assert PLAIN.bar(0.25, width=10) == "██▌"

@@ -84,6 +84,15 @@ def test_what_cannot_be_told_apart_is_said_and_the_simpler_plan_comes_first(pred
     assert 0.4 < advice.first_share < 0.6
 
 
+def test_simplicity_never_costs_a_tenth_however_wide_the_error(prediction: Build) -> None:
+    spread = prediction("tp=2,adp=4,ep=8", rate=1100, own=0.5)
+    plain = prediction("tp=8", rate=1000, own=0.5)
+    advice = rank([plain, spread], load(), ())
+    assert advice.close_call
+    assert advice.choices[0] is spread
+    assert advice.reason.startswith("Too close to call. ")
+
+
 def test_a_clear_lead_is_not_given_away_to_simplicity(prediction: Build) -> None:
     advice = rank([prediction("tp=2,pp=2,dp=2", rate=1300), prediction("tp=4,dp=2", rate=1000)], load(), ())
     assert advice.choices[0].plan == Plan(tp=2, pp=2, dp=2)
