@@ -81,7 +81,7 @@ class Bench:
         """Micro-batches with empty caches, as many as stages where there are so many sequences; None: no room on some rank."""
         own = max(1, cell.batch // self.mesh.plan.adp)
         flights = min(self.mesh.plan.pp, own)
-        rows, context = own // flights, cell.context_tokens + MANY_STEPS + 1
+        rows, context = own // flights, max(cell.context_tokens, MANY_STEPS + 1)
         room, caches = 1.0, []
         try:
             caches = [self.model.new_cache(rows, context) for _ in range(flights)]
@@ -102,10 +102,10 @@ class Bench:
 
     def _decode(self, cell: Cell, batches: list[MicroBatch], most_s: float) -> Timing:
         first = batches[0]
-        rows, span = first.prompts.shape[0], cell.context_tokens
+        rows, span = first.prompts.shape[0], first.cache.context
         work = self._counted(lambda: self._step(first, span))
         pipelined = self.mesh.plan.pp > 1 and not self.mesh.alone
-        graphs = [DecodeGraph(self.model, b.cache, batch=rows, span=span + (MANY_STEPS if pipelined else 0)) for b in batches]
+        graphs = [DecodeGraph(self.model, b.cache, batch=rows, span=span) for b in batches]
         stage = self._alone_step(first, graphs[0])
         if not pipelined:
             found = self._spread(stage, most_s)
@@ -152,7 +152,7 @@ class Bench:
     def _pipeline(self, batches: list[MicroBatch], graphs: list[DecodeGraph], schedule: str, most_s: float) -> Spread:
         """Seconds of one step of all micro-batches: many steps less few, so that filling and draining cancel."""
         graph_of = {id(batch): graph for batch, graph in zip(batches, graphs, strict=True)}
-        starts = [batch.positions.clone() for batch in batches]
+        starts = [(batch.positions - MANY_STEPS).clamp(min=0) for batch in batches]  # the last step has the whole context
 
         def forward(batch: MicroBatch, x: torch.Tensor) -> torch.Tensor:
             return graph_of[id(batch)](x.view(-1) if self.mesh.is_first_stage else x, batch.positions)

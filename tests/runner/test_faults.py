@@ -196,6 +196,24 @@ def test_a_rank_that_hangs_is_ended_and_the_next_job_goes_on(brand: str, tmp_pat
     assert gone(brand) == []
 
 
+def test_real_ranks_do_not_outlive_an_advisor_that_is_killed(brand: str) -> None:
+    """At three moments: while torch is imported, while the ranks meet, while they measure."""
+    pytest.importorskip("torch")
+    from advisor.specs import wire
+
+    for after_s in (0.5, 2.5, 6.0):
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(BaseException):
+                run_ranks(faulty("hang"), wire.to_json(job()), id="x", time_limit_s=60, progress=lambda _: None)
+            os._exit(0)
+        time.sleep(after_s)
+        assert branded(brand)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert gone(brand) == []
+
+
 def test_a_job_beyond_its_time_is_ended(brand: str) -> None:
     from advisor.calibrate import agents
 
