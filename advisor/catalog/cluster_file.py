@@ -70,6 +70,8 @@ def cluster_data(cluster: Cluster) -> dict[str, Any]:
         data["pairs"] = [{"gpus": [pair.a, pair.b], **_link_data(pair.link)} for pair in node.pairs]
     if node.numa:
         data["numa"] = list(node.numa)
+    if node.host_gpus:
+        data["host_gpus"] = node.host_gpus
     if node.uplinks:
         data["uplinks"] = [list(group) for group in node.uplinks]
     if node.free_bytes:
@@ -124,6 +126,7 @@ def _node(file: ClusterFile) -> tuple[Node, str]:
         uplinks=tuple(tuple(group) for group in file.uplinks) or (() if file.link else base.uplinks),
         free_bytes=tuple(file.free),
         ids=tuple(file.ids),
+        host_gpus=file.host_gpus or base.host_gpus,
     )
     return node, said
 

@@ -93,6 +93,7 @@ class ClusterFile(Strict):
     count: Annotated[int, Field(ge=1, le=MOST_GPUS_OF_A_NODE)] | None = None
     gpus: Annotated[list[Entry], Field(min_length=1, max_length=MOST_GPUS_OF_A_NODE)] | None = None
     node: Name | None = None
+    host_gpus: Annotated[int, Field(ge=1, le=MOST_GPUS_OF_A_NODE)] | None = None
     link: FileLink | None = None
     pairs: list[FilePair] = Field(default_factory=list)
     numa: list[Annotated[int, Field(ge=0, le=4096)] | None] = Field(default_factory=list)

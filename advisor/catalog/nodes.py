@@ -94,6 +94,7 @@ def build_node(sheet: NodeSheet, device: DeviceSheet, gpus: int) -> Node:
         pairs=_pairs(sheet, device, numa, gpus, default),
         numa=numa,
         uplinks=_groups(sheet.uplink_of, gpus),
+        host_gpus=sheet.tray if sheet.tray and gpus > sheet.tray else 0,
     )
 
 

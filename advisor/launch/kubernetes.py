@@ -182,7 +182,7 @@ def _environment(request: Request, *, head: bool) -> list[Node]:
 
 def _order(request: Request) -> str:
     """The order of the GPUs in a pod that has a whole node; empty where it is 0, 1, 2, ..."""
-    each = len(request.problem.cluster.node.devices)
+    each = request.problem.cluster.node.gpus_per_host
     orders = {gpus for server in request.servers for gpus in server.gpus}
     if len(orders) != 1 or request.servers[0].replicas > 1:
         return ""

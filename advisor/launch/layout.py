@@ -16,7 +16,10 @@ from advisor.specs.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """One endpoint: `replicas` inside it, the `nodes` it spans (its head first), and its GPUs of each, in rank order."""
+    """One endpoint: `replicas` inside it, the `nodes` it spans (its head first), and its GPUs of each, in rank order.
+
+    A node is what one operating system runs: a tray where an NVLink domain is made of several.
+    """
 
     index: int
     replicas: int
@@ -39,7 +42,7 @@ def servers(cluster: Cluster, plan: Plan, *, rank_order: Sequence[int], joined: 
     `joined`: the engine holds several replicas of a node in one server. Raises PlanError where a replica's ranks do not lie on
     its nodes in blocks of one size, which is the only way the engines place them.
     """
-    each = len(cluster.node.devices)
+    each = cluster.node.gpus_per_host
     size = plan.replica_gpus
     placed = [tuple(plan.gpu(r * size + k) for k in rank_order) for r in range(plan.dp)]
     used = [gpu for gpus in placed for gpu in gpus]

@@ -61,7 +61,7 @@ def _directives(request: Request) -> list[str]:
         f"#SBATCH --job-name={request.name}",
         f"#SBATCH --nodes={request.nodes}",
         f"#SBATCH --ntasks-per-node={tasks}",
-        f"#SBATCH --gpus-per-node={len(request.problem.cluster.node.devices)}",
+        f"#SBATCH --gpus-per-node={request.problem.cluster.node.gpus_per_host}",
         "#SBATCH --exclusive",
         "#SBATCH --mem=0",
         "#SBATCH --time=24:00:00",

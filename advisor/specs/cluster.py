@@ -70,7 +70,8 @@ class Node:
     """GPUs in one machine (or one NVLink domain). Every pair not in `pairs` has `default_link`.
 
     `uplinks` are groups of GPUs that share one upstream PCIe port (a switch); `numa` the socket of each GPU, `free_bytes`
-    the memory free now, `ids` what CUDA_VISIBLE_DEVICES calls each; all empty when unknown.
+    the memory free now, `ids` what CUDA_VISIBLE_DEVICES calls each; all empty when unknown. `host_gpus` is how many GPUs one
+    operating system has where the domain spans several (a tray of an NVL72); 0: all of them.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Node:
     uplinks: tuple[tuple[int, ...], ...] = ()
     free_bytes: tuple[float | None, ...] = ()
     ids: tuple[str, ...] = ()
+    host_gpus: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.devices)
@@ -104,6 +106,11 @@ class Node:
         """Memory that can be used on a GPU: what is free now where that is known, else all of it."""
         free = self.free_bytes[gpu] if self.free_bytes else None
         return self.devices[gpu].memory_bytes if free is None else min(free, self.devices[gpu].memory_bytes)
+
+    @property
+    def gpus_per_host(self) -> int:
+        """GPUs that one operating system sees; the last host may have fewer."""
+        return min(self.host_gpus or len(self.devices), len(self.devices))
 
     @property
     def is_uniform(self) -> bool:

@@ -188,3 +188,11 @@ def test_mutated_files_are_read_or_refused_in_a_sentence(seed: int, wrong: Any) 
     assert (cluster is None) == bool(sentence)
     assert "\n" not in sentence
     assert len(sentence) < 600
+
+
+def test_the_hosts_of_an_nvlink_domain_are_kept() -> None:
+    rack = load_cluster(gpu="gb200", gpus=72)
+    assert (rack.nodes, rack.node.host_gpus, rack.node.gpus_per_host) == (1, 4, 4)
+    assert cluster_of(cluster_data(rack), origin="test") == rack
+    tray = load_cluster(gpu="gb200", gpus=4)
+    assert (tray.node.host_gpus, tray.node.gpus_per_host) == (0, 4)

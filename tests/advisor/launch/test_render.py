@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import yaml
 from launch_questions import FLAGS, SETTINGS, cluster, model, prediction, problem
 from launch_schemas import COMPOSE, LEADER_WORKER_SET
 
+from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model, requantise
 from advisor.errors import AdvisorError, PlanError, QuestionError
 from advisor.launch import TARGETS, launch_line, parse, render
@@ -278,3 +281,16 @@ def test_weights_that_the_checkpoint_does_not_have_are_never_launched_from_it() 
     assert "deepseek-ai/DeepSeek-R1 has fp8" in line("deepseek-r1", "int4")
     assert "vllm serve deepseek-ai/DeepSeek-R1" in line("deepseek-r1", "auto")
     assert "vllm serve meta-llama/Llama-2-13b-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
+
+
+@pytest.mark.parametrize("target", ["bash", "slurm"])
+@pytest.mark.parametrize("plan", [Plan(tp=8), Plan(tp=8, dp=9), Plan(tp=4, dp=18)])
+def test_an_nvlink_domain_of_several_hosts_is_started_host_by_host(target: str, plan: Plan) -> None:
+    asked = problem("vllm", machine=load_cluster(gpu="gb200", gpus=72))
+    text = render(asked, prediction(plan), target=target)[0].text
+    assert ("--nnodes 2" in text) == (plan.tp == 8)  # a tray of an NVL72 has four GPUs and its own operating system
+    assert not re.search(r"CUDA_VISIBLE_DEVICES=\S*[4-9]", text)
+    assert parse(text) == replace(plan, settings=SETTINGS)
+    if target == "slurm":
+        assert "--gpus-per-node=4" in text
+        assert f"--nodes={plan.world // 4}" in text
