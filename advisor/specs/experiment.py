@@ -8,6 +8,8 @@ from typing import Literal
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 
+Exchange = Literal["all_gather", "all_to_all"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -23,7 +25,7 @@ class Job:
     """What the ranks are to measure. `layers` > 0 measures so many and scales. `shard` runs `shard_rank` of the plan alone.
 
     A cell's batch is that of one replica. The job ends after `time_limit_s`; a rank without progress for `stall_limit_s` (a
-    collective that never returns) ends itself.
+    collective that never returns) ends itself. `exchange` is how tokens of attention-DP groups meet their experts.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Job:
     time_limit_s: float = 600.0
     stall_limit_s: float = 120.0
     shard_rank: int = 0
+    exchange: Exchange = "all_gather"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
