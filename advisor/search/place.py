@@ -24,6 +24,7 @@ _DIRECT_S, _STAGED_S = 1e-6, 15e-6
 # A group of unequal GPUs, or with less memory free than others, is worse than any link is slow.
 _UNEQUAL_S = 1.0
 _MEMORY_S = 1e-1
+_SLOWER_S = 1e-2  # then comes the memory bandwidth of different GPUs: a step reads milliseconds of weights
 _MEMORY_GRAIN = 0.02  # differences in free memory below this share do not count
 _FAR_S = 1e-9  # far below any difference in time: it only decides between equal ones
 _KINDS = 600  # kinds of groups that are all looked at; a node with more is searched by swaps
@@ -316,8 +317,13 @@ class _Search:
             total += _FAR_S * sum(_tier(self.links[a][b]) for a, b in combinations(group, 2))
             names = {self.node.devices[g].name for g in group}
             total += _UNEQUAL_S * (len(names) - 1)
-        short = 1 - min(self.usable[g] for g in group) / max(self.usable)
-        return total + (_MEMORY_S * short if short > _MEMORY_GRAIN and self.node.is_uniform else 0.0)
+        if self.node.is_uniform:
+            short = 1 - min(self.usable[g] for g in group) / max(self.usable)
+            return total + (_MEMORY_S * short if short > _MEMORY_GRAIN else 0.0)
+        rates = [device.memory_bytes_per_s for device in self.node.devices]
+        memory = sum(self.usable[g] for g in group) / len(group) / max(self.usable)
+        rate = sum(rates[g] for g in group) / len(group) / max(rates)
+        return total + _MEMORY_S * (1 - memory) + _SLOWER_S * (1 - rate)
 
     def _ordered(self, group: tuple[int, ...]) -> tuple[int, ...]:
         """A stage's GPUs in rank order: tp groups one after the other, each on the best links among the GPUs left."""

@@ -51,6 +51,7 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
     rejected: list[Rejected] = []
     fitting: list[Plan] = []
     depths: dict[tuple[int, int, int], int] = {}
+    same = problem.cluster.node.is_uniform and not any(free is not None for free in problem.cluster.node.free_bytes)
     for replica in replicas(problem, spanning=spanning):
         stage = (replica.tp, replica.adp, replica.ep)
         if problem.cluster.gpus > 2 * SMALL and depths.get(stage, 0) >= ENOUGH_DEPTHS:
@@ -59,7 +60,7 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
         if reason:
             rejected.append(Rejected(plan=replica, reason=reason))
             continue
-        memory = rank_memory(problem, replica)
+        memory = rank_memory(problem, replica if same else placed(problem, replica))
         if memory.shortfall_bytes > 0:
             rejected.append(Rejected(plan=replica, reason=needs(memory), short_bytes=memory.shortfall_bytes))
         else:
@@ -67,7 +68,9 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
             depths[stage] = depths.get(stage, 0) + 1
     for replica in fitting:
         counts = replica_counts(problem.workload, problem.cluster.gpus, replica.replica_gpus)
-        plans += [placed(problem, replace(replica, dp=dp)) for dp in counts]
+        found = [placed(problem, replace(replica, dp=dp)) for dp in counts]
+        # In a box of different GPUs one replica may fit on the largest and a second one nowhere.
+        plans += found if same else [plan for plan in found if rank_memory(problem, plan).shortfall_bytes <= 0]
     return Space(plans=tuple(plans), rejected=tuple(_distinct(rejected)))
 
 

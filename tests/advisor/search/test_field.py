@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import advisor
@@ -96,3 +98,14 @@ def test_a_1024_gpu_answer_looks_at_few_plans() -> None:
     advice = advisor.recommend("70b", gpu="h100-80g-sxm", gpus=8, nodes=128)
     assert advice.choices[0].plan.world == 1024
     assert len(advice.choices) < 100
+
+
+def test_a_box_of_different_gpus_serves_one_replica_on_its_largest(tmp_path: Path) -> None:
+    """Two RTX 3090 and an RTX 5090 (vLLM issues 6824, 4998): a uniform split is held back by the smallest."""
+    box = tmp_path / "box.yaml"
+    box.write_text("gpus: [rtx3090, rtx3090, rtx5090]\n", encoding="utf-8")
+    advice = advisor.recommend("qwen3-32b", cluster=box, dtype="int4-awq", users=1)
+    single = find(advice, 1)
+    assert single.plan.gpus == (2,)
+    assert single.memory.device_bytes > 30e9
+    assert all(p.memory.shortfall_bytes <= 0 for p in advice.choices)

@@ -149,3 +149,13 @@ def test_large_nodes_are_filled_by_their_links() -> None:
     cluster = box(32, link("sys"), below)
     placed = put(cluster, Plan(tp=4, dp=8))
     assert plan_fabrics(cluster, placed).tp.kind == "pix"
+
+
+def test_of_different_gpus_the_larger_then_the_faster_are_taken_first() -> None:
+    devices = (gpu("a", memory=24e9), gpu("b", memory=32e9), gpu("a", memory=24e9), gpu("b", memory=32e9))
+    node = Node(name="box", devices=devices, default_link=link("phb"))
+    assert put(Cluster(node=node), Plan()).gpus == (1,)
+    assert put(Cluster(node=node), Plan(tp=2)).gpus == (1, 3)
+    assert set(put(Cluster(node=node), Plan(pp=2)).gpus) == {1, 3}
+    rates = tuple(gpu(name, memory=24e9, rate=rate) for name, rate in (("slow", 0.9e12), ("fast", 1.8e12)))
+    assert put(Cluster(node=Node(name="box", devices=rates, default_link=link("phb"))), Plan()).gpus == (1,)
