@@ -36,7 +36,7 @@ from advisor.specs.engine import Engine, HostTime
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 260  # rows a profile is fitted on: more change the coefficients by less than their scatter
+SAMPLE = 200  # rows a profile is fitted on: more change the coefficients by less than their scatter
 PUBLISHED = 420  # rows carried in profiles/published, spread over everything
 WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
 # What an architecture may change beyond the engine's own scales, and what a format on it may.
@@ -65,6 +65,7 @@ START = {
     ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.05),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
+    ("trtllm", "2026"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
     ("gpt-fast", "2024"): _start(step_s=1e-4, sequence_s=0.0),
     ("llamacpp", "2024"): _start(step_s=5e-4, sequence_s=0.0, kernel_s=3e-6),
     ("lmdeploy", "2024"): _start(step_s=5e-4, sequence_s=1e-5, overlap=0.5),

@@ -15,6 +15,8 @@ from advisor.errors import QuestionError
 from advisor.specs.plan import Plan
 from advisor.specs.workload import Workload
 
+# Benchmarks run release candidates months ahead: from this date on, rows without a version ran this release.
+CURRENT = {"trtllm": ("2025-10", "1.1.0")}
 FIGURES = (
     "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s", "total_tokens_per_s", "requests_per_s",
 )  # fmt: skip
@@ -71,7 +73,7 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
         nodes=_count(text, "nodes", default=1),
         gpus=max(gpus, plan.world),
         engine=text["engine"],
-        engine_version=text.get("engine_version", "") or _version_of_date(text.get("date", "")),
+        engine_version=text.get("engine_version", "") or _version_of_date(text["engine"], text.get("date", "")),
         model=text["model"],
         weight_dtype=text.get("weight_dtype", ""),
         kv_dtype=_kv_dtype(text),
@@ -127,9 +129,10 @@ def _kv_dtype(text: Mapping[str, str]) -> str:
     return "fp8"
 
 
-def _version_of_date(date: str) -> str:
-    """Rows that state no engine version but a date: the year stands for the version then current."""
-    return date[:4]
+def _version_of_date(engine: str, date: str) -> str:
+    """Rows that state no engine version but a date: the release then run, else the year, stands for the version."""
+    since, release = CURRENT.get(engine, ("", ""))
+    return release if since and date >= since else date[:4]
 
 
 def _amount(text: Mapping[str, str], name: str, *, default: float | None) -> float:
