@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from advisor.cli.question import Question
+from advisor.cli.question import Question, machine_words
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
 from advisor.specs.calibration import Calibration
@@ -80,8 +80,7 @@ def in_short(problem: Problem) -> Asked:
     """The question in one flat value."""
     model, cluster, engine = problem.model, problem.cluster, problem.engine
     part = model.formats.experts if model.is_moe else model.formats.ffn
-    names = sorted({device.name for device in cluster.node.devices})
     return Asked(
-        model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=" + ".join(names),
+        model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=machine_words(cluster),
         gpus=cluster.gpus, nodes=cluster.nodes, engine=engine.name, engine_version=engine.version, workload=problem.workload,
     )  # fmt: skip

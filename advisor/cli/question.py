@@ -247,8 +247,8 @@ def _found(gpus: int | None) -> tuple[Cluster, list[str]]:
         return _assumed(gpus, why="No GPU was found here and no --gpu was given")
     if gpus is None or gpus <= here.gpus:
         machine, said = _limited(here, gpus)
-        return machine, [f"The machine here: {_devices(here)} (--gpu for another).", *_said(machine), *said]
-    return _assumed(gpus, why=f"{gpus} GPUs were asked for and this machine has {_devices(here)}; no --gpu was given")
+        return machine, [f"The machine here: {machine_words(here)} (--gpu for another).", *_said(machine), *said]
+    return _assumed(gpus, why=f"{gpus} GPUs were asked for and this machine has {machine_words(here)}; no --gpu was given")
 
 
 def _probe() -> Cluster | None:
@@ -262,7 +262,7 @@ def _probe() -> Cluster | None:
     try:  # by the name the driver gives; every sheet is parsed only where none has that name
         return cluster_from(readings, (), find=device_for_reading)
     except QuestionError:
-        return cluster_from(readings, list_devices(), find=device_for_reading)
+        return cluster_from(readings, listmachine_words(), find=device_for_reading)
 
 
 def _assumed(
@@ -272,7 +272,7 @@ def _assumed(
     from advisor.catalog.machines import ASSUMED_GPU, ASSUMED_GPUS, load_cluster
 
     machine = load_cluster(gpu=ASSUMED_GPU, gpus=gpus or ASSUMED_GPUS, nodes=nodes or 1, node=node or None, network=network or None)
-    sentence = f"{why}: {_devices(machine)} are assumed."
+    sentence = f"{why}: {machine_words(machine)} are assumed."
     return replace(machine, assumed=f"{sentence} {machine.assumed}".strip()), [sentence, *_said(machine)]
 
 
@@ -300,8 +300,8 @@ def _first(node: Node, gpus: int) -> Node:
     )  # fmt: skip
 
 
-def _devices(cluster: Cluster) -> str:
-    """`8 x h100-80g-sxm`, by kind, times nodes."""
+def machine_words(cluster: Cluster) -> str:
+    """`8 x h100-80g-sxm`, kind by kind, and how many nodes of it."""
     counts: dict[str, int] = {}
     for device in cluster.node.devices:
         counts[device.name] = counts.get(device.name, 0) + 1

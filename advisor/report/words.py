@@ -41,14 +41,13 @@ def count(number: int, noun: str) -> str:
 
 def asked_for(asked: Asked) -> str:
     """The question in two sentences."""
-    load, each = asked.workload, asked.gpus // asked.nodes
-    machine = f"{each} x {asked.machine}" if asked.nodes == 1 else f"{asked.nodes} nodes of {each} x {asked.machine}"
+    load = asked.workload
     formats = f"{_FORMAT_WORDS.get(asked.weight_format, asked.weight_format)} weights, {asked.kv_format} cache"
     goal = {"latency": "the shortest answer", "throughput": "the most tokens/s", "cost": "the cheapest tokens"}[load.goal]
     cached = f" ({load.prefix_cached_tokens:,.0f} of them cached)" if load.prefix_cached_tokens else ""
     lengths = f"{load.input_tokens:,.0f} tokens in{cached}, {load.output_tokens:,.0f} out"
     return (
-        f"{asked.model} ({show_count(asked.params / 1e9)} B parameters, {formats}) on {machine} with "
+        f"{asked.model} ({show_count(asked.params / 1e9)} B parameters, {formats}) on {asked.machine} with "
         f"{asked.engine} {asked.engine_version}: {lengths}, {_load(asked)}, {goal}{_limits(asked)}."
     )
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.catalog.devices import load_device
 from advisor.catalog.machines import cluster_text, load_cluster
 from advisor.catalog.presets import load_preset
-from advisor.cli.question import MOST_GPUS, question
+from advisor.cli.question import MOST_GPUS, machine_words, question
 from advisor.errors import AdvisorError, QuestionError
 from advisor.probe.readings import GpuReading, Readings
+from advisor.specs.cluster import Cluster
 from advisor.specs.workload import Workload
 
 
@@ -149,3 +151,9 @@ def test_the_machine_here_is_known_by_its_driver_name_without_reading_every_shee
     asked = question(model="8b")
     assert asked.problem.cluster.device.name == "h100-80g-sxm"
     assert any(sentence.startswith("The machine here: 1 x h100-80g-sxm") for sentence in asked.said)
+
+
+def test_machines_in_words() -> None:
+    mixed = replace(load_cluster(gpu="l40s", gpus=2).node, devices=(load_device("l40s"), load_device("l40s"), load_device("a40")))
+    assert machine_words(Cluster(node=mixed)) == "2 x l40s + 1 x a40"
+    assert machine_words(load_cluster(gpu="h100", gpus=8, nodes=2)) == "2 nodes of 8 x h100-80g-sxm"

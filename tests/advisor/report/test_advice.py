@@ -29,7 +29,7 @@ def advice(prediction: Callable[..., Prediction]) -> Advice:
     ]
     rejected = [Rejected(plan=Plan(), reason="needs 141 GiB of 80 GiB", short_bytes=61 * GIB)]
     asked = Asked(
-        model="llama-3.1-70b", params=70_600_000_000, weight_format="bf16", kv_format="bf16", machine="h100-80g-sxm", gpus=8,
+        model="llama-3.1-70b", params=70_600_000_000, weight_format="bf16", kv_format="bf16", machine="8 x h100-80g-sxm", gpus=8,
         nodes=1, engine="vllm", engine_version="2026", workload=workload,
     )  # fmt: skip
     said = ("No GPU was found here and no --gpu was given: 8 x h100-80g-sxm are assumed.",)
