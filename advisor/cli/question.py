@@ -262,7 +262,7 @@ def _probe() -> Cluster | None:
     try:  # by the name the driver gives; every sheet is parsed only where none has that name
         return cluster_from(readings, (), find=device_for_reading)
     except QuestionError:
-        return cluster_from(readings, listmachine_words(), find=device_for_reading)
+        return cluster_from(readings, list_devices(), find=device_for_reading)
 
 
 def _assumed(

@@ -16,7 +16,7 @@ from advisor.catalog.presets import load_preset
 from advisor.cli.question import MOST_GPUS, machine_words, question
 from advisor.errors import AdvisorError, QuestionError
 from advisor.probe.readings import GpuReading, Readings
-from advisor.specs.cluster import Cluster
+from advisor.specs.cluster import Cluster, Link, Node
 from advisor.specs.workload import Workload
 
 
@@ -153,7 +153,15 @@ def test_the_machine_here_is_known_by_its_driver_name_without_reading_every_shee
     assert any(sentence.startswith("The machine here: 1 x h100-80g-sxm") for sentence in asked.said)
 
 
+def test_a_gpu_here_that_no_sheet_names_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = GpuReading(index=0, name="Abacus 9000", memory_bytes=1e9)
+    monkeypatch.setattr("advisor.probe.nvml.read_nvml", lambda: Readings(source="nvml", gpus=(gpu,)))
+    with pytest.raises(QuestionError, match="'Abacus 9000' is not in the GPU catalogue"):
+        question(model="8b")
+
+
 def test_machines_in_words() -> None:
-    mixed = replace(load_cluster(gpu="l40s", gpus=2).node, devices=(load_device("l40s"), load_device("l40s"), load_device("a40")))
+    devices = (load_device("l40s"), load_device("l40s"), load_device("a40"))
+    mixed = Node(name="box", devices=devices, default_link=Link(kind="phb", bytes_per_s=3e10))
     assert machine_words(Cluster(node=mixed)) == "2 x l40s + 1 x a40"
     assert machine_words(load_cluster(gpu="h100", gpus=8, nodes=2)) == "2 nodes of 8 x h100-80g-sxm"
