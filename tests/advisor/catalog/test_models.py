@@ -261,6 +261,9 @@ class Answer:
     def __init__(self, status: int, content: bytes = b"", code: str = "") -> None:
         self.status_code, self.content, self.headers = status, content, {"x-error-code": code}
 
+    def __str__(self) -> str:  # the test's name, the same in every worker
+        return f"{self.status_code} {self.headers['x-error-code']} {len(self.content)} bytes"
+
 
 class Session:
     def __init__(self, answers: dict[str, Answer | Exception]) -> None:
