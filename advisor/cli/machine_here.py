@@ -89,7 +89,9 @@ def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, nodes: Nodes
     options: Options = {**asked, "engine": "vllm", "cluster": cluster, "gpu": "", "gpus": None, "nodes": None, "calibration": None}
     ours = question(model=model, **options)
     local = fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True)
-    said = ("A CPU stands in for the GPUs: its own copy, matrix product and message rates are the data sheet.",)
+    said = (
+        f"A CPU stands in for the GPUs: what {ranks} ranks reach together is the data sheet, and a plan of fewer finds more room.",
+    )
     return Bench(asked=replace(ours, calibration=local.calibration), engine=cpu_engine(engine, found), gpus=ranks, said=said)
 
 
