@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from advisor.errors import PlanError, QuestionError
+from advisor.specs.experiment import Exchange
 from advisor.specs.model import DenseFfn, ModelSpec, MoeFfn
+from runner.exchange import all_to_all, own_tokens
 from runner.parallel import Build, ColumnParallel, Piece, Replicated, RowParallel, Sharded, even_rows
 from runner.pointwise import Pointwise
 from runner.quantised import FP8, PLAIN, quantise_rows
@@ -176,14 +178,17 @@ class MoeShard(Sharded):
     """Router, shared experts, routed experts.
 
     Without attention-DP every rank of the stage has the same tokens: each computes its experts' part, and the block's one
-    all-reduce adds the parts. With it, tokens are gathered from all attention groups and the sums scattered back.
+    all-reduce adds the parts. With it, tokens are gathered from all attention groups and the sums scattered back (vLLM's
+    default), or go to the ranks of their experts and back. `exchange` says which, and may change between steps.
     """
 
-    def __init__(self, build: Build, spec: ModelSpec, ffn: MoeFfn, pointwise: Pointwise, *, reduce: bool) -> None:
+    def __init__(
+        self, build: Build, spec: ModelSpec, ffn: MoeFfn, pointwise: Pointwise, *, reduce: bool, exchange: Exchange
+    ) -> None:
         super().__init__()
         if ffn.expert_hidden:
             raise QuestionError("the runner has no latent experts (a width of their own); measure this model with --engine vllm.")
-        self.ffn, self.mesh, self.reduce = ffn, build.mesh, reduce
+        self.ffn, self.mesh, self.reduce, self.exchange = ffn, build.mesh, reduce, exchange
         self.router = Replicated(build, "router", ffn.experts, spec.hidden_size, bias=ffn.router_bias)
         if ffn.correction_bias:
             piece = Piece(name=f"{build.prefix}router.correction", shape=(ffn.experts,), cut=(slice(None),), place=(slice(None),))
@@ -199,13 +204,24 @@ class MoeShard(Sharded):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         flat = x.flatten(0, -2)
-        tokens = self.mesh.all_gather(flat, "adp", dim=0)
-        chosen, gates = self.route(tokens)
-        y = self.mesh.reduce_scatter(self.experts(tokens, chosen, gates), "adp")
+        y = self._sent(flat) if self.exchange == "all_to_all" else self._gathered(flat)
         if self.ffn.shared_width:
             y = y + self._shared(flat)
         y = self.mesh.all_reduce(y, "tp") if self.reduce else y
         return y.view(x.shape)
+
+    def _gathered(self, x: Tensor) -> Tensor:
+        """This rank's part of the routed experts' sum for its group's tokens (N, D), from the tokens of all groups."""
+        tokens = self.mesh.all_gather(x, "adp", dim=0)
+        return self.mesh.reduce_scatter(self.experts(tokens, *self.route(tokens)), "adp")
+
+    def _sent(self, x: Tensor) -> Tensor:
+        """The same from the rows that were sent; zero for the tokens that other tp ranks of the group send."""
+        own = own_tokens(self.mesh, x.shape[0])
+        chosen, gates = self.route(x[own])
+        y = torch.zeros_like(x)
+        y[own] = all_to_all(self.mesh, x[own], chosen, gates, local_experts=self.experts.count, experts=self.experts)
+        return y
 
     def _shared(self, x: Tensor) -> Tensor:
         y: Tensor = self.shared(x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from advisor.errors import QuestionError
+from runner.exchange import exchange_of
 from runner.kv_cache import KvCache
 from runner.transformer import Transformer
 
@@ -15,12 +17,18 @@ class DecodeGraph:
     """One captured decode step of `batch` sequences over `span` cached tokens, replayed with new inputs.
 
     The input and the positions are copied into buffers that the graph reads; the result is a buffer that the next replay
-    overwrites. Contexts up to `span` are right, and cost what `span` costs. On a CPU the step simply runs.
+    overwrites. Contexts up to `span` are right, and cost what `span` costs. On a CPU the step simply runs. Raises QuestionError
+    for a model that exchanges tokens by all-to-all, which cannot be captured.
     """
 
     def __init__(self, model: Transformer, cache: KvCache, *, batch: int, span: int) -> None:
         self._model, self._cache, self._span = model, cache, span
         device = model.device
+        if exchange_of(model.exchange, "decode", device) != model.exchange:
+            raise QuestionError(
+                "a decode step that exchanges tokens by all_to_all cannot be captured as a graph, because the host waits for the "
+                "counts of each step; exchange decode by all_gather."
+            )
         first = model.mesh.is_first_stage
         self._x = torch.zeros(batch, dtype=torch.int64, device=device) if first else model.states(batch, 1).zero_()
         self._positions = torch.full((batch,), span - 1, dtype=torch.int64, device=device)

@@ -20,6 +20,7 @@ from advisor.specs.experiment import Cell, Job, Timing
 from advisor.specs.model import MoeFfn
 from runner import clocks
 from runner.clock import Clock, Spread, spread_of
+from runner.exchange import exchange_of
 from runner.ffn import MoeShard
 from runner.graphs import DecodeGraph
 from runner.kv_cache import KvCache
@@ -54,7 +55,7 @@ class Bench:
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.model = Transformer(
             job.model, job.plan, mesh.coordinates, mesh, device=device, dtype=self.dtype, layers=layers or None,
-            max_batch=1, max_context=1, compiled=device.type == "cuda" and _compiles(device),
+            max_batch=1, max_context=1, compiled=device.type == "cuda" and _compiles(device), exchange=job.exchange,
         )  # fmt: skip
         if job.weights_dir:
             load(self.model, job.model, job.weights_dir)
@@ -66,6 +67,7 @@ class Bench:
     def time(self, cell: Cell, most_s: float) -> Timing | None:
         """The cell's timing; None where its cache does not fit on some rank."""
         self.beat(f"{cell.phase} of {cell.batch} x {cell.context_tokens} tokens")
+        self.model.exchange_by(exchange_of(self.job.exchange, cell.phase, self.device))
         before = self.gpu.read() if self.gpu else None
         batches = self._batches(cell)
         if batches is None:

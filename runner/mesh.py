@@ -1,7 +1,8 @@
 """The ranks of a plan and what they say to each other: every collective of the runner goes through one `Mesh`.
 
 Payload bytes are what one rank hands over: its own tensor for all-reduce, all-gather and point-to-point, the whole input
-for reduce-scatter. The roofline counts the same payload, so the two can be compared call by call.
+(with what stays on the rank itself) for reduce-scatter and all-to-all. The roofline counts the same payload, so the two can be
+compared call by call.
 """
 
 from __future__ import annotations
@@ -151,6 +152,24 @@ class Mesh:
         _SCATTER(out, x.contiguous(), group=self._groups[axis])
         return out
 
+    def all_to_all(self, x: Tensor, *, give: list[int] | None = None, take: list[int] | None = None) -> Tensor:
+        """Along ep: rows of `x`, `give[r]` of them to rank r in rank order; back come `take[r]` rows of rank r, in rank order.
+
+        Without counts one row goes to each rank. A rank that is alone takes the others for its equals: each sends it what it
+        sends itself, over again as often as the count asks.
+        """
+        ranks = self.size("ep")
+        if ranks == 1:
+            return x
+        give, take = give or [1] * ranks, take or [1] * ranks
+        self._record("all_to_all", "ep", x)
+        if self.alone:
+            own = self.expert_rank
+            return _as_equals(x[sum(give[:own]) : sum(give[: own + 1])], take)
+        out = x.new_empty((sum(take), *x.shape[1:]))
+        dist.all_to_all_single(out, x.contiguous(), take, give, group=self._groups["ep"])
+        return out
+
     def send_on(self, x: Tensor) -> dist.Work | None:
         """Start handing `x` to the same place of the next stage; wait for the work before `x` is written again."""
         self._record("p2p", "pp", x)
@@ -175,6 +194,13 @@ class Mesh:
     def _record(self, op: str, axis: Axis, x: Tensor) -> None:
         if self.recording:
             self.calls.append(Call(op=op, axis=axis, payload_bytes=x.numel() * x.element_size()))
+
+
+def _as_equals(own: Tensor, take: list[int]) -> Tensor:
+    """`own` once for each count, repeated or cut to it; zeros where there is nothing to repeat."""
+    if not own.shape[0]:
+        return own.new_zeros((sum(take), *own.shape[1:]))
+    return torch.cat([own[torch.arange(count, device=own.device) % own.shape[0]] for count in take])
 
 
 def _own_group(plan: Plan, axis: Axis, limit: datetime.timedelta) -> dist.ProcessGroup:

@@ -19,6 +19,7 @@ from advisor.specs import wire
 from advisor.specs.benchmark import BenchJob
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
 from runner import clocks
+from runner.exchange import exchange_notes
 from runner.measure import Bench, Memory, scaled
 from runner.mesh import Mesh
 
@@ -109,6 +110,7 @@ def _depth(
             continue
         timings.append(timing)
         keep(tuple(timings))
+    notes += exchange_notes(job.exchange, {timing.cell.phase for timing in timings}, device)
     return tuple(timings), bench.memory(), tuple(notes)
 
 

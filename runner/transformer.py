@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from advisor.errors import PlanError, QuestionError
+from advisor.specs.experiment import Exchange
 from advisor.specs.model import GroupedAttention, LatentAttention, Layer, ModelSpec, MoeFfn
 from advisor.specs.plan import Coordinates, Plan, SplitRule, layer_bounds
 from runner.attention import GroupedAttentionShard, LatentAttentionShard, Step
+from runner.exchange import check_exchange
 from runner.ffn import DenseShard, MoeShard
 from runner.kv_cache import KvCache, LayerCache
 from runner.mesh import Mesh
@@ -28,7 +30,7 @@ class Block(nn.Module):
     them in the same kernel. In a parallel block both branches read the same stream, and one all-reduce serves both.
     """
 
-    def __init__(self, build: Build, spec: ModelSpec, layer: Layer, pointwise: Pointwise) -> None:
+    def __init__(self, build: Build, spec: ModelSpec, layer: Layer, pointwise: Pointwise, *, exchange: Exchange) -> None:
         super().__init__()
         numerics = spec.numerics
         placement = numerics.norm_placement
@@ -50,7 +52,7 @@ class Block(nn.Module):
         self.ffn_norm = norm("ffn_norm") if placement != "post" and layer.norms > 1 else None
         self.ffn: DenseShard | MoeShard
         if isinstance(layer.ffn, MoeFfn):
-            self.ffn = MoeShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel)
+            self.ffn = MoeShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel, exchange=exchange)
         else:
             self.ffn = DenseShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel)
         self.ffn_post_norm = norm("ffn_post_norm") if placement != "pre" else None
@@ -80,7 +82,8 @@ class Transformer(nn.Module):
 
     Weights are zero until `weights.initialise` or `weights.load` fills them. `layers` takes only the first so many of the model.
     The cache has room for `max_batch` sequences of `max_context` tokens of one micro-batch; `new_cache` makes further ones.
-    `compiled` fuses the element-wise parts (torch.compile). Raises PlanError or QuestionError for what it cannot compute.
+    `compiled` fuses the element-wise parts (torch.compile); `exchange` is how tokens of attention groups meet the experts.
+    Raises PlanError or QuestionError for what it cannot compute.
     """
 
     def __init__(
@@ -96,9 +99,12 @@ class Transformer(nn.Module):
         max_batch: int,
         max_context: int,
         compiled: bool = False,
+        exchange: Exchange = "all_gather",
     ) -> None:
         super().__init__()
         _refuse_unsupported(spec, plan)
+        check_exchange(exchange, plan)
+        self.exchange = exchange
         self.spec, self.mesh, self.device, self.dtype = spec, mesh, torch.device(device), dtype
         taken = spec.layers[:layers] if layers else spec.layers
         try:
@@ -109,7 +115,7 @@ class Transformer(nn.Module):
         pointwise = Pointwise.of(compiled=compiled)
         self.embedding = VocabularyEmbedding(build, spec.vocab_size, spec.hidden_size) if mesh.is_first_stage else None
         self.blocks = nn.ModuleList(
-            Block(build.at(f"layers.{index}"), spec, taken[index], pointwise) for index in range(first, last)
+            Block(build.at(f"layers.{index}"), spec, taken[index], pointwise, exchange=exchange) for index in range(first, last)
         )
         if mesh.is_last_stage:
             bias = taken[-1].norm_bias
@@ -131,6 +137,14 @@ class Transformer(nn.Module):
         """An empty cache for `batch` sequences of up to `context` tokens; decode is fastest where both are what is used."""
         shapes = [block.attention.cache_shape for block in self._blocks()]
         return KvCache(shapes, batch=batch, context=context, device=self.device, dtype=self.dtype)
+
+    def exchange_by(self, exchange: Exchange) -> None:
+        """From the next step on exchange the experts' tokens this way. Raises PlanError where the plan cannot."""
+        check_exchange(exchange, self.mesh.plan)
+        self.exchange = exchange
+        for block in self._blocks():
+            if isinstance(block.ffn, MoeShard):
+                block.ffn.exchange = exchange
 
     @property
     def weight_bytes(self) -> int:
