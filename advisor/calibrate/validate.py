@@ -91,7 +91,7 @@ def run_all(
         except _StoppedError as error:
             measurement, stopped = error.measurement, True
         if measurement.status == "failed":
-            say(f"{head}: failed: {measurement.reason}")
+            say(f"{head}: " + ("interrupted" if stopped else f"failed: {measurement.reason}"))
         results.keep(job, measurement)
         if results.unwritten:
             say(f"{head}: {results.unwritten}; this run is in the table only")

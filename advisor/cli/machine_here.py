@@ -52,6 +52,7 @@ def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...
             start, wire.to_json(job), id="advisor-calibrate", time_limit_s=job.time_limit_s + 60.0, progress=lambda _: None
         )
     except Interrupted as interrupted:
+        say("interrupted: nothing was measured yet")
         raise KeyboardInterrupt from interrupted
     if outcome.text is None or outcome.reason:
         raise MachineError(f"the micro-benchmarks failed: {outcome.reason or 'they left no result'}.")
