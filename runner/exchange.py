@@ -25,12 +25,8 @@ Products = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def check_exchange(exchange: Exchange, plan: Plan) -> None:
-    """Raises PlanError where the plan has no tokens to exchange, or a rank does not reach every part of every expert.
-
-    A part of the experts is on ranks `expert_tp` apart; an attention group's `tp` ranks are in line with all parts where
-    `expert_tp` divides `tp`, which is where `adp` divides `ep`.
-    """
-    if exchange == "all_to_all" and (plan.adp == 1 or plan.ep % plan.adp):
+    """Raises PlanError where the plan has no tokens to exchange, or a group does not reach every part of every expert."""
+    if exchange == "all_to_all" and not plan.sends_tokens:
         raise PlanError(
             f"{plan.label} cannot exchange tokens by all_to_all, which needs adp above 1 and ep a multiple of adp, so that every "
             "attention group reaches all parts of every expert; use all_gather."

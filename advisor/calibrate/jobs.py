@@ -15,7 +15,7 @@ from advisor.roofline.predict import step_model
 from advisor.specs import wire
 from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine
-from advisor.specs.experiment import Cell, Job
+from advisor.specs.experiment import Cell, Exchange, Job
 from advisor.specs.model import ModelSpec, WeightFormats
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
@@ -36,7 +36,7 @@ class Candidate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to measure. `gpus` are those at hand for one job (all nodes together); with fewer than a plan needs, one rank of it
-    runs alone."""
+    runs alone. A plan that has no such `exchange` keeps all_gather."""
 
     gpus: int
     device: Literal["cuda", "cpu"] = "cuda"
@@ -47,6 +47,7 @@ class Settings:
     warmup: int = 3
     time_limit_s: float = 600.0
     stall_limit_s: float = 120.0
+    exchange: Exchange = "all_gather"
 
 
 def runner_problem(problem: Problem, engine: Engine, *, device: str) -> Problem:
@@ -75,6 +76,7 @@ def job_for(problem: Problem, candidate: Candidate, settings: Settings, calibrat
         warmup=settings.warmup, layers=settings.layers, shard=shard, device=settings.device, schedule=settings.schedule,
         weights_dir=settings.weights_dir, time_limit_s=settings.time_limit_s, stall_limit_s=settings.stall_limit_s,
         shard_rank=slowest_rank(problem, plan, calibration) if shard else 0,
+        exchange=settings.exchange if plan.sends_tokens else "all_gather",
     )  # fmt: skip
     return named(job)
 

@@ -18,6 +18,7 @@ from advisor.cli.question import Options, question
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
 from advisor.specs.benchmark import Benchmarks
 from advisor.specs.calibration import Calibration
+from advisor.specs.experiment import Job
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
@@ -66,6 +67,7 @@ def validate_runner(
     calibration = bench.asked.calibration
     kept = Results.open(results or default_path(problem, device=settings.device), fresh=fresh)
     jobs = [job_for(problem, candidate, settings, calibration) for candidate in chosen]
+    said = (*bench.asked.said, *bench.said, *_exchange_said(jobs, settings))
     on_gpus = settings.device == "cuda"
     measured, complete = run_all(
         jobs, kept, node=problem.cluster.node if on_gpus else None, nodes=nodes, say=say, threads=cpu_threads(bench.gpus)
@@ -76,9 +78,23 @@ def validate_runner(
         for m, batch in zip(measured, batches, strict=False)
     ]
     return Done(
-        validation=_validation(problem, calibration, found, measured, (*bench.asked.said, *bench.said)), complete=complete,
+        validation=_validation(problem, calibration, found, measured, said), complete=complete,
         path=None if kept.unwritten else kept.path, ratios=ratios(found),
     )  # fmt: skip
+
+
+def _exchange_said(jobs: Sequence[Job], settings: Settings) -> tuple[str, ...]:
+    """What a table by another exchange than the predicted one must say. Raises QuestionError where no plan has it."""
+    if settings.exchange == "all_gather":
+        return ()
+    others = [job.plan.label for job in jobs if job.exchange != settings.exchange]
+    if len(others) == len(jobs):
+        raise QuestionError(
+            f"no plan here can exchange tokens by {settings.exchange}, which needs adp above 1 and ep a multiple of adp; name one "
+            "with --plan, e.g. adp=2,ep=2, or leave --exchange out."
+        )
+    said = f"Tokens met their experts by {settings.exchange}; the predictions are of all_gather."
+    return (said, f"By all_gather, having no other exchange: {'; '.join(others)}.") if others else (said,)
 
 
 def _validation(

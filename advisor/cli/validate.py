@@ -51,6 +51,9 @@ def validate(
     device: Annotated[str, typer.Option("--device", help="cuda, or cpu to try the program out without a GPU.")] = "cuda",
     layers: Annotated[int, typer.Option("--layers", min=0, help="Measure so many layers and scale (0: all).")] = 0,
     schedule: Annotated[str, typer.Option("--schedule", help="Pipeline stages: 1f1b, or naive to compare.")] = "1f1b",
+    exchange: Annotated[
+        str, typer.Option("--exchange", help="Experts with attention-DP: all_gather (as predicted), or all_to_all to compare.")
+    ] = "all_gather",
     weights: Annotated[
         Path | None,
         typer.Option("--weights", help="Folder of a safetensors checkpoint (random weights otherwise).", show_default=False),
@@ -78,9 +81,17 @@ def validate(
     rank of it is measured. A run that was stopped goes on where it was. Exit code 3 when nothing could be measured.
     """
     seconds = _seconds("--time-limit", time_limit), _seconds("--stall-limit", stall_limit)
-    for option, text, known in (("--device", device, ("cuda", "cpu")), ("--schedule", schedule, ("1f1b", "naive"))):
+    for option, text, known in (
+        ("--device", device, ("cuda", "cpu")), ("--schedule", schedule, ("1f1b", "naive")),
+        ("--exchange", exchange, ("all_gather", "all_to_all")),
+    ):  # fmt: skip
         if text not in known:
             raise QuestionError(f"{option} {text!r} is not known; use {' or '.join(known)}.")
+    if exchange != "all_gather" and (suite or refine or endpoint or engine != RUNNER):
+        raise QuestionError(
+            f"--exchange {exchange} compares plans on the bundled transformer; leave it out with --suite, --refine, --engine and "
+            "--endpoint."
+        )
     if not model and not suite:
         raise QuestionError("no model was named: say --model 8b, a Hugging Face id, or a path to config.json.")
     asked: Options = {
@@ -104,6 +115,7 @@ def validate(
     settings = Settings(
         gpus=0, device=cast(Literal["cuda", "cpu"], device), layers=layers, schedule=cast(Literal["1f1b", "naive"], schedule),
         weights_dir=str(weights.resolve()) if weights else "", repeats=repeats, time_limit_s=seconds[0], stall_limit_s=seconds[1],
+        exchange=cast(Literal["all_gather", "all_to_all"], exchange),
     )  # fmt: skip
     if suite:
         return _suite(asked, settings, results=results, fresh=fresh, as_json=as_json)

@@ -87,6 +87,12 @@ class Plan:
         """How many ways each expert's matrices are split."""
         return self.tp * self.adp // self.ep
 
+    @property
+    def sends_tokens(self) -> bool:
+        """Whether tokens can go by all-to-all to the ranks of their experts: each of several attention groups is in line with
+        all parts of every expert, which is so where `expert_tp` divides `tp`."""
+        return self.adp > 1 and self.ep % self.adp == 0
+
     def coordinates(self, rank: int) -> Coordinates:
         """Where `rank` stands."""
         rest, tp_rank = divmod(rank, self.tp)

@@ -110,6 +110,8 @@ def test_without_a_gpu_cuda_is_refused_in_a_sentence(
         ([], "no model was named"),
         (["--model", "8b", "--device", "tpu"], "--device 'tpu' is not known; use cuda or cpu"),
         (["--model", "8b", "--schedule", "zigzag"], "--schedule 'zigzag' is not known"),
+        (["--model", "8b", "--exchange", "post"], "--exchange 'post' is not known; use all_gather or all_to_all"),
+        (["--model", "8b", "--exchange", "all_to_all", "--refine"], "compares plans on the bundled transformer; leave it out"),
         (["--model", "8b", "--time-limit", "600"], "--time-limit '600' is not a time with a unit"),
         (["--model", "8b", "--stall-limit", "0s"], "give at least 1s"),
         (["--model", "8b", "--plan", "tp=two"], "cannot read 'tp=two'"),
@@ -127,6 +129,33 @@ def test_a_bad_question_is_one_sentence(options: list[str], words: str, capsys: 
     assert out == ""
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_the_exchange_reaches_the_job_and_the_page_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan without attention-DP keeps all_gather beside one that has it, and alone is refused."""
+    config = tmp_path / "moe.json"
+    config.write_text(json.dumps({**CONFIGS["qwen3 moe"], "architectures": ["Qwen3MoeForCausalLM"]}))
+    jobs: list[Job] = []
+
+    def measured(asked: list[Job], *_: Any, **__: Any) -> tuple[list[Measured], bool]:
+        jobs.extend(asked)
+        return [], True
+
+    monkeypatch.setattr(machine_here, "benchmarks", cpu_rates)
+    monkeypatch.setattr(measuring, "run_all", measured)
+    command = [
+        "validate", "--model", str(config), "--device", "cpu", "--gpus", "2", "--input-tokens", "24", "--output-tokens", "16",
+        "--exchange", "all_to_all", "--plan", "tp=2",
+    ]  # fmt: skip
+    assert run(command) == 2
+    assert "no plan here can exchange tokens by all_to_all" in capsys.readouterr().err
+    run([*command, "--plan", "adp=2,ep=2"])
+    out = capsys.readouterr().out
+    assert [(job.plan.adp, job.exchange) for job in jobs] == [(1, "all_gather"), (2, "all_to_all")]
+    assert "the predictions are of all_gather" in " ".join(out.split())
+    assert "having no other exchange: tp=2,pp=1,dp=1." in " ".join(out.split())
 
 
 def test_the_suite_prints_a_table_with_the_bounds_of_the_same_run(
