@@ -2,8 +2,9 @@
 
     minimise  sum over rows and figures of rho(w ln(measured / predicted(x))) + sum over coefficients of (x_j / s_j)^2          (F1)
 
-`x_j` is the logarithm of a coefficient against its starting value, `s_j` how far it may reasonably be from it, rho the soft L1
-loss. Leaving a model or a GPU out re-solves (F1) linearised at the optimum, without that group's rows: one Gauss-Newton step.
+`x_j` is the logarithm of a coefficient against its starting value, `s_j` how far it may reasonably be from it, rho the Cauchy
+loss ln(1 + (r / SOFT)^2): rows that ran under conditions nobody wrote down are far off and count for little. Leaving a model or a
+GPU out re-solves (F1) linearised at the optimum, without that group's rows: one Gauss-Newton step.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # How much a row's figure counts: TTFT scatters several times more than the rest (bursts, clients, mean or median).
 WEIGHTS = {"ttft_s": 0.35, "tpot_s": 1.0, "latency_s": 1.0, "decode_tokens_per_s": 1.0, "output_tokens_per_s": 1.0}
-SOFT = 0.1  # residuals beyond 10% count linearly
+SOFT = 0.15  # the scatter of good rows; residuals far beyond it lose their weight
 SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
 
 
@@ -165,7 +166,7 @@ def fit_engine(
     finer: Iterable[str] = (),
     groups: Callable[[Case], Sequence[str]] = lambda case: (),
     processes: int = 1,
-    rounds: int = 6,
+    rounds: int = 5,
 ) -> Fitted:
     """Solve (F1) by damped Gauss-Newton from the engine's present values; `groups` names what each case is left out with.
 
@@ -215,7 +216,7 @@ def _common(found: list[list[Residual]]) -> list[Residual]:
 
 
 def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, Vector]:
-    """Residual vector, its Jacobian by forward differences, and the row weights of the soft L1 loss."""
+    """Residual vector, its Jacobian by forward differences, and the row weights of the Cauchy loss."""
     import numpy as np
 
     common = _common(found)
@@ -224,7 +225,7 @@ def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, V
     base = np.array([table[0][key] for key in keys])
     jacobian = np.array([[(column[key] - table[0][key]) / step for column in table[1:]] for key in keys])
     counted = np.array([WEIGHTS.get(r.figure, 1.0) for r in common])
-    return base, jacobian, counted**2 / np.sqrt(1 + (base / SOFT) ** 2)
+    return base, jacobian, counted**2 / (1 + (base / SOFT) ** 2)
 
 
 def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: Vector) -> Vector:
@@ -238,5 +239,5 @@ def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: V
 
 
 def _loss(rows: Sequence[Residual], x: Vector, spread: Vector) -> float:
-    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * 2 * SOFT**2 * (math.sqrt(1 + (r.value / SOFT) ** 2) - 1) for r in rows)
+    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * SOFT**2 * math.log1p((r.value / SOFT) ** 2) for r in rows)
     return float(fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True)))
