@@ -29,7 +29,7 @@ def check_exchange(exchange: Exchange, plan: Plan) -> None:
     if exchange == "all_to_all" and not plan.sends_tokens:
         raise PlanError(
             f"{plan.label} cannot exchange tokens by all_to_all, which needs adp above 1 and ep a multiple of adp, so that every "
-            "attention group reaches all parts of every expert; use all_gather."
+            "attention group reaches all parts of every expert alike; use all_gather."
         )
 
 

@@ -89,8 +89,8 @@ class Plan:
 
     @property
     def sends_tokens(self) -> bool:
-        """Whether tokens can go by all-to-all to the ranks of their experts: each of several attention groups is in line with
-        all parts of every expert, which is so where `expert_tp` divides `tp`."""
+        """Whether tokens can go by all-to-all to the ranks of their experts: each of several attention groups has equally many
+        ranks in the ep group of each part, at least one, which is so where `expert_tp` divides `tp`."""
         return self.adp > 1 and self.ep % self.adp == 0
 
     def coordinates(self, rank: int) -> Coordinates:

@@ -17,6 +17,16 @@ def test_a_label_reads_back(tp: int, pp: int, dp: int, adp: int, spread: bool) -
     assert Plan.parse(plan.label) == plan
 
 
+@given(tp=DEGREE, adp=DEGREE, data=st.data())
+def test_tokens_are_sent_where_each_group_meets_every_part_alike(tp: int, adp: int, data: st.DataObject) -> None:
+    """By counting ranks: those that an attention group has in the ep group of each part."""
+    plan = Plan(tp=tp, adp=adp, ep=data.draw(st.sampled_from([ep for ep in range(1, tp * adp + 1) if tp * adp % ep == 0])))
+    met = {
+        sum(plan.coordinates(rank).adp_rank == group for rank in ranks) for ranks in plan.groups("ep") for group in range(plan.adp)
+    }
+    assert plan.sends_tokens == (adp > 1 and len(met) == 1 and 0 not in met)
+
+
 def test_order_and_spaces_do_not_matter() -> None:
     assert Plan.parse(" pp = 2, tp=4 ") == Plan.parse("tp=4 pp=2") == Plan(tp=4, pp=2)
 
