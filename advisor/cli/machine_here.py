@@ -15,7 +15,7 @@ from advisor.cli.question import Options, Question, question
 from advisor.errors import AdvisorError, MachineError
 from advisor.specs import wire
 from advisor.specs.benchmark import BenchJob, Benchmarks
-from advisor.specs.cluster import Cluster
+from advisor.specs.cluster import Cluster, Device
 from advisor.specs.engine import Engine
 
 BENCH_LIMIT_S = 110.0  # under two minutes a GPU
@@ -73,26 +73,37 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
     torch = ask_torch()
     engine = load_engine("runner")
     if device == "cpu":
-        return _cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, nodes=nodes)
+        return _cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted)
     if not torch.gpus:
         raise MachineError(
             f"torch {torch.version} sees no GPU here: install a build for the driver, or try the program with --device cpu."
         )
     options: Options = {**asked, "engine": "vllm"}
+    here = torch.gpus * nodes.count
+    more = _more_of_the_same(asked, torch, wanted) if wanted > here else None
+    if more is not None:
+        options = {**options, "gpu": more.name, "gpus": wanted}
     found = question(model=model, **options)
-    return Bench(asked=found, engine=engine, gpus=torch.gpus * nodes.count, said=_mismatch(found.problem.cluster, torch))
+    said = () if more is None else (f"Predicted for {wanted} x {more.name}, of which {here} {'is' if here == 1 else 'are'} here.",)
+    return Bench(asked=found, engine=engine, gpus=here, said=(*said, *_mismatch(found.problem.cluster, torch)))
 
 
-def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, nodes: Nodes) -> Bench:
-    say(f"measuring this CPU with {ranks} ranks, so that there is something to predict from")
+def _more_of_the_same(asked: Options, torch: Torch, wanted: int) -> Device | None:
+    """The GPU here, where a plan needs more of it than there are and no machine was named."""
+    from advisor.catalog.machines import device_for_reading
+
+    return None if asked.get("gpu") or asked.get("cluster") else device_for_reading(torch.names[0], None)
+
+
+def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, wanted: int) -> Bench:
+    say(f"measuring this CPU with {ranks} {'rank' if ranks == 1 else 'ranks'}, so that there is something to predict from")
     found = benchmarks(device="cpu", ranks=ranks, nodes=Nodes())
-    cluster = cpu_cluster(found, ranks)
+    cluster = cpu_cluster(found, max(ranks, wanted))
     options: Options = {**asked, "engine": "vllm", "cluster": cluster, "gpu": "", "gpus": None, "nodes": None, "calibration": None}
     ours = question(model=model, **options)
     local = fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True)
-    said = (
-        f"A CPU stands in for the GPUs: what {ranks} ranks reach together is the data sheet, and a plan of fewer finds more room.",
-    )
+    who = "one rank reaches" if ranks == 1 else f"{ranks} ranks reach together"
+    said = (f"A CPU stands in for the GPUs: what {who} is the data sheet, and a plan of fewer ranks finds more room.",)
     return Bench(asked=replace(ours, calibration=local.calibration), engine=cpu_engine(engine, found), gpus=ranks, said=said)
 
 

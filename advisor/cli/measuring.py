@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from advisor.calibrate.agents import Nodes
+from advisor.calibrate.compare import Result, point_row
 from advisor.calibrate.jobs import Candidate, Settings, job_for, own_batch, runner_problem, suite, suite_job, whole_batch
 from advisor.calibrate.outcome import PlanResult, Validation, engine_result, order_of, plan_result
 from advisor.calibrate.results import Results, default_path
@@ -18,6 +20,7 @@ from advisor.cli.question import Options, question
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
 from advisor.specs.benchmark import Benchmarks
 from advisor.specs.calibration import Calibration
+from advisor.specs.cluster import Device
 from advisor.specs.experiment import Job
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
@@ -28,25 +31,33 @@ CPU_BATCH = 16  # sequences a replica runs at most on a CPU: it is there to try 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A validation, whether it ran to its end, the file that has its runs, and the ratios that refine a calibration."""
+    """A validation, whether it ran to its end, and the file that has its runs.
+
+    What refines a calibration: `ratios` of the bundled transformer, `points` of a real engine, over `calibration`.
+    """
 
     validation: Validation
+    calibration: Calibration
+    device: Device
     complete: bool
     path: Path | None
     ratios: tuple[tuple[str, float], ...] = ()
+    points: tuple[Mapping[str, str | None], ...] = ()
 
 
 def candidates(bench: Bench, plans: Sequence[str], top: int) -> list[Candidate]:
     """The given plans, or the recommendation's first. Raises NoPlanFitsError where nothing fits."""
     problem = bench.asked.problem
     if plans:
-        return [Candidate(plan=legal_plan(problem, text), sequences=_users(problem.workload)) for text in dict.fromkeys(plans)]
+        given = [legal_plan(problem, text) for text in dict.fromkeys(plans)]
+        return [Candidate(plan=plan, sequences=_users(problem.workload) / plan.dp) for plan in given]
     advice = answer(bench.asked)
     if not advice.choices:
         raise NoPlanFitsError(
             f"no plan fits {problem.model.name} on {problem.cluster.device.name}; `advisor recommend` says what would."
         )
-    return [Candidate(plan=p.plan, sequences=p.sequences / p.plan.dp) for p in advice.choices[:top]]
+    users = _users(problem.workload)
+    return [Candidate(plan=p.plan, sequences=(users or p.sequences) / p.plan.dp) for p in advice.choices[:top]]
 
 
 def _users(workload: Workload) -> float:
@@ -59,8 +70,6 @@ def validate_runner(
     """Every plan on the bundled transformer, beside its prediction."""
     problem = runner_problem(bench.asked.problem, bench.engine, device=settings.device)
     chosen = candidates(bench, plans, top)
-    if plans and bench.asked.problem.workload.users:
-        chosen = [replace(c, sequences=c.sequences / c.plan.dp) for c in chosen]
     if settings.device == "cpu":
         chosen = [replace(c, sequences=min(c.sequences or CPU_BATCH, CPU_BATCH)) for c in chosen]
     settings = replace(settings, gpus=bench.gpus)
@@ -78,7 +87,8 @@ def validate_runner(
         for m, batch in zip(measured, batches, strict=False)
     ]
     return Done(
-        validation=_validation(problem, calibration, found, measured, said), complete=complete,
+        validation=_validation(problem, calibration, found, measured, said), calibration=calibration,
+        device=problem.cluster.device, complete=complete,
         path=None if kept.unwritten else kept.path, ratios=ratios(found),
     )  # fmt: skip
 
@@ -138,7 +148,10 @@ def validate_suite(
         measured, complete = run_all([job], kept, node=None, nodes=nodes, say=say)
         plans = [plan_result(problem, m.job, m.measurement, found.calibration, batch=64, resumed=m.resumed) for m in measured]
         validation = _validation(problem, found.calibration, plans, measured, ())
-        done.append((name, Done(validation=validation, complete=complete, path=kept.path, ratios=ratios(plans))))
+        whole = Done(
+            validation=validation, calibration=found.calibration, device=problem.cluster.device, complete=complete, path=kept.path
+        )
+        done.append((name, whole))
         if not complete:
             break
     return done, rates
@@ -185,6 +198,7 @@ def validate_engine(
         if not predictions:
             raise NoPlanFitsError(f"no plan fits {problem.model.name}; `advisor recommend` says what would.")
     done: list[PlanResult] = []
+    points: list[Mapping[str, str | None]] = []
     complete = True
     for number, choice in enumerate(predictions, 1):
         load = load_for(problem.workload, choice.sequences)
@@ -195,7 +209,9 @@ def validate_engine(
             problem=loaded, prediction=prediction, tool=generator, endpoint=endpoint, model=checkpoint, time_limit_s=time_limit_s
         )
         try:
-            done.append(engine_result(prediction, measure(test, lambda line, head=head: say(f"{head}: {line}"))))  # type: ignore[misc]
+            result = measure(test, lambda line, head=head: say(f"{head}: {line}"))  # type: ignore[misc]
+            done.append(engine_result(prediction, result))
+            points += _points(result, loaded, prediction.plan)
         except KeyboardInterrupt:
             complete = False
             break
@@ -206,4 +222,15 @@ def validate_engine(
     validation = replace(
         _validation(problem, calibration, done, (), found.said), measured_on=endpoint or "this machine", software=software
     )
-    return Done(validation=validation, complete=complete, path=None)
+    return Done(
+        validation=validation, calibration=calibration, device=problem.cluster.device, complete=complete, path=None,
+        points=tuple(points),
+    )  # fmt: skip
+
+
+def _points(result: Result, problem: Problem, plan: Plan) -> list[Mapping[str, str | None]]:
+    """The run as a row that corrects a calibration; none for a plan that rows cannot say."""
+    try:
+        return [point_row(result, problem, plan, name=plan.label, date=date.today().isoformat())]
+    except QuestionError:
+        return []

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from advisor.calibrate.jobs import Settings
     from advisor.cli.measuring import Done
     from advisor.cli.question import Options
-    from advisor.specs.calibration import Calibration
-    from advisor.specs.cluster import Device
 
 RUNNER = "runner"
 _INTERRUPTED = 130
@@ -106,7 +104,10 @@ def validate(
             model, asked, plan or [], engine="vllm" if engine == RUNNER else engine, endpoint=endpoint, tool=tool,
             checkpoint=str(weights) if weights else "", top=top, time_limit_s=seconds[0],
         )  # fmt: skip
-        return _show(done, cells=cells, as_json=as_json)
+        code = _show(done, cells=cells, as_json=as_json)
+        if refine:
+            _refine(done)
+        return code
     from advisor.calibrate.jobs import Settings
     from advisor.calibrate.validate import need_torch
     from advisor.cli.machine_here import bench_for
@@ -123,8 +124,8 @@ def validate(
     bench = bench_for(model, asked, device=device, wanted=_ranks(plan or []), nodes=meet)
     done = measuring.validate_runner(bench, plan or [], top=top, settings=settings, nodes=meet, results=results, fresh=fresh)
     code = _show(done, cells=cells, as_json=as_json)
-    if refine and done.ratios:
-        _refine(bench.asked.calibration, done, device=bench.asked.problem.cluster.device)
+    if refine:
+        _refine(done)
     return code
 
 
@@ -182,16 +183,23 @@ def _show(done: Done, *, cells: bool, as_json: bool) -> int:
     return 0 if measured else MachineError.exit_code
 
 
-def _refine(calibration: Calibration, done: Done, *, device: Device) -> None:
-    """Move this machine's calibration by the ratios, and say by how much."""
-    from advisor.calibrate.local import refined
+def _refine(done: Done) -> None:
+    """Move this machine's calibration by what was measured, and say by how much."""
+    from advisor.calibrate.local import CPU, refined
+    from advisor.calibrate.own_points import scales_from_points
     from advisor.catalog.calibrations import local_calibration_path, write_calibration
 
-    moved = refined(calibration, done.ratios)
-    path = local_calibration_path(device)
+    if done.device.name == CPU:
+        typer.echo("Nothing is refined: a CPU is there to try the program out.", err=True)
+        return
+    if not done.ratios and not done.points:
+        typer.echo("Nothing is refined: no plan was measured whole.", err=True)
+        return
+    moved = refined(done.calibration, done.ratios) if done.ratios else scales_from_points(done.points, done.calibration).calibration
+    path = local_calibration_path(done.device)
     write_calibration(moved, path)
     scales = ", ".join(f"{name} x {factor:.3g}" for name, factor in moved.scales)
-    typer.echo(f"Refined {path}: {scales}.", err=True)
+    typer.echo(f"Refined {path}: {scales or 'nothing moved'}.", err=True)
 
 
 def _suite(asked: Options, settings: Settings, *, results: Path | None, fresh: bool, as_json: bool) -> int:

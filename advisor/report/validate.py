@@ -108,7 +108,9 @@ def _notes(plans: Sequence[PlanResult]) -> list[str]:
 
 def _kind(note: str) -> str:
     """Notes of many cells that differ in a figure only are one."""
-    return "some times spread widely: something else was at work, or clocks moved" if note.startswith("times spread") else note
+    if note.startswith("times spread"):
+        return "some times spread widely: something else was at work, or clocks moved"
+    return note.partition(":")[0] if "layers scaled from" in note else note
 
 
 def _cut(text: str) -> str:

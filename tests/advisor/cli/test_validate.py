@@ -310,3 +310,97 @@ def test_micro_benchmarks_of_the_gpu_here_are_taken_up_by_recommend(
     assert tpot(capsys)["value"] > 1.15 * before["value"]
     assert run(["recommend", "--model", "70b", "--gpu", "h100-80g-sxm", "--gpus", "8"]) == 0
     assert "h100-80g-sxm, measured here" in capsys.readouterr().out.replace("\n  ", " ")
+
+
+VLLM_RESULT = {
+    "completed": 128, "failed": 2, "total_input_tokens": 131072, "total_output_tokens": 65536, "max_concurrency": 16,
+    "request_rate": "inf", "mean_ttft_ms": 120.0, "mean_tpot_ms": 19.0, "mean_e2el_ms": 9800.0, "output_throughput": 830.0,
+    "request_throughput": 1.6,
+}  # fmt: skip
+
+
+def test_a_running_engine_fills_the_same_table_and_corrects_the_calibration(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tpot(capsys)
+    (home / "bin").mkdir()
+    (home / "result").write_text(json.dumps(VLLM_RESULT))
+    tool = home / "bin" / "vllm"
+    tool.write_text(
+        "#!/bin/bash\nwhile [[ $# -gt 0 ]]; do case $1 in --result-dir) dir=$2 ;; esac; shift; done\n"
+        f'cp {home}/result "$dir/result.json"\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}/bin{os.pathsep}/usr/bin{os.pathsep}/bin")
+    command = [
+        "validate", "--model", "70b", "--gpu", "h100-80g-sxm", "--gpus", "8", "--users", "16", "--input-tokens", "1024",
+        "--output-tokens", "512", "--endpoint", "http://127.0.0.1:9", "--plan", "tp=8", "--refine",
+    ]  # fmt: skip
+    assert run(command) == 0
+    out, err = capsys.readouterr()
+    assert "output tokens/s" in out
+    assert "19 ms" in out
+    assert "2 of 130 requests failed" in out
+    assert "vllm under vllm" in out
+    assert "Refined" in err
+    moved = tpot(capsys)["value"] / before["value"]
+    assert min(1.0, 0.019 / before["value"]) < moved < max(1.0, 0.019 / before["value"])
+
+
+def test_a_server_that_does_not_start_is_a_failed_plan(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`vllm serve` ends at once; the reason is its script's own last lines, and the exit code says that nothing was measured."""
+    (home / "bin").mkdir()
+    for name, body in (
+        ("vllm", "echo 'torch.OutOfMemoryError: CUDA out of memory' >&2; exit 1"),
+        ("nvidia-smi", 'for i in 0 1 2 3 4 5 6 7; do echo "GPU $i: NVIDIA H100"; done'),
+    ):
+        path = home / "bin" / name
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{home}/bin{os.pathsep}/usr/bin{os.pathsep}/bin")
+    (home / "weights").mkdir()
+    command = [
+        "validate", "--model", "8b", "--gpu", "h100-80g-sxm", "--gpus", "8", "--users", "16", "--engine", "vllm", "--plan", "tp=2",
+        "--weights", str(home / "weights"), "--time-limit", "30s",
+    ]  # fmt: skip
+    assert run(command) == 3
+    out, err = capsys.readouterr()
+    assert "tp=2,pp=1,dp=1 failed: vllm did not start" in out
+    assert "CUDA out of memory" in " ".join(out.split())
+    assert "[1/1] tp=2,pp=1,dp=1: starting vllm" in err
+
+
+def test_one_gpu_here_measures_a_rank_of_a_larger_plan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs: list[Job] = []
+
+    def measured(asked: list[Job], *_: Any, **__: Any) -> tuple[list[Measured], bool]:
+        jobs.extend(asked)
+        return [], True
+
+    monkeypatch.setattr(machine_here, "ask_torch", lambda: Torch(version="2.13", gpus=1, names=("NVIDIA H200",)))
+    monkeypatch.setattr(measuring, "run_all", measured)
+    assert run(["validate", "--model", "70b", "--plan", "tp=8", "--users", "16", "--offline"]) == 3  # nothing came back
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Predicted for 8 x h200-141g-sxm, of which 1 is here." in out
+    assert [(job.shard, job.plan.tp, job.device) for job in jobs] == [(True, 8, "cuda")]
+    assert max(cell.batch for cell in jobs[0].cells) == 16
+
+
+def test_the_recommended_plans_share_the_users(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[Job] = []
+
+    def measured(asked: list[Job], *_: Any, **__: Any) -> tuple[list[Measured], bool]:
+        jobs.extend(asked)
+        return [], True
+
+    monkeypatch.setattr(machine_here, "benchmarks", cpu_rates)
+    monkeypatch.setattr(measuring, "run_all", measured)
+    command = ["validate", "--model", config, "--device", "cpu", "--gpus", "2", "--input-tokens", "24", "--output-tokens", "16"]
+    run([*command, "--users", "4", "--top", "2"])
+    assert len(jobs) == 2
+    assert [max(c.batch for c in job.cells) * job.plan.dp for job in jobs] == [4, 4]
+    jobs.clear()
+    run([*command, "--top", "1"])
+    assert max(c.batch for c in jobs[0].cells) <= measuring.CPU_BATCH
