@@ -40,6 +40,7 @@ Rows = Sequence[Mapping[str, str | None]]
 SAMPLE = 150  # rows a profile is fitted on: more change the coefficients by less than their scatter
 MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED = 420  # rows carried in profiles/published, spread over everything
+BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
 # What an architecture may change beyond the engine's own scales, and what a format on it may.
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("points", type=Path, help="measured rows in the columns of advisor.calibrate.points")
     parser.add_argument("--profiles", type=Path, default=Path(str(files("profiles"))), help="folder to write to")
     parser.add_argument("--only", nargs="*", default=[], help="engine profiles to fit, e.g. vllm-2025; the others stay")
+    parser.add_argument("--bars", action="store_true", help="keep the coefficients, make the error bars again")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
     rows = read_points(given.points.read_text(encoding="utf-8"))
@@ -90,11 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for (name, version), found in sorted(by_engine.items(), reverse=True):
         if given.only and f"{name}-{version}" not in given.only:
             continue
-        fitted = _fit(found, desk, (name, version), given.processes)
-        for key in [key for key in left_out if key[:2] == (name, version)]:
-            del left_out[key]
-        left_out |= {(name, version, group): engine for group, engine in fitted[1]}
-        engine = _with_error_bars(fitted[0], [row for _, row in found], left_out, desk)
+        engine = load_engine(name, version)
+        if not given.bars:
+            engine, without = _fit(found, desk, (name, version), given.processes)
+            left_out = {key: other for key, other in left_out.items() if key[:2] != (name, version)}
+            left_out |= {(name, version, group): other for group, other in without}
+        engine = _with_error_bars(engine, [row for _, row in found], left_out, desk)
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
         desk.engines.clear()  # what was just written is read again
@@ -195,6 +198,8 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         scored = usable if near == "device" else scored
         by_name: dict[str, list[tuple[str, float]]] = defaultdict(list)
         for row in usable:
+            if abs(row.log) > BEYOND:
+                continue
             p = row.point
             question = f"{p.source} {p.hardware} {p.model} {p.weight_dtype} {p.workload.input_tokens} {p.workload.output_tokens}"
             by_name[SPREAD_NAMES[row.figure]].append((question, row.log))

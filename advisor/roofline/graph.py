@@ -48,15 +48,25 @@ def _ffn(layer: Layer, model: ModelSpec, plan: Plan, tokens: float, count: int) 
     if layer.parallel_ffn is not None:
         works += dense_work(layer.parallel_ffn, D, model.formats.ffn, plan.tp, tokens, count=count)
     if isinstance(layer.ffn, MoeFfn):
-        works += moe_work(layer.ffn, D, model.formats.experts, model.formats.ffn, plan, tokens, count=count)
-        if plan.adp > 1:  # tokens of all attention-DP ranks are gathered to the experts and their sums scattered back
-            works.append(Collective(name="dispatch", op="all_gather", axis="adp", payload_bytes=row_bytes, count=count))
-            works.append(
-                Collective(name="combine", op="reduce_scatter", axis="adp", payload_bytes=row_bytes * plan.adp, count=count)
-            )
+        works += expert_work(model, plan, [(layer, count)], tokens)
     elif layer.ffn is not None:
         works += dense_work(layer.ffn, D, model.formats.ffn, plan.tp, tokens, count=count)
     return works + _reduce("ffn_reduce", plan.tp, row_bytes, count)
+
+
+def expert_work(model: ModelSpec, plan: Plan, layers: list[tuple[Layer, int]], tokens: float) -> list[Work]:
+    """The mixtures of experts among `layers`, with the exchange of tokens that attention-DP needs; `tokens` a rank on average."""
+    row_bytes = ACTIVATION_BYTES * tokens * model.hidden_size
+    works: list[Work] = []
+    for layer, count in layers:
+        if isinstance(layer.ffn, MoeFfn):
+            formats = model.formats
+            works += moe_work(layer.ffn, model.hidden_size, formats.experts, formats.ffn, plan, tokens, count=count)
+            if plan.adp > 1:  # tokens of all attention-DP ranks are gathered to the experts and their sums scattered back
+                works.append(Collective(name="dispatch", op="all_gather", axis="adp", payload_bytes=row_bytes, count=count))
+                everyone = row_bytes * plan.adp
+                works.append(Collective(name="combine", op="reduce_scatter", axis="adp", payload_bytes=everyone, count=count))
+    return works
 
 
 def _reduce(name: str, tp: int, payload_bytes: float, count: int) -> list[Work]:

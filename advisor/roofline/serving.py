@@ -85,29 +85,32 @@ def _prefill(model: StepModel, workload: Workload, room: Room, running: float, t
 def _state(model: StepModel, workload: Workload, room: Room, running: float) -> _State:
     """The steady state in which B = `running` sequences decode.
 
-    While one request decodes, each of the B others is replaced once, so its decode takes (E4)
+    While one request decodes, each of the others is replaced once, so its decode takes (E4)
 
-        D = (d - 1) t(B) + B a(B),    rate = B / D,    C = rate (TTFT + D)
+        D = (d - 1) t(B) + o B a(B),    rate = B / D,    C = rate (TTFT + D),    o = 1 - 1 / C
 
-    with a(B) what one prefill adds. TTFT = entry + (1/2 + wait) t + prefill + queue (E5), the queue that of an M/D/1 server of
-    utilisation rate * a.
+    with a(B) what one prefill adds and o the share of the work that is others' (arrival theorem: a request of a closed loop meets
+    C - 1 others; alone it meets none). TTFT = entry + o (1/2 + wait) t + prefill + o queue (E5), the queue that of an M/D/1
+    server of utilisation rate * a.
     """
     host, outputs = model.engine.host, max(0.0, workload.output_tokens - 1)
     step_s = model.decode_s(max(1.0, running), mean_context(workload))
-    together, rate, prefill_s, decode_s, added_s = 1, 0.0, 0.0, 0.0, 0.0
-    for _ in range(3):
+    together, users = 1, max(1.0, running)
+    for _ in range(4):
+        others = 1 - 1 / max(1.0, users)
         prefill_s, added_s = _prefill(model, workload, room, running, together)
-        decode_s = outputs * step_s + running * added_s
-        rate = running / decode_s if decode_s > 0 else 1.0 / max(prefill_s, 1e-9)
+        decode_s = outputs * step_s + others * running * added_s if outputs else 0.0
+        rate = running / decode_s if decode_s > 0 else min(running / prefill_s, 0.98 / max(added_s, 1e-9))
+        busy = min(0.98, rate * added_s)
+        queue_s = busy / (2 * (1 - busy)) * added_s
+        entry_s = host.request_s * frontend_stretch(host.token_s, rate * workload.output_tokens)
+        ttft_s = entry_s + others * (min(1.0, running) * step_s * (0.5 + host.wait_steps) + queue_s) + prefill_s
+        found = rate * (ttft_s + decode_s)
         crowd = max(1, round(rate * prefill_s))
-        if crowd == together:
+        if crowd == together and abs(found - users) <= 0.01 * users:
             break
-        together = crowd
-    busy = min(0.98, rate * added_s)
-    queue_s = busy / (2 * (1 - busy)) * added_s
-    entry_s = host.request_s * frontend_stretch(host.token_s, rate * workload.output_tokens)
-    ttft_s = entry_s + min(1.0, running) * step_s * (0.5 + host.wait_steps) + prefill_s + queue_s
-    return _State(running=running, users=rate * (ttft_s + decode_s), rate_per_s=rate, ttft_s=ttft_s, decode_s=decode_s)
+        together, users = crowd, found
+    return _State(running=running, users=found, rate_per_s=rate, ttft_s=ttft_s, decode_s=decode_s)
 
 
 def _where(model: StepModel, workload: Workload, room: Room, most: float, too_much: Callable[[_State], bool]) -> _State:

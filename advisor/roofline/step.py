@@ -77,6 +77,13 @@ class StepModel:
             works += graph.transfer_work(model, plan, tokens)
         return self.works_s(works)
 
+    def experts_s(self, stage: int, tokens: float) -> float:
+        """The part of `tokens_s` that all attention-DP ranks share: experts and the exchange, at `tokens` a rank on average."""
+        return self._interpolated("experts", stage, tokens, 0.0, self._experts_exact)
+
+    def _experts_exact(self, stage: int, tokens: float, _: float) -> float:
+        return self.works_s(graph.expert_work(self.problem.model, self.plan, self.stages[stage], tokens))
+
     def decode_attention_s(self, stage: int, decodes: float, context: float) -> float:
         """Attention of `decodes` single tokens over `context` cached ones each."""
         if decodes <= 0:
@@ -118,7 +125,7 @@ class StepModel:
     def stage_s(self, stage: int, batch: Batch) -> float:
         """GPU seconds of one stage of one rank; eager steps cannot run faster than their kernels are launched."""
         chunks = [(batch.new, batch.past)] * round(batch.prefills)
-        return self._stage_mixed_s(stage, batch.decodes, batch.context, chunks, 1.0)
+        return self._stage_mixed_s(stage, batch.decodes, batch.context, chunks, 1)
 
     def _launches(self, stage: int) -> float:
         key = ("launches", stage, 0.0, 0.0)
@@ -143,38 +150,44 @@ class StepModel:
     def mixed_s(self, decodes: float, context: float, chunks: Sequence[tuple[float, float]]) -> float:
         """Seconds of a step that carries `decodes` tokens over `context` each and prefill `chunks` of (new, past) tokens.
 
-        Attention-DP ranks share the sequences evenly. With stages the decodes are spread over the micro-batches in flight and
-        the chunks over as many of them as their tokens need: the first micro-batch visits all stages, the slowest stage sets
-        the pace (E2): max(sum of stages, sum over micro-batches of the slowest stage).
+        Attention-DP ranks share the decodes evenly and take whole chunks: with fewer chunks than ranks some wait for the
+        others. With stages the decodes are spread over the micro-batches in flight and the chunks over as many of them as there
+        are: the first micro-batch visits all stages, the slowest stage sets the pace (E2): max(sum of stages, sum over
+        micro-batches of the slowest stage).
         """
         pp, adp = self.plan.pp, self.plan.adp
         sequences = decodes + len(chunks)
         if pp == 1:
-            gpu_s = self._stage_mixed_s(0, decodes / adp, context, chunks, 1 / adp)
+            gpu_s = self._stage_mixed_s(0, decodes / adp, context, chunks, 1)
             return self.with_host_s(gpu_s, sequences / adp, len(chunks))
         flights = max(1, min(pp, math.ceil(sequences / adp)))
         heavy = min(flights, len(chunks))
-        light = [self._stage_mixed_s(s, decodes / adp / flights, context, (), 0.0) for s in range(pp)]
+        light = [self._stage_mixed_s(s, decodes / adp / flights, context, (), 1) for s in range(pp)]
         if not heavy:
             gpu_s = max(sum(light), flights * max(light))
         else:
-            full = [self._stage_mixed_s(s, decodes / adp / flights, context, chunks, 1 / adp / heavy) for s in range(pp)]
+            full = [self._stage_mixed_s(s, decodes / adp / flights, context, chunks, heavy) for s in range(pp)]
             gpu_s = max(sum(full), heavy * max(full) + (flights - heavy) * max(light))
         return self.with_host_s(gpu_s, sequences / adp, len(chunks))
 
     def _stage_mixed_s(
-        self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], share: float
+        self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int
     ) -> float:
-        """GPU seconds of one stage for `decodes` and the `share` of the chunks that one micro-batch of one rank carries."""
+        """GPU seconds of one stage of the busiest rank: its `decodes`, and its chunks of one of `heavy` micro-batches."""
+        adp, count = self.plan.adp, len(chunks)
+        share = math.ceil(count / adp / heavy) / count if adp > 1 and count else 1 / heavy
         new_tokens = share * sum(new for new, _ in chunks)
         tokens = decodes + new_tokens
         if tokens <= 0:
             return 0.0
         total = self.tokens_s(stage, tokens) + self.decode_attention_s(stage, decodes, context)
+        mean = decodes + sum(new for new, _ in chunks) / adp / heavy
+        if mean < tokens:  # the experts see all ranks' tokens, not the busiest rank's adp times
+            total += self.experts_s(stage, mean) - self.experts_s(stage, tokens)
         for new, past in chunks:
             total += share * self.prefill_attention_s(stage, new, past)
         if stage == self.plan.pp - 1:
-            total += self.head_s(max(1.0, decodes + share * len(chunks)))
+            total += self.head_s(max(1.0, decodes + share * count))
         graphed = not new_tokens and tokens <= self.engine.graphs_up_to
         return total if graphed else _no_faster(total, self._launches(stage) * self.engine.host.kernel_s)
 
