@@ -179,26 +179,29 @@ def fit_engine(
     x = np.zeros(len(names))
     best = residuals(cases, [engine], processes=processes)[0]
     step = 0.02
-    for _ in range(rounds):
+    for round_ in range(rounds):
+        soft = SOFT * max(1.0, 4.0 / 2**round_)  # wide at first, so that no row is lost because the start was far off
         shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
         found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
-        rows, jacobian, weights = _system(found, step)
+        rows, jacobian, weights = _system(found, step, soft)
         move = _solve(rows, jacobian, weights, x, spread)
-        before = _loss(found[0], x, spread)
+        before = _loss(found[0], x, spread, soft)
         for damping in (1.0, 0.5, 0.25, 0.1):
             trial = x + damping * np.clip(move, -0.7, 0.7)
             after = residuals(cases, [with_coefficients(engine, names, trial)], processes=processes)[0]
-            if _loss(after, trial, spread) < before:
+            if _loss(after, trial, spread, soft) < before:
                 break
         else:
-            break
+            if soft == SOFT:
+                break
+            continue
         x, best = trial, after
-        if np.max(np.abs(damping * move)) < 0.01:
+        if soft == SOFT and np.max(np.abs(damping * move)) < 0.01:
             break
     shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
     found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
     best = found[0]
-    rows, jacobian, weights = _system(found, step)
+    rows, jacobian, weights = _system(found, step, SOFT)
     left_out = []
     all_groups = sorted({name for case in cases for name in groups(case)})
     for group in all_groups:
@@ -215,7 +218,7 @@ def _common(found: list[list[Residual]]) -> list[Residual]:
     return [r for r in found[0] if (r.case, r.figure) in keys]
 
 
-def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, Vector]:
+def _system(found: list[list[Residual]], step: float, soft: float) -> tuple[Vector, Vector, Vector]:
     """Residual vector, its Jacobian by forward differences, and the row weights of the Cauchy loss."""
     import numpy as np
 
@@ -225,7 +228,7 @@ def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, V
     base = np.array([table[0][key] for key in keys])
     jacobian = np.array([[(column[key] - table[0][key]) / step for column in table[1:]] for key in keys])
     counted = np.array([WEIGHTS.get(r.figure, 1.0) for r in common])
-    return base, jacobian, counted**2 / (1 + (base / SOFT) ** 2)
+    return base, jacobian, counted**2 / (1 + (base / soft) ** 2)
 
 
 def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: Vector) -> Vector:
@@ -238,6 +241,6 @@ def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: V
     return np.asarray(np.linalg.solve(normal, -jacobian.T @ (weights * rows) - prior @ x), dtype=np.float64)
 
 
-def _loss(rows: Sequence[Residual], x: Vector, spread: Vector) -> float:
-    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * SOFT**2 * math.log1p((r.value / SOFT) ** 2) for r in rows)
+def _loss(rows: Sequence[Residual], x: Vector, spread: Vector, soft: float) -> float:
+    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * soft**2 * math.log1p((r.value / soft) ** 2) for r in rows)
     return float(fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True)))
