@@ -228,7 +228,7 @@ def _reason(folder: Path, code: int) -> str:
     waited = failures and all("waited too long" in f.reason or "lost its connection" in f.reason for f in failures)
     if stalled and (waited or not failures):
         rank = stalled[0]
-        return f"rank {rank} made no progress{_doing(folder, rank)} and was ended{_last_lines(folder / f'rank{rank}.log')}"
+        return f"rank {rank} made no progress{_doing(folder, rank)} and was ended{_where(folder / f'rank{rank}.log')}"
     if failures:
         first = failures[0]
         others = ""
@@ -264,6 +264,13 @@ def _ranks(folder: Path) -> list[int]:
 def _doing(folder: Path, rank: int) -> str:
     doing = _text(folder / f"rank{rank}.beat")
     return f" at '{doing}'" if doing else ""
+
+
+def _where(log: Path) -> str:
+    """Where the main thread was when the watchdog struck: it is the last in the dump, its innermost call first."""
+    dump = (_text(log) or "").rpartition("Timeout (")[2].rpartition("most recent call first")[2]
+    calls = [" ".join(line.split()) for line in dump.splitlines() if line.strip().startswith("File ")]
+    return f"; it was in {' < '.join(calls[:3])}" if calls else ""
 
 
 def _last_lines(log: Path) -> str:
