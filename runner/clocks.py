@@ -30,17 +30,15 @@ class Gpu:
         self._handle: Any = None
         try:
             import pynvml
-
+        except ImportError:
+            return
+        try:
             pynvml.nvmlInit()
             name = uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(name)
-            self._nvml = pynvml
-        except (ImportError, OSError):
+        except (pynvml.NVMLError, OSError):
             return
-        except Exception as error:
-            if type(error).__name__.startswith("NVMLError"):  # the module's own tree, absent where the import failed
-                return
-            raise
+        self._nvml = pynvml
 
     def driver(self) -> str:
         """The driver's version, empty where unknown."""

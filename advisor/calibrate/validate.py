@@ -51,15 +51,17 @@ def need_torch() -> None:
 def ask_torch() -> Torch:
     """What torch sees, asked in a process of its own. Raises MachineError where it cannot be asked."""
     need_torch()
+    command = [sys.executable, "-m", "runner.devices"]
+    why = "it gave no answer"
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "runner.devices"], capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL, check=False)
+        why = (done.stderr.strip().splitlines() or [why])[-1]
         data = json.loads(done.stdout)
         return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]))
-    except (OSError, subprocess.TimeoutExpired, ValueError, KeyError) as error:
-        lines = getattr(locals().get("done"), "stderr", "").strip().splitlines()
-        raise MachineError(f"torch does not start here: {lines[-1] if lines else error}; install it again: {EXTRA}.") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise MachineError(f"torch does not start here: {error}; install it again: {EXTRA}.") from None
+    except (ValueError, KeyError):
+        raise MachineError(f"torch does not start here: {why}; install it again: {EXTRA}.") from None
 
 
 def run_all(

@@ -316,3 +316,15 @@ def test_as_many_as_fit_becomes_a_load_that_can_be_made() -> None:
     assert load_for(open_ended, 0.2).mode == "single_stream"
     fixed = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
     assert load_for(fixed, 10) is fixed
+
+
+def test_a_torch_that_does_not_start_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from advisor.calibrate import validate
+
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/bash\necho 'ImportError: libcudart.so.12: cannot open shared object file' >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(validate.sys, "executable", str(broken))
+    monkeypatch.setattr(validate, "need_torch", lambda: None)
+    with pytest.raises(MachineError, match=r"torch does not start here: ImportError: libcudart\.so\.12.*install it again"):
+        validate.ask_torch()
