@@ -2,9 +2,8 @@
 
     minimise  sum over rows and figures of rho(w ln(measured / predicted(x))) + sum over coefficients of (x_j / s_j)^2          (F1)
 
-`x_j` is the logarithm of a coefficient against its starting value, `s_j` how far it may reasonably be from it, rho the Cauchy
-loss ln(1 + (r / SOFT)^2): rows that ran under conditions nobody wrote down are far off and count for little. Leaving a model or a
-GPU out re-solves (F1) linearised at the optimum, without that group's rows: one Gauss-Newton step.
+`x_j` is the logarithm of a coefficient against its starting value, `s_j` how far it may reasonably be from it, rho the soft L1
+loss. Leaving a model or a GPU out re-solves (F1) linearised at the optimum, without that group's rows: one Gauss-Newton step.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 # How much a row's figure counts: TTFT scatters several times more than the rest (bursts, clients, mean or median).
 WEIGHTS = {"ttft_s": 0.35, "tpot_s": 1.0, "latency_s": 1.0, "decode_tokens_per_s": 1.0, "output_tokens_per_s": 1.0}
-SOFT = 0.15  # the scatter of good rows; residuals far beyond it lose their weight
+SOFT = 0.1  # residuals beyond 10% count linearly
 SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
 
 
@@ -166,7 +165,7 @@ def fit_engine(
     finer: Iterable[str] = (),
     groups: Callable[[Case], Sequence[str]] = lambda case: (),
     processes: int = 1,
-    rounds: int = 5,
+    rounds: int = 6,
 ) -> Fitted:
     """Solve (F1) by damped Gauss-Newton from the engine's present values; `groups` names what each case is left out with.
 
@@ -179,29 +178,26 @@ def fit_engine(
     x = np.zeros(len(names))
     best = residuals(cases, [engine], processes=processes)[0]
     step = 0.02
-    for round_ in range(rounds):
-        soft = SOFT * max(1.0, 4.0 / 2**round_)  # wide at first, so that no row is lost because the start was far off
+    for _ in range(rounds):
         shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
         found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
-        rows, jacobian, weights = _system(found, step, soft)
+        rows, jacobian, weights = _system(found, step)
         move = _solve(rows, jacobian, weights, x, spread)
-        before = _loss(found[0], x, spread, soft)
+        before = _loss(found[0], x, spread)
         for damping in (1.0, 0.5, 0.25, 0.1):
             trial = x + damping * np.clip(move, -0.7, 0.7)
             after = residuals(cases, [with_coefficients(engine, names, trial)], processes=processes)[0]
-            if _loss(after, trial, spread, soft) < before:
+            if _loss(after, trial, spread) < before:
                 break
         else:
-            if soft == SOFT:
-                break
-            continue
+            break
         x, best = trial, after
-        if soft == SOFT and np.max(np.abs(damping * move)) < 0.01:
+        if np.max(np.abs(damping * move)) < 0.01:
             break
     shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
     found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
     best = found[0]
-    rows, jacobian, weights = _system(found, step, SOFT)
+    rows, jacobian, weights = _system(found, step)
     left_out = []
     all_groups = sorted({name for case in cases for name in groups(case)})
     for group in all_groups:
@@ -218,8 +214,8 @@ def _common(found: list[list[Residual]]) -> list[Residual]:
     return [r for r in found[0] if (r.case, r.figure) in keys]
 
 
-def _system(found: list[list[Residual]], step: float, soft: float) -> tuple[Vector, Vector, Vector]:
-    """Residual vector, its Jacobian by forward differences, and the row weights of the Cauchy loss."""
+def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, Vector]:
+    """Residual vector, its Jacobian by forward differences, and the row weights of the soft L1 loss."""
     import numpy as np
 
     common = _common(found)
@@ -228,7 +224,7 @@ def _system(found: list[list[Residual]], step: float, soft: float) -> tuple[Vect
     base = np.array([table[0][key] for key in keys])
     jacobian = np.array([[(column[key] - table[0][key]) / step for column in table[1:]] for key in keys])
     counted = np.array([WEIGHTS.get(r.figure, 1.0) for r in common])
-    return base, jacobian, counted**2 / (1 + (base / soft) ** 2)
+    return base, jacobian, counted**2 / np.sqrt(1 + (base / SOFT) ** 2)
 
 
 def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: Vector) -> Vector:
@@ -241,6 +237,6 @@ def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: V
     return np.asarray(np.linalg.solve(normal, -jacobian.T @ (weights * rows) - prior @ x), dtype=np.float64)
 
 
-def _loss(rows: Sequence[Residual], x: Vector, spread: Vector, soft: float) -> float:
-    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * soft**2 * math.log1p((r.value / soft) ** 2) for r in rows)
+def _loss(rows: Sequence[Residual], x: Vector, spread: Vector) -> float:
+    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * 2 * SOFT**2 * (math.sqrt(1 + (r.value / SOFT) ** 2) - 1) for r in rows)
     return float(fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True)))
