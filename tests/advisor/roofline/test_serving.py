@@ -14,6 +14,9 @@ from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model
 from advisor.errors import PlanError
 from advisor.roofline.predict import explain, predict
+from advisor.roofline.serving import _state
+from advisor.roofline.simulate import Room
+from advisor.roofline.step import StepModel
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
 from advisor.specs.plan import Plan
@@ -187,3 +190,47 @@ def test_replicas_share_the_load_and_nothing_else() -> None:
     eight = ask(problem("llama-3.1-8b", workload=replace(CHAT, users=64)), Plan(dp=8))
     assert eight.tpot_s.value == pytest.approx(one.tpot_s.value, rel=1e-9)
     assert eight.output_tokens_per_s.value == pytest.approx(8 * one.output_tokens_per_s.value, rel=1e-9)
+
+
+class _Fixed:
+    """A replica whose steps take 10 ms, and 20 ms more for each prefill they carry; no host time."""
+
+    def __init__(self) -> None:
+        engine = load_engine("vllm")
+        host = replace(engine.host, request_s=0.0, wait_steps=0.0, token_s=0.0)
+        self.engine, self.plan = replace(engine, host=host), Plan()
+
+    def decode_s(self, sequences: float, context: float) -> float:
+        return 0.010
+
+    def mixed_s(self, decodes: float, context: float, chunks: list[tuple[float, float]]) -> float:
+        return 0.010 + 0.020 * len(chunks)
+
+
+def test_the_worked_example_of_the_steady_state() -> None:
+    # docs/physics.md (E4): d = 101, t = 10 ms, a = 20 ms, B = 8 of C = 10.
+    asked = Workload(input_tokens=100, output_tokens=101, mode="closed_loop", users=10)
+    state = _state(_Fixed(), asked, Room(max_sequences=64, kv_tokens=1e6, token_budget=8192), 8)  # type: ignore[arg-type]
+    others = 1 - 1 / state.users
+    assert state.decode_s == pytest.approx(100 * 0.010 + others * 8 * 0.020, rel=2e-3)
+    assert state.rate_per_s == pytest.approx(8 / state.decode_s)
+    assert pytest.approx(1.144) == 100 * 0.010 + 0.9 * 8 * 0.020
+
+
+class _TwoStages(StepModel):
+    """Two stages of 10 ms, whatever they carry."""
+
+    def __init__(self) -> None:
+        self.plan = Plan(pp=2)
+
+    def _stage_mixed_s(self, stage: int, decodes: float, context: float, chunks: object, heavy: int) -> float:
+        return 0.010
+
+    def with_host_s(self, gpu_s: float, sequences: float, chunks: int) -> float:
+        return gpu_s
+
+
+def test_the_worked_example_of_the_pipeline() -> None:
+    # docs/physics.md (E2): one sequence visits both stages, sixteen run as two micro-batches; both take 20 ms.
+    assert _TwoStages().decode_s(1, 1000) == pytest.approx(0.020)
+    assert _TwoStages().decode_s(16, 1000) == pytest.approx(0.020)
