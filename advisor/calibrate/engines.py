@@ -39,7 +39,7 @@ Rows = Sequence[Mapping[str, str | None]]
 
 SAMPLE = 150  # rows a profile is fitted on: more change the coefficients by less than their scatter
 MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
-PUBLISHED = 420  # rows carried in profiles/published, spread over everything
+PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
 # What an architecture may change beyond the engine's own scales, and what a format on it may.
@@ -251,13 +251,27 @@ def _left_out_data(left_out: LeftOut) -> dict[str, object]:
 
 
 def _published(rows: Rows) -> str:
-    """The rows that ship: spread evenly, figures and address only, ids as they are, notes and derived columns left behind."""
+    """The rows that ship: figures and address only, notes and derived columns left behind.
+
+    Drawn evenly by a hash of the id; then all plans and loads of questions drawn the same way, so that choices can be compared.
+    """
     pairs = []
     for row in rows:
         try:
-            pairs.append((point_of_row(row), row))
+            if not row.get("anomaly"):
+                pairs.append((point_of_row(row), row))
         except AdvisorError:
             continue
+    pairs.sort(key=lambda pair: hashlib.sha256(pair[0].id.encode()).hexdigest())
+    chosen, questions = pairs[:PUBLISHED], defaultdict(list)
+    for pair in pairs[PUBLISHED:]:
+        p = pair[0]
+        questions[
+            (p.source, p.hardware, p.engine, p.model, p.weight_dtype, p.workload.input_tokens, p.workload.output_tokens)
+        ].append(pair)
+    for question in questions.values():
+        if len(chosen) + len(question) <= COMPLETE and len({pair[0].plan for pair in question}) > 1:
+            chosen += question
     columns = [
         "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
         "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "input_tokens", "output_tokens", "mode", "load",
@@ -266,7 +280,7 @@ def _published(rows: Rows) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    for _, row in sorted(_sample(pairs, PUBLISHED), key=lambda pair: (pair[0].source, pair[0].id)):
+    for _, row in sorted(chosen, key=lambda pair: (pair[0].source, pair[0].id)):
         writer.writerow({name: row.get(name) or "" for name in columns})
     return text.getvalue()
 

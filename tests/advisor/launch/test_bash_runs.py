@@ -63,6 +63,11 @@ Server((host, int(port)), Handler).serve_forever()
 """
 
 
+def _heed_interrupts() -> None:
+    """A shell cannot trap what it was born ignoring, and tests in the background are started with interrupts ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Box:
     """A folder with the script and stand-ins, and a way to run it."""
 
@@ -90,7 +95,7 @@ class Box:
     def start(self, **environment: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [str(self.folder / "start.sh")], env=self.environment | environment, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_heed_interrupts,
         )  # fmt: skip
         self.started.append(process)
         return process
