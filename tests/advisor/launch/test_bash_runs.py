@@ -136,7 +136,7 @@ def put(path: Path, text: str) -> None:
 
 def free_ports(count: int) -> int:
     """A port with `count` free ones after it."""
-    for first in range(21000 + os.getpid() % 20000, 60000, count):
+    for first in range(21000 + os.getpid() * 97 % 20000, 60000, count):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
