@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 
 from advisor.launch import words as c
-from advisor.launch.layout import Server
 from advisor.launch.words import Command, Flag, Variable, Word, quoted, words
 
 # How the command's variables are called inside `start_server`.
@@ -261,8 +260,3 @@ def config_file(command: Command) -> list[str]:
 def comment(lines: Iterable[str]) -> list[str]:
     """Lines as shell comments."""
     return [f"# {line}".rstrip() for line in lines]
-
-
-def gpu_ids(server: Server, node: int, ids: Sequence[str]) -> str:
-    """CUDA_VISIBLE_DEVICES of a server on its `node`-th node, in rank order."""
-    return ",".join(ids[gpu] if ids else str(gpu) for gpu in server.gpus[node])

@@ -9,7 +9,7 @@ from advisor.errors import PlanError
 from advisor.roofline.attention import Batch
 from advisor.roofline.fabric import Fabrics, plan_fabrics
 from advisor.roofline.memory import default_settings, rank_memory
-from advisor.roofline.serving import Served, as_much_as_fits, capacity, mean_context, new_tokens, open_loop, run, saturated, steady
+from advisor.roofline.serving import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
 from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel, breakdown
 from advisor.specs.calibration import Calibration, Spread
@@ -235,6 +235,3 @@ def explain(problem: Problem, plan: Plan, calibration: Calibration, *, phase: st
         flights = min(plan.pp, max(1.0, batch))
         return breakdown(model, Batch(decodes=batch / plan.adp / flights, context=context_tokens))
     return breakdown(model, Batch(prefills=batch, new=context_tokens, past=0.0))
-
-
-__all__ = ["explain", "mean_context", "predict", "rank_memory", "step_model"]
