@@ -6,12 +6,13 @@ import csv
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from advisor.calibrate.desk import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.published import Choices, Scatter, choices, scatter
+from advisor.calibrate.recipes import unstated
 from advisor.calibrate.serving import Case, answer, figure
 from advisor.errors import AdvisorError
 from advisor.specs.engine import Engine
@@ -81,8 +82,7 @@ def score(
             continue
         engine = problem.engine
         without = left_out.get((engine.name, engine.version, group(point)))
-        used = _coefficients_of(engine, without) if without is not None else engine
-        prediction = answer(case, used)
+        prediction = answer(case, engine if without is None else without)
         if prediction is None:
             failed.append((point.id, "the plan does not fit in memory by the model"))
             continue
@@ -101,16 +101,10 @@ def score(
                         low=estimate.low,
                         high=estimate.high,
                         without=group(point) if without is not None else "",
-                        anomaly=row.get("anomaly") or "",
+                        anomaly=row.get("anomaly") or unstated(point),
                     )
                 )
     return scored, failed
-
-
-def _coefficients_of(engine: Engine, without: Engine) -> Engine:
-    """The engine as the desk gave it (a recipe may have set its polling) with the left-out fit's coefficients."""
-    host = replace(without.host, wait_steps=engine.host.wait_steps)
-    return replace(engine, host=host, scales=without.scales)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +190,7 @@ def plan_choices(rows: Sequence[Row], *, tie: float = 0.003) -> Choices:
             point.engine_version,
             point.model,
             point.weight_dtype,
+            point.kv_dtype,
             str(point.workload.input_tokens),
             str(point.workload.output_tokens),
             point.workload.mode,

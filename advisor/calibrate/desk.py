@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from advisor.calibrate.points import INFERENCEX, Point
+from advisor.calibrate.points import Point
+from advisor.calibrate.recipes import as_started
 from advisor.errors import AdvisorError
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
@@ -14,9 +15,6 @@ from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
 
-# InferenceX starts SGLang with --scheduler-recv-interval 10, from 16 users on 30: the scheduler looks for requests that rarely.
-SGLANG_RECIPE_STEPS = (10, 30)
-SGLANG_RECIPE_USERS = 16
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
@@ -66,15 +64,12 @@ class Desk:
         return _once(self.clusters, (point.hardware, point.gpus, point.nodes, point.interconnect), load)
 
     def engine(self, point: Point) -> Engine:
-        """The engine profile of the row."""
+        """The engine profile of the row, started as its recipe says."""
         from advisor.catalog.engines import load_engine
 
         engine = _once(self.engines, (point.engine, point.engine_version), lambda: load_engine(point.engine, point.engine_version))
         engine = next((e for e in self.fitted if (e.name, e.version) == (engine.name, engine.version)), engine)
-        if point.source == INFERENCEX and point.engine == "sglang":
-            steps = SGLANG_RECIPE_STEPS[point.workload.users >= SGLANG_RECIPE_USERS]
-            return replace(engine, host=replace(engine.host, wait_steps=steps / 2))
-        return engine
+        return as_started(engine, point, self.cluster(point).device)
 
     def coefficients(self, cluster: Cluster) -> Calibration:
         """The calibration of the machine's device, or the one that overrules it."""

@@ -2,8 +2,9 @@
 
     python -m advisor.calibrate.engines ../shared/measured/points.csv
 
-Rows marked with an anomaly are not fitted. Of each profile's rows a fixed sample (by a hash of the id, spread over models, GPUs
-and modes) is fitted; the error bars come from all its rows, each predicted without its own model (or its own GPU).
+Rows marked with an anomaly and runs of unstated conditions are not fitted. Of each profile's other rows a fixed sample (by a hash
+of the id, spread over models, GPUs and modes) is fitted; the error bars come from all of them, each predicted without its own
+model (or its own GPU).
 """
 
 from __future__ import annotations
@@ -15,22 +16,24 @@ import io
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
-from advisor.calibrate.accuracy import LeftOut, Row, gpu_group, model_group, plan_choices, read_points, score, scoreboard
+from advisor.calibrate.accuracy import LeftOut, gpu_group, model_group, plan_choices, read_points, score, scoreboard
 from advisor.calibrate.desk import Desk
 from advisor.calibrate.own_points import SPREAD_NAMES
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.published import scatter, spread_of
+from advisor.calibrate.recipes import unstated
 from advisor.calibrate.serving import Case, fit_engine
 from advisor.catalog import published
 from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError
+from advisor.roofline.predict import CLOSENESS, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
@@ -42,34 +45,37 @@ MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
-# What an architecture may change beyond the engine's own scales, and what a format on it may.
+# Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
+# measured (its calibration is borrowed, so an engine's points are all that tells of it).
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
-BY_FORMAT = ("decode", "prefill")
-FEWEST_ROWS = 8  # of an architecture or format in the sample, for a scale of its own
+BY_FORMAT = ("decode", "prefill", "attention")
+BY_DEVICE = ("decode", "prefill", "collective", "attention", "host")
+FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
+# What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
+# architecture; an engine may run another kernel for a format than the one that was measured.
+ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 3.0
 
 
 def _start(
-    *, step_s: float, sequence_s: float = 2e-5, overlap: float = 0.0, kernel_s: float = 6e-6, request_s: float = 0.0
-) -> HostTime:
+    *, step_s: float, sequence_s: float = 2e-5, overlap: float = 0.0, kernel_s: float = 6e-6, request_s: float = 0.0,
+    context_s: float = 0.0, ranks_s: float = 0.0,
+) -> HostTime:  # fmt: skip
     """Where a fit begins, always the same, so that it ends the same. A server (request_s > 0) has a front end besides."""
     served = request_s > 0
     return HostTime(
         step_s=step_s, sequence_s=sequence_s, request_s=request_s, overlap=overlap, kernel_s=kernel_s,
         admit_s=1e-3 if served else 0.0, token_s=3e-5 if served else 0.0, wait_steps=1.0 if served else 0.0,
-        prefill_s=1e-3 if served else 0.0,
+        prefill_s=1e-3 if served else 0.0, context_s=context_s, ranks_s=ranks_s,
     )  # fmt: skip
 
 
-# Rows that are scored but not fitted: twice as slow as the same model on the same GPUs in SGLang, with the same kernels; how
-# they were started is not recorded.
-UNSTATED = (("vllm", "0.12.0", "Qwen/Qwen3-235B-A22B-FP8"),)
 # Orders of magnitude: PHYSICS of a Python scheduler (1 to 4 ms a step), of a C++ one (0.3 ms), of a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
-START_SCALES = (("experts", 0.85),)  # what experts take inside an engine of what they take in the tables, over all engines' fits
 START = {
-    ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4),
+    # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
+    ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4, context_s=1e-7, ranks_s=1e-3),
     ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
-    ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.05),
+    ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.04),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
     ("trtllm", "2026"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
@@ -129,7 +135,7 @@ def _sample(
     """`size` rows in turn from every (model, GPU, mode, format, plan), each ordered by a hash of the row's id."""
     piles: dict[tuple[str, ...], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
     for point, row in sorted(found, key=lambda pair: hashlib.sha256(pair[0].id.encode()).hexdigest()):
-        if not row.get("anomaly") and point.workload.users <= most_users:
+        if not row.get("anomaly") and not unstated(point) and point.workload.users <= most_users:
             key = (point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype, point.plan.label)
             piles[key].append((point, row))
     chosen: list[tuple[Point, Mapping[str, str | None]]] = []
@@ -144,8 +150,7 @@ def _fit(
     found: list[tuple[Point, Mapping[str, str | None]]], desk: Desk, key: tuple[str, str], processes: int
 ) -> tuple[Engine, tuple[tuple[str, Engine], ...]]:
     cases, points = [], {}
-    known = [pair for pair in found if (pair[0].engine, pair[0].engine_version, pair[0].model) not in UNSTATED]
-    for point, row in _sample(known, SAMPLE, most_users=MOST_USERS):
+    for point, row in _sample(found, SAMPLE, most_users=MOST_USERS):
         try:
             problem = desk.problem(point)
         except AdvisorError:
@@ -157,22 +162,33 @@ def _fit(
         )  # fmt: skip
         cases.append(case)
         points[case.id] = point
-    engine = replace(load_engine(*key), host=START[key], scales=START_SCALES, spreads=())
+    engine = replace(load_engine(*key), host=START[key], scales=(), spreads=())
     fitted = fit_engine(
         cases, engine, finer=_finer(cases), processes=processes,
         groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id])),
     )  # fmt: skip
-    return replace(fitted.engine, points=len(cases)), fitted.left_out
+    devices = _often(case.problem.cluster.device.name for case in cases)
+    return replace(fitted.engine, points=len(cases), fitted_on=tuple(devices)), fitted.left_out
 
 
-def _finer(cases: Sequence[Case]) -> list[str]:
-    """Scales of their own for architectures, and formats on them, that enough rows show; none where there is only one."""
-    architectures = Counter(case.problem.cluster.device.architecture for case in cases)
-    formats = Counter(f"{case.problem.cluster.device.architecture}/{_format(case)}" for case in cases)
-    own = [name for name, count in sorted(architectures.items()) if count >= FEWEST_ROWS]
-    pairs = [name for name, count in sorted(formats.items()) if count >= FEWEST_ROWS]
-    names = [f"{part}/{name}" for part in BY_ARCHITECTURE for name in own if len(own) > 1]
-    return names + [f"{part}/{name}" for part in BY_FORMAT for name in pairs if len(pairs) > len(own)]
+def _finer(cases: Sequence[Case]) -> dict[str, float]:
+    """The finer scales that enough rows show, with their share; none for an architecture or a format that stands alone."""
+    devices = [case.problem.cluster.device for case in cases]
+    architectures = _often(device.architecture for device in devices)
+    formats = _often(f"{case.problem.cluster.device.architecture}/{_format(case)}" for case in cases)
+    borrowed = _often(case.problem.cluster.device.name for case in cases if closeness(case.calibration) != "device")
+    found: dict[str, float] = {}
+    if len(architectures) > 1:
+        found |= {f"{part}/{name}": ARCHITECTURE_SHARE for part in BY_ARCHITECTURE for name in architectures}
+    if len(formats) > len(architectures):
+        found |= {f"{part}/{name}": FORMAT_SHARE for part in BY_FORMAT for name in formats}
+    if len(set(devices)) > 1:
+        found |= {f"{part}/{name}": BORROWED_SHARE for part in BY_DEVICE for name in borrowed}
+    return found
+
+
+def _often(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count >= FEWEST_ROWS)
 
 
 def _format(case: Case) -> str:
@@ -193,13 +209,16 @@ def _counts(point: Point, figure: str) -> bool:
 
 
 def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) -> Engine:
-    """The engine with the spreads of its rows: without their model (device), without their GPU (family), and wider (default)."""
+    """The engine with the spreads of its rows: without their model (fitted), without their GPU (device), without their GPU and its
+    kernels (family), and wider (default)."""
     spreads: dict[str, Spread] = {}
-    scored: list[Row] = []
-    for near, group in (("device", model_group), ("family", gpu_group)):
-        found, _ = score(rows, left_out, group=group, desk=_desk(own=near == "device", fitted=(engine,), known=desk))
+    logs: dict[str, list[float]] = {}
+    for near, group, own in (("fitted", model_group, True), ("device", gpu_group, True), ("family", gpu_group, False)):
+        found, _ = score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))
         usable = [row for row in found if not row.anomaly]
-        scored = usable if near == "device" else scored
+        if near == "device":
+            usable = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
+        logs[near] = [row.log for row in usable if row.figure != "ttft_s"] or [row.log for row in usable]
         by_name: dict[str, list[tuple[str, float]]] = defaultdict(list)
         for row in usable:
             if abs(row.log) > BEYOND:
@@ -211,30 +230,43 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
             spread = spread_of(pairs)
             if spread is not None:
                 spreads[f"{name}/{near}"] = spread
-    spreads |= _borrowed(spreads)
-    errors = scatter([row.log for row in scored if row.figure != "ttft_s"] or [row.log for row in scored])
+    errors = scatter(logs["fitted"])
     return replace(
-        engine, spreads=tuple(sorted(spreads.items())), residual_median=round(errors.median, 4), residual_p90=round(errors.p90, 4)
+        engine,
+        spreads=tuple(sorted(_completed(spreads).items())),
+        residual_median=round(errors.median, 4),
+        residual_p90=round(errors.p90, 4),
     )
 
 
-def _borrowed(spreads: Mapping[str, Spread]) -> dict[str, Spread]:
-    """Latency, throughput and TPOT lend each other what a profile's points do not measure; "default" is wider than any."""
+_LENDERS = {"tpot": ("latency", "throughput"), "latency": ("tpot", "throughput"), "throughput": ("tpot", "latency")}
+
+
+def _completed(spreads: Mapping[str, Spread]) -> dict[str, Spread]:
+    """Latency, throughput and TPOT lend each other what a profile's points do not measure, TTFT is twice as wide; farther is
+    never narrower than nearer, and "default" wider than any."""
     found = dict(spreads)
-    lenders = {"tpot": ("latency", "throughput"), "latency": ("tpot", "throughput"), "throughput": ("tpot", "latency")}
-    for near in ("device", "family"):
-        for name, others in lenders.items():
-            if f"{name}/{near}" not in found:
-                for other in others:
-                    if f"{other}/{near}" in spreads:
-                        found[f"{name}/{near}"] = spreads[f"{other}/{near}"]
-                        break
+    for near in CLOSENESS[:-1]:
+        for name, others in _LENDERS.items():
+            lent = next((spreads[f"{other}/{near}"] for other in (name, *others) if f"{other}/{near}" in spreads), None)
+            if lent:
+                found[f"{name}/{near}"] = lent
         if f"ttft/{near}" not in found and f"tpot/{near}" in found:
             found[f"ttft/{near}"] = _widened(found[f"tpot/{near}"], 2.0)
     for name in ("ttft", "tpot", "latency", "throughput"):
-        if f"{name}/family" in found:
-            found[f"{name}/default"] = _widened(found[f"{name}/family"], WIDER)
+        nearer: Spread | None = None
+        for near in CLOSENESS[:-1]:
+            spread = found.get(f"{name}/{near}")
+            if spread and nearer and _total(spread) < _total(nearer):
+                spread = found[f"{name}/{near}"] = replace(nearer, points=spread.points)
+            nearer = spread or nearer
+        if nearer:
+            found[f"{name}/{CLOSENESS[-1]}"] = _widened(nearer, WIDER)
     return found
+
+
+def _total(spread: Spread) -> float:
+    return math.hypot(spread.shared, spread.independent)
 
 
 def _widened(spread: Spread, factor: float) -> Spread:

@@ -55,6 +55,7 @@ SCANNED = ("mi300x", "mi325x", "mi355x")
 FEWEST = 30
 # A kernel in a replayed CUDA graph takes at least this long from start to start; no public table of element-wise kernels exists.
 STREAM_LAUNCH_S = 1.5e-6
+MESH_SHARE = 0.75  # 48 of 64 GB/s, see `meshed`
 # The L40S rows whose machine moves 18 to 21 GB/s with 2, 4 and 8 ranks alike.
 HEALTHY = "sglang 0.5.12"
 PCIE_CLASSES = ("pcie", "host", "sys")
@@ -187,6 +188,21 @@ def assumed_wires() -> dict[str, WireReach]:
     return lines | {f"p2p/nccl/{link}/2": _line(alpha, 0, share, source) for link, (alpha, share, source) in sends.items()}
 
 
+def meshed(lines: dict[str, WireReach]) -> dict[str, WireReach]:
+    """RCCL over a mesh of xGMI, from the lines that NCCL has through a switch: their latencies, and of each link's bandwidth what
+    its packets leave, 48 of 64 GB/s, half of that in the low-latency protocol, whose words are half flags. Without lines of an
+    engine's own kernels: vLLM's came to ROCm in 2025 (vllm#14755) and nobody publishes their times."""
+    source = "estimate: latency of A100's NCCL; 48 of 64 GB/s a link (rccl#1210)"
+    found = {}
+    for key, line in lines.items():
+        op, algorithm, _, ranks, *number = key.split("/")
+        if algorithm == "nccl":
+            share = MESH_SHARE / 2 if number == ["1"] else MESH_SHARE
+            provenance = Provenance(source=source, closeness="default")
+            found["/".join((op, algorithm, "nvlink", ranks, *number))] = replace(line, bandwidth=share, provenance=provenance)
+    return found
+
+
 def borrowed(lines: dict[str, WireReach], other: str) -> dict[str, WireReach]:
     """Another device's lines with their provenance saying so."""
     return {
@@ -249,7 +265,7 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
         made.append(_calibration(name, own, _without(shared, wires[name]) | sends | bridged | wires[name]))
     for name, device in devices.items():
         if name in SCANNED:
-            made.append(_calibration(name, _scanned(folder, device, typical), shared | switched))
+            made.append(_calibration(name, _scanned(folder, device, typical), shared | meshed(switched)))
     made.append(_calibration("default", typical, shared | switched))
     return made, results
 

@@ -9,7 +9,7 @@ loss. Leaving a model or a GPU out re-solves (F1) linearised at the optimum, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-# How much a row's figure counts: TTFT scatters several times more than the rest (bursts, clients, mean or median).
-WEIGHTS = {"ttft_s": 0.35, "tpot_s": 1.0, "latency_s": 1.0, "decode_tokens_per_s": 1.0, "output_tokens_per_s": 1.0}
+# A TTFT under load scatters several times more than other figures (bursts, clients, mean or median) and counts less.
+TTFT_WEIGHT = 0.4
+STEP = 0.02  # of the logarithm of a coefficient, for a forward difference
+STALE = 0.1  # slopes are taken anew after a move larger than this
 SOFT = 0.1  # residuals beyond 10% count linearly
 SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
 
@@ -58,11 +60,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residual:
-    """ln(measured / predicted) of one figure of one case."""
+    """ln(measured / predicted) of one figure of one case, and how much it counts."""
 
     case: int
     figure: str
     value: float
+    weight: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,10 @@ def figure(prediction: Prediction, name: str) -> float:
 
 
 def answer(case: Case, engine: Engine) -> Prediction | None:
-    """The prediction of a case with this engine; None where the plan does not fit or cannot run."""
+    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run."""
+    started = case.problem.engine
+    if (engine.token_budget, engine.polling_steps) != (started.token_budget, started.polling_steps):
+        engine = replace(engine, token_budget=started.token_budget, polling_steps=started.polling_steps)
     try:
         return predict(replace(case.problem, engine=engine), case.plan, case.calibration)
     except AdvisorError:
@@ -113,10 +119,12 @@ def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residua
     if prediction is None:
         return []
     rows = []
+    loaded = cases[index].problem.workload.mode not in ("static_batch", "single_stream")
     for name, measured in cases[index].figures:
         predicted = figure(prediction, name)
         if predicted > 0:
-            rows.append(Residual(case=index, figure=name, value=math.log(measured / predicted)))
+            weight = TTFT_WEIGHT if name == "ttft_s" and loaded else 1.0
+            rows.append(Residual(case=index, figure=name, value=math.log(measured / predicted), weight=weight))
     return rows
 
 
@@ -124,23 +132,25 @@ def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residua
 HOST_PRIORS = {
     "step_s": 1.0,
     "sequence_s": 1.0,
-    "request_s": 1.0,
+    "request_s": 0.5,
     "admit_s": 1.0,
     "kernel_s": 0.7,
     "token_s": 1.0,
     "wait_steps": 0.7,
     "prefill_s": 1.0,
+    "context_s": 1.0,
+    "ranks_s": 1.0,
 }
 SCALE_PRIORS = {"decode": 0.3, "prefill": 0.3, "collective": 0.5, "experts": 0.3, "attention": 0.3}
-FINER_SHARE = 0.6  # what an architecture or a format may add to its engine's scale, as a share of that scale's own spread
+FINER_PRIORS = {**SCALE_PRIORS, "host": 0.3}  # the engine's own host times are in HOST_PRIORS
 
 
-def coefficients(engine: Engine, finer: Iterable[str]) -> list[tuple[str, float]]:
-    """(name, prior spread) of everything that is fitted for this engine."""
+def coefficients(engine: Engine, finer: Mapping[str, float]) -> list[tuple[str, float]]:
+    """(name, prior spread) of everything that is fitted for this engine; `finer` scales have a share of their part's spread."""
     names = [(f"host/{name}", spread) for name, spread in HOST_PRIORS.items() if getattr(engine.host, name) > 0]
     names += [("host/overlap", 1.0)] if 0 < engine.host.overlap < 1 else []
     names += [(f"scales/{name}", spread) for name, spread in SCALE_PRIORS.items()]
-    return names + [(f"scales/{name}", FINER_SHARE * SCALE_PRIORS[name.partition("/")[0]]) for name in sorted(set(finer))]
+    return names + [(f"scales/{name}", share * FINER_PRIORS[name.partition("/")[0]]) for name, share in sorted(finer.items())]
 
 
 def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Iterable[float]) -> Engine:
@@ -162,7 +172,7 @@ def fit_engine(
     cases: Sequence[Case],
     engine: Engine,
     *,
-    finer: Iterable[str] = (),
+    finer: Mapping[str, float] | None = None,
     groups: Callable[[Case], Sequence[str]] = lambda case: (),
     processes: int = 1,
     rounds: int = 6,
@@ -173,70 +183,69 @@ def fit_engine(
     """
     import numpy as np
 
-    names = coefficients(engine, finer)
+    names = coefficients(engine, finer or {})
     spread = np.array([s for _, s in names])
     x = np.zeros(len(names))
-    best = residuals(cases, [engine], processes=processes)[0]
-    step = 0.02
+
+    def at(point: Vector) -> list[Residual]:
+        return residuals(cases, [with_coefficients(engine, names, point)], processes=processes)[0]
+
+    best, slopes, moved = at(x), {}, math.inf
     for _ in range(rounds):
-        shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
-        found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
-        rows, jacobian, weights = _system(found, step)
-        move = _solve(rows, jacobian, weights, x, spread)
-        before = _loss(found[0], x, spread)
+        if moved > STALE:
+            slopes = _slopes(cases, engine, names, x, best, processes)
+        move, before = np.clip(_move(best, slopes, x, spread), -0.7, 0.7), _loss(best, x, spread)
         for damping in (1.0, 0.5, 0.25, 0.1):
-            trial = x + damping * np.clip(move, -0.7, 0.7)
-            after = residuals(cases, [with_coefficients(engine, names, trial)], processes=processes)[0]
+            trial = x + damping * move
+            after = at(trial)
             if _loss(after, trial, spread) < before:
                 break
         else:
             break
-        x, best = trial, after
-        if np.max(np.abs(damping * move)) < 0.01:
+        x, best, moved = trial, after, float(np.max(np.abs(damping * move)))
+        if moved < 0.01:
             break
-    shifted = [with_coefficients(engine, names, x + step * (np.arange(len(names)) == j)) for j in range(len(names))]
-    found = residuals(cases, [with_coefficients(engine, names, x), *shifted], processes=processes)
-    best = found[0]
-    rows, jacobian, weights = _system(found, step)
+    slopes = _slopes(cases, engine, names, x, best, processes)
     left_out = []
-    all_groups = sorted({name for case in cases for name in groups(case)})
-    for group in all_groups:
-        kept = np.array([group not in groups(cases[r.case]) for r in _common(found)])
-        if kept.sum() >= len(names) // 2:
-            move = _solve(rows[kept], jacobian[kept], weights[kept], x, spread)
-            left_out.append((group, with_coefficients(engine, names, x + np.clip(move, -0.7, 0.7))))
+    for group in sorted({name for case in cases for name in groups(case)}):
+        kept = [r for r in best if group not in groups(cases[r.case])]
+        if len(kept) >= len(names) // 2:
+            move = np.clip(_move(kept, slopes, x, spread), -0.7, 0.7)
+            left_out.append((group, with_coefficients(engine, names, x + move)))
     return Fitted(engine=with_coefficients(engine, names, x), residuals=tuple(best), left_out=tuple(left_out))
 
 
-def _common(found: list[list[Residual]]) -> list[Residual]:
-    """Rows that every variant answers (a shift may push a plan over the edge of its memory)."""
-    keys = set.intersection(*({(r.case, r.figure) for r in rows} for rows in found))
-    return [r for r in found[0] if (r.case, r.figure) in keys]
+Slopes = dict[tuple[int, str], "Vector"]  # (case, figure) -> how its residual moves with each coefficient
 
 
-def _system(found: list[list[Residual]], step: float) -> tuple[Vector, Vector, Vector]:
-    """Residual vector, its Jacobian by forward differences, and the row weights of the soft L1 loss."""
+def _slopes(
+    cases: Sequence[Case], engine: Engine, names: Sequence[tuple[str, float]], x: Vector, base: Sequence[Residual], processes: int
+) -> Slopes:
+    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory)."""
     import numpy as np
 
-    common = _common(found)
-    keys = [(r.case, r.figure) for r in common]
-    table = [{(r.case, r.figure): r.value for r in rows} for rows in found]
-    base = np.array([table[0][key] for key in keys])
-    jacobian = np.array([[(column[key] - table[0][key]) / step for column in table[1:]] for key in keys])
-    counted = np.array([WEIGHTS.get(r.figure, 1.0) for r in common])
-    return base, jacobian, counted**2 / np.sqrt(1 + (base / SOFT) ** 2)
+    shifted = [with_coefficients(engine, names, x + STEP * (np.arange(len(names)) == j)) for j in range(len(names))]
+    columns = [{(r.case, r.figure): r.value for r in rows} for rows in residuals(cases, shifted, processes=processes)]
+    return {
+        key: np.array([(column[key] - r.value) / STEP for column in columns])
+        for r in base
+        if all((key := (r.case, r.figure)) in column for column in columns)
+    }
 
 
-def _solve(rows: Vector, jacobian: Vector, weights: Vector, x: Vector, spread: Vector) -> Vector:
-    """One Gauss-Newton step of (F1) with its prior."""
+def _move(rows: Sequence[Residual], slopes: Slopes, x: Vector, spread: Vector) -> Vector:
+    """One Gauss-Newton step of (F1) with its prior, which is worth a handful of rows at the loss's own scale."""
     import numpy as np
 
-    # The prior is worth a handful of rows at the loss's own scale.
+    rows = [r for r in rows if (r.case, r.figure) in slopes]
+    value = np.array([r.value for r in rows])
+    jacobian = np.array([slopes[r.case, r.figure] for r in rows])
+    weights = np.array([r.weight for r in rows]) ** 2 / np.sqrt(1 + (value / SOFT) ** 2)
     prior = np.diag(4.0 * SOFT**2 / spread**2)
     normal = jacobian.T @ (weights[:, None] * jacobian) + prior
-    return np.asarray(np.linalg.solve(normal, -jacobian.T @ (weights * rows) - prior @ x), dtype=np.float64)
+    return np.asarray(np.linalg.solve(normal, -jacobian.T @ (weights * value) - prior @ x), dtype=np.float64)
 
 
 def _loss(rows: Sequence[Residual], x: Vector, spread: Vector) -> float:
-    fit = sum(WEIGHTS.get(r.figure, 1.0) ** 2 * 2 * SOFT**2 * (math.sqrt(1 + (r.value / SOFT) ** 2) - 1) for r in rows)
+    fit = sum(r.weight**2 * 2 * SOFT**2 * (math.sqrt(1 + (r.value / SOFT) ** 2) - 1) for r in rows)
     return float(fit + 4.0 * SOFT**2 * sum((value / s) ** 2 for value, s in zip(x, spread, strict=True)))

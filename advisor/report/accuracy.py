@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from advisor.calibrate.accuracy import Line, Row
-from advisor.calibrate.published import Choices
+from advisor.calibrate.published import Choices, scatter
 from advisor.report.screen import Screen, table
 
 
@@ -19,7 +19,7 @@ def accuracy_page(
     if by_gpu:
         lines += ["", screen.bold("The same, each row's own GPU left out (its kernels taken from its family)"), ""]
         lines += _scores(by_gpu)
-    lines += ["", _choice_sentence(choices)]
+    lines += ["", _choice_sentence(choices), *_aside(rows)]
     if misses and rows:
         lines += ["", screen.bold(f"The {min(misses, len(rows))} largest misses"), ""]
         lines += table(_HEAD, [_cells(row) for row in worst_first(rows)[:misses]], right=(4, 5, 6))
@@ -46,6 +46,7 @@ def accuracy_markdown(
         *_markdown_scores(by_gpu),
         "",
         _choice_sentence(choices),
+        *_aside(rows),
         "",
     ]
     if failed:
@@ -55,7 +56,7 @@ def accuracy_markdown(
     parts += ["## Every figure, misses first", ""]
     parts += ["| " + " | ".join((*_HEAD, "interval", "fitted on", "published")) + " |", "|" + "---|" * (len(_HEAD) + 3)]
     for row in worst_first(rows):
-        fitted = "no" if row.without else "yes"
+        fitted = f"set aside: {row.anomaly}" if row.anomaly else "no" if row.without else "yes"
         cells = (*_cells(row), f"{_number(row.low)} to {_number(row.high)}", fitted, f"[{row.point.source}]({row.url})")
         parts.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(parts) + "\n"
@@ -116,6 +117,17 @@ def _choice_sentence(choices: Choices) -> str:
         f"({choices.right / choices.made:.0%}), mean regret {choices.mean_regret:.2%}; "
         f"always the largest tp is right in {choices.largest_tp_right} ({choices.largest_tp_right / choices.made:.0%})."
     )
+
+
+def _aside(rows: Sequence[Row]) -> list[str]:
+    """What the rows marked * would have scored: they count in no line above."""
+    found = scatter([row.log for row in rows if row.anomaly]) if any(row.anomaly for row in rows) else None
+    if found is None:
+        return []
+    return [
+        f"{found.points} figures marked * show that they ran under conditions they do not state (speculative decoding, a prefix",
+        f"cache, kernels compiled inside the run) and count in no line: median {found.median:.0%}, p90 {found.p90:.0%}.",
+    ]
 
 
 def accuracy_json(by_model: Sequence[Line], by_gpu: Sequence[Line], choices: Choices, rows: Sequence[Row]) -> str:

@@ -196,19 +196,29 @@ def _prediction(
 
 
 def closeness(calibration: Calibration) -> str:
-    """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them)."""
-    found = {reach.provenance.closeness for _, reach in calibration.kernels}
+    """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them).
+
+    Element-wise kernels do not count: no table measures them, for any device.
+    """
+    found = {reach.provenance.closeness for kind, reach in calibration.kernels if kind != "stream"}
     return next((name for name in ("default", "family") if name in found), "device")
 
 
+CLOSENESS = ("fitted", "device", "family", "default")
+
+
 def spread_for(engine: Engine, calibration: Calibration, figure: str) -> Spread:
-    """The residual spread of a figure: the machine's own where it has one, else the engine's for this closeness."""
+    """The residual spread of a figure: the machine's own where it has one, else the engine's for how near the question is.
+
+    "fitted": the engine's own rows on this device; "device": kernels measured on it, the engine only on others; "family" and
+    "default": another device's kernels.
+    """
     own = dict(calibration.spreads)
     if figure in own:
         return own[figure]
-    near = closeness(calibration)
+    near = "fitted" if calibration.device in engine.fitted_on else closeness(calibration)
     shipped = dict(engine.spreads)
-    for name in ("device", "family", "default")[("device", "family", "default").index(near) :]:
+    for name in CLOSENESS[CLOSENESS.index(near) :]:
         if f"{figure}/{name}" in shipped:
             return shipped[f"{figure}/{name}"]
     return UNKNOWN

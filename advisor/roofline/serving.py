@@ -90,10 +90,11 @@ def _state(model: StepModel, workload: Workload, room: Room, running: float) -> 
         D = (d - 1) t(B) + o B a(B),    rate = B / D,    C = rate (TTFT + D),    o = 1 - 1 / C
 
     with a(B) what one prefill adds and o the share of the work that is others' (arrival theorem: a request of a closed loop meets
-    C - 1 others; alone it meets none). TTFT = entry + o (1/2 + wait) t + prefill + o queue (E5), the queue that of an M/D/1
+    C - 1 others; alone it meets none). TTFT = entry + o (poll/2 + wait) t + prefill + o queue (E5), the queue that of an M/D/1
     server of utilisation rate * a.
     """
     host, outputs = model.engine.host, max(0.0, workload.output_tokens - 1)
+    unseen_steps = host.wait_steps + model.engine.polling_steps / 2
     step_s = model.decode_s(max(1.0, running), mean_context(workload))
     together, users = 1, max(1.0, running)
     for _ in range(4):
@@ -104,7 +105,7 @@ def _state(model: StepModel, workload: Workload, room: Room, running: float) -> 
         busy = min(0.98, rate * added_s)
         queue_s = busy / (2 * (1 - busy)) * added_s
         entry_s = host.request_s * frontend_stretch(host.token_s, rate * workload.output_tokens)
-        ttft_s = entry_s + others * (min(1.0, running) * step_s * (0.5 + host.wait_steps) + queue_s) + prefill_s
+        ttft_s = entry_s + others * (min(1.0, running) * step_s * unseen_steps + queue_s) + prefill_s
         found = rate * (ttft_s + decode_s)
         crowd = max(1, round(rate * prefill_s))
         if crowd == together and abs(found - users) <= 0.01 * users:

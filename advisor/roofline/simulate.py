@@ -72,6 +72,7 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
     """
     engine, plan = model.engine, model.plan
     request_s, admit_s, reserve = engine.host.request_s, engine.host.admit_s, engine.admission == "reserve"
+    unseen_steps = engine.host.wait_steps + (engine.polling_steps - 1) / 2
     budget = room.token_budget * plan.pp * plan.adp
     waiting: deque[_Sequence] = deque()
     prefilling: list[_Sequence] = []
@@ -89,7 +90,7 @@ def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users
         order += 1
         busy = frontend_stretch(engine.host.token_s, running / last_s if last_s else 0.0)
         door_s = max(door_s, at_s) + admit_s * busy
-        enters_s = max(door_s, at_s + request_s * busy) + engine.host.wait_steps * last_s
+        enters_s = max(door_s, at_s + request_s * busy) + unseen_steps * last_s
         heapq.heappush(entering, (enters_s, order, _Sequence(at_s, request.input_tokens, request.output_tokens)))
 
     if users:

@@ -133,14 +133,15 @@ class StepModel:
             self._memo[key] = self.kernels(stage)
         return self._memo[key]
 
-    def host_s(self, sequences: float, chunks: int) -> float:
+    def host_s(self, sequences: float, chunks: int, cached: float) -> float:
         """Host seconds of a step: step + sequence * B (+ prefill with chunks), times the local correction."""
         host = self.engine.host
-        return (host.step_s + host.sequence_s * sequences + (host.prefill_s if chunks else 0.0)) * self._scale.host
+        step_s = host.step_s + host.sequence_s * sequences + host.context_s * cached + (host.prefill_s if chunks else 0.0)
+        return (step_s + (host.ranks_s if self.plan.stage_gpus > 1 else 0.0)) * self._scale.host
 
-    def with_host_s(self, gpu_s: float, sequences: float, chunks: int) -> float:
+    def with_host_s(self, gpu_s: float, sequences: float, chunks: int, cached: float) -> float:
         """A step as the clock on the wall sees it: the overlapped share of the host hides behind the GPU, the rest adds."""
-        host_s, overlap = self.host_s(sequences, chunks), self.engine.host.overlap
+        host_s, overlap = self.host_s(sequences, chunks, cached), self.engine.host.overlap
         return max(gpu_s, overlap * host_s) + (1.0 - overlap) * host_s
 
     def decode_s(self, sequences: float, context: float) -> float:
@@ -153,13 +154,14 @@ class StepModel:
         Attention-DP ranks share the decodes evenly and take whole chunks: with fewer chunks than ranks some wait for the
         others. With stages the decodes are spread over the micro-batches in flight and the chunks over as many of them as there
         are: the first micro-batch visits all stages, the slowest stage sets the pace (E2): max(sum of stages, sum over
-        micro-batches of the slowest stage).
+        micro-batches of the slowest stage). A prompt in k pieces is on several stages at once: its first piece visits all, the
+        others follow at the slowest stage's pace.
         """
         pp, adp = self.plan.pp, self.plan.adp
         sequences = decodes + len(chunks)
         if pp == 1:
             gpu_s = self._stage_mixed_s(0, decodes / adp, context, chunks, 1)
-            return self.with_host_s(gpu_s, sequences / adp, len(chunks))
+            return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
         flights = max(1, min(pp, math.ceil(sequences / adp)))
         heavy = min(flights, len(chunks))
         light = [self._stage_mixed_s(s, decodes / adp / flights, context, (), 1) for s in range(pp)]
@@ -167,8 +169,10 @@ class StepModel:
             gpu_s = max(sum(light), flights * max(light))
         else:
             full = [self._stage_mixed_s(s, decodes / adp / flights, context, chunks, heavy) for s in range(pp)]
-            gpu_s = max(sum(full), heavy * max(full) + (flights - heavy) * max(light))
-        return self.with_host_s(gpu_s, sequences / adp, len(chunks))
+            pieces = math.ceil(max(new for new, _ in chunks) / self.engine.piece_tokens) if self.engine.piece_tokens else 1
+            through = (sum(full) + (pieces - 1) * max(full)) / pieces
+            gpu_s = max(through, heavy * max(full) + (flights - heavy) * max(light))
+        return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
 
     def _stage_mixed_s(
         self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int
@@ -220,13 +224,13 @@ class _Scales:
     def __init__(self, engine: Engine, calibration: Calibration, device: Device, problem: Problem) -> None:
         own, local = dict(engine.scales), dict(calibration.scales)
         weights = problem.model.formats.experts if problem.model.is_moe else problem.model.formats.ffn
-        names = [device.architecture, f"{device.architecture}/{weights}"]
+        names = [device.architecture, f"{device.architecture}/{weights}", device.name]
         self.decode = _product(own, "decode", names) * local.get("decode", 1.0)
         self.prefill = _product(own, "prefill", names) * local.get("prefill", 1.0)
         self.collective = _product(own, "collective", names) * local.get("collective", 1.0)
         self.experts = _product(own, "experts", names)
         self.attention = _product(own, "attention", names) * self.decode
-        self.host = local.get("host", 1.0)
+        self.host = _product(own, "host", names) * local.get("host", 1.0)
         self.device = device
 
     def of(self, work: Work) -> float:
@@ -314,7 +318,7 @@ def breakdown(model: StepModel, batch: Batch) -> StepTime:
     if launched > gpu_s * 1.02:
         _add(parts, "launch", launched - gpu_s)
         gpu_s = launched
-    _add(parts, "host", model.with_host_s(gpu_s, batch.sequences, round(batch.prefills)) - gpu_s)
+    _add(parts, "host", model.with_host_s(gpu_s, batch.sequences, round(batch.prefills), batch.decodes * batch.context) - gpu_s)
     shares = tuple(Share(name=name, amount=amount) for name, amount in parts.items() if amount > 0)
     return StepTime(total_s=sum(s.amount for s in shares), parts=shares, flop=flop, hbm_bytes=hbm, wire_bytes=wire)
 

@@ -13,13 +13,13 @@ from advisor.specs.plan import SplitRule
 class HostTime:
     """CPU time around a step, in seconds, fitted on published points.
 
-    A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation), and `prefill_s`
-    more when it carries a prefill chunk (eager launches, attention metadata). The share
-    `overlap` of it runs beside the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP,
-    tokeniser, first scheduling) and `admit_s` is the part of it that one request makes the next wait for; both stretch by
-    1 / (1 - `token_s` * tokens per second) because the same process streams the tokens out. `wait_steps` of the
-    running batch pass before a new request is seen (asynchronous scheduling, polling). `kernel_s` is the launch of one kernel
-    outside a CUDA graph.
+    A step costs the host `step_s` + `sequence_s` * B (scheduling, input preparation, sampling, detokenisation), `context_s` for
+    each cached token of the batch (block tables), `ranks_s` where a stage has several ranks (inputs sent to their processes), and
+    `prefill_s` more when it carries a prefill chunk (eager launches, attention metadata). The share `overlap` of it runs beside
+    the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP, tokeniser, first scheduling) and
+    `admit_s` is the part of it that one request makes the next wait for; both stretch by 1 / (1 - `token_s` * tokens per second)
+    because the same process streams the tokens out. `wait_steps` of the running batch pass before a new request is seen
+    (asynchronous scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph.
     """
 
     step_s: float
@@ -31,6 +31,8 @@ class HostTime:
     token_s: float = 0.0
     wait_steps: float = 0.0
     prefill_s: float = 0.0
+    context_s: float = 0.0
+    ranks_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +73,14 @@ class Engine:
     `admission` "reserve" keeps blocks for the whole output, "preempt" admits while blocks are free and preempts.
     `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager). `fused_elementwise` scales the memory passes and
     kernels of norms, activations and RoPE that the engine does not fuse away. `mixed_steps` False means that a prefill step
-    stalls all decodes instead of carrying them. `scales` multiply parts of a step in this engine against the bare kernels:
-    "decode", "prefill", "collective", "experts", "attention" (in decode), and what an architecture or a format on it adds
-    ("prefill/blackwell", "prefill/blackwell/fp8": all names that match multiply). `spreads` are the residuals of rows left out
-    of the fit by figure and closeness ("tpot/device", "tpot/family"). `source` says where the figures are from.
+    stalls all decodes instead of carrying them. Every `polling_steps` the scheduler looks for new requests.
+    Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole).
+
+    `scales` multiply parts of a step in this engine against the bare kernels: "decode", "prefill", "collective", "experts",
+    "attention" (in decode), and what an architecture or a format on it adds ("prefill/blackwell", "prefill/blackwell/fp8"), or a
+    device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply. `fitted_on` names
+    the devices whose rows were fitted. `spreads` are the residuals of rows left out of the fit by figure and closeness
+    ("tpot/fitted", "tpot/device", "tpot/family", "tpot/default"). `source` says where the figures are from.
     """
 
     name: str
@@ -94,9 +100,12 @@ class Engine:
     source: str
     layer_split: SplitRule = "last_spared"
     mixed_steps: bool = True
+    polling_steps: int = 1
+    piece_tokens: int = 0
     small_gpu: SmallGpu | None = None
     scales: tuple[tuple[str, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
+    fitted_on: tuple[str, ...] = ()
     points: int = 0
     residual_median: float | None = None
     residual_p90: float | None = None

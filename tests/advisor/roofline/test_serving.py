@@ -226,7 +226,7 @@ class _TwoStages(StepModel):
     def _stage_mixed_s(self, stage: int, decodes: float, context: float, chunks: object, heavy: int) -> float:
         return 0.010
 
-    def with_host_s(self, gpu_s: float, sequences: float, chunks: int) -> float:
+    def with_host_s(self, gpu_s: float, sequences: float, chunks: int, cached: float) -> float:
         return gpu_s
 
 

@@ -1,0 +1,72 @@
+"""Host time and the engine's scales of a step, and how wide its error is, against figures by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from advisor.catalog.calibrations import load_calibration
+from advisor.catalog.engines import load_engine
+from advisor.catalog.machines import load_cluster, load_device
+from advisor.catalog.models import load_model
+from advisor.roofline.predict import closeness, spread_for, step_model
+from advisor.roofline.step import StepModel
+from advisor.specs.calibration import Spread
+from advisor.specs.engine import Engine, HostTime
+from advisor.specs.plan import Plan
+from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
+
+
+@pytest.fixture
+def vllm() -> Engine:
+    return load_engine("vllm", "2025")
+
+
+def model_of(engine: Engine, *, gpu: str = "h100-80g-sxm", tp: int = 2) -> StepModel:
+    cluster = load_cluster(gpu=gpu, gpus=tp)
+    spec = load_model("meta-llama/Llama-3.1-8B", online=False).spec
+    load = Workload(input_tokens=512, output_tokens=128, mode="closed_loop", users=8)
+    problem = Problem(model=spec, cluster=cluster, workload=load, engine=engine)
+    return step_model(problem, Plan(tp=tp), load_calibration(cluster.device, local=False))
+
+
+def test_host_time_by_hand(vllm: Engine) -> None:
+    host = HostTime(
+        step_s=1e-3, sequence_s=1e-5, request_s=0.0, overlap=0.0, kernel_s=1e-6, prefill_s=2e-4, context_s=1e-8, ranks_s=5e-4
+    )
+    engine = replace(vllm, host=host, scales=())
+    # 1 ms + 64 * 10 us + 64,000 * 10 ns + 0.5 ms between two ranks = 2.78 ms; a chunk adds 0.2 ms.
+    assert model_of(engine).host_s(64, 0, 64_000) == pytest.approx(2.78e-3)
+    assert model_of(engine).host_s(64, 1, 64_000) == pytest.approx(2.98e-3)
+    assert model_of(engine, tp=1).host_s(64, 0, 64_000) == pytest.approx(2.28e-3)
+
+
+def test_a_scale_with_a_device_s_name_is_that_device_s_alone(vllm: Engine) -> None:
+    plain = replace(vllm, scales=())
+    slowed = replace(vllm, scales=(("host/h200-141g-sxm", 3.0), ("prefill/h200-141g-sxm", 2.0)))
+    for gpu, factor in (("h100-80g-sxm", 1.0), ("h200-141g-sxm", 2.0)):
+        before, after = model_of(plain, gpu=gpu, tp=1), model_of(slowed, gpu=gpu, tp=1)
+        assert after.prefill_attention_s(0, 4096, 0) == pytest.approx(factor * before.prefill_attention_s(0, 4096, 0))
+    assert model_of(slowed, gpu="h200-141g-sxm").host_s(1, 0, 0) == pytest.approx(
+        3 * model_of(plain, gpu="h200-141g-sxm").host_s(1, 0, 0)
+    )
+
+
+def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
+    def width(shared: float) -> Spread:
+        return Spread(bias=0.0, shared=shared, independent=0.1, points=20)
+
+    spreads = tuple((f"tpot/{near}", width(w)) for near, w in (("default", 0.9), ("device", 0.2), ("family", 0.5), ("fitted", 0.1)))
+    engine = replace(vllm, spreads=spreads, fitted_on=("h100-80g-sxm", "mi300x"))
+    known = {
+        gpu: spread_for(engine, load_calibration(load_device(gpu), local=False), "tpot").shared
+        for gpu in ("h100-80g-sxm", "h200-141g-sxm", "h20-96g", "mi325x", "mi300x")
+    }
+    assert known == {"h100-80g-sxm": 0.1, "h200-141g-sxm": 0.2, "h20-96g": 0.5, "mi325x": 0.9, "mi300x": 0.1}
+
+
+def test_closeness_is_that_of_what_tables_measure() -> None:
+    found = {gpu: closeness(load_calibration(load_device(gpu), local=False)) for gpu in ("h100-80g-sxm", "rtx4090", "mi300x")}
+    assert found == {"h100-80g-sxm": "device", "rtx4090": "family", "mi300x": "default"}
