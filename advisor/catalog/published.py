@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 
+from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.shipped import folder, sheet_text
 from advisor.catalog.yaml_file import parse_yaml
@@ -29,6 +30,10 @@ def left_out() -> dict[tuple[str, str, str], Engine]:
     for entry in parse_yaml(sheet_text("published", LEFT_OUT), origin=origin)["fits"]:
         engine = load_engine(entry["engine"], entry["version"])
         host = from_data(entry["host"], HostTime, origin=origin)
+        kind, _, name = entry["without"].partition(" ")
+        fitted_on = engine.fitted_on
+        if kind == "gpu":
+            fitted_on = tuple(device for device in fitted_on if device != load_device(name).name)
         key = (entry["engine"], entry["version"], entry["without"])
-        found[key] = replace(engine, host=host, scales=tuple(sorted(entry["scales"].items())))
+        found[key] = replace(engine, host=host, scales=tuple(sorted(entry["scales"].items())), fitted_on=fitted_on)
     return found
