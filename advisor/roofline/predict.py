@@ -130,7 +130,7 @@ def _as_much_as_fits(model: StepModel, workload: Workload, room: Room) -> tuple[
     """As many users of a replica as the limits allow; a single one where the goal is latency without limits."""
     if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
         return steady(model, workload, room, 1.0), ()
-    served = as_much_as_fits(model, workload, room, lambda ttft_s, tpot_s: _within(workload, ttft_s, tpot_s))
+    served = as_much_as_fits(model, workload, room)
     if not _within(workload, served.ttft_s, served.tpot_s):
         return served, ("a single request already misses the limits",)
     return served, ()

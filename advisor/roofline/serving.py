@@ -114,21 +114,41 @@ def _state(model: StepModel, workload: Workload, room: Room, running: float) -> 
     return _State(running=running, users=found, rate_per_s=rate, ttft_s=ttft_s, decode_s=decode_s)
 
 
-def _where(model: StepModel, workload: Workload, room: Room, most: float, too_much: Callable[[_State], bool]) -> _State:
-    """The state with the largest decode batch up to `most` for which `too_much` is still false; the smallest one if none is."""
-    high_state = _state(model, workload, room, most)
-    if not too_much(high_state):
-        return high_state
-    low, high = min(0.02, most / 2), most
+NEAR = 0.002  # of a load or a limit, from below, is on it, unless a batch CLOSE times as large might be too
+CLOSE, SAME = 1.5, 1.004  # batches SAME times each other are one
+
+
+def _where(model: StepModel, workload: Workload, room: Room, most: float, over: Callable[[_State], float]) -> _State:
+    """The state with the largest decode batch up to `most` that is not over; the smallest one if all are.
+
+    `over` says by how much a state is: the logarithm of what it has against what it may have. Regula falsi on the logarithm of
+    the batch (Illinois: an end that stays counts half), kept off the ends, where jumps of `over` would hold it; halving while even
+    the smallest batch is over.
+    """
+    found, low, high = _state(model, workload, room, most), min(0.02, most / 2), most
+    above = over(found)
+    if above <= 0:
+        return found
     found = _state(model, workload, room, low)
-    while high > low * 1.004:
-        middle = math.sqrt(low * high)
+    below = left = over(found)
+    stayed = ""
+    while high > low * (CLOSE if -NEAR <= left <= 0 else SAME):
+        share = min(0.9, max(0.1, below / (below - above))) if left < 0 else 0.5
+        middle = low * (high / low) ** share
         state = _state(model, workload, room, middle)
-        if too_much(state):
-            high = middle
+        beyond = over(state)
+        if beyond > 0:
+            high, above, below = middle, beyond, below / 2 if stayed == "low" else below
+            stayed = "low"
         else:
-            low, found = middle, state
+            low, below, left, found, above = middle, beyond, beyond, state, above / 2 if stayed == "high" else above
+            stayed = "high"
     return found
+
+
+def _over(*pairs: tuple[float, float | None]) -> float:
+    """The logarithm of the worst of (what there is, what may be); nothing counts against None."""
+    return max(math.log(max(is_, 1e-12) / may) for is_, may in pairs if may is not None)
 
 
 def steady(model: StepModel, workload: Workload, room: Room, users: float) -> Served:
@@ -137,7 +157,7 @@ def steady(model: StepModel, workload: Workload, room: Room, users: float) -> Se
     Users beyond what the cache or the batch ceiling holds wait: Little's law gives their queueing time.
     """
     inside = min(users, capacity(workload, room, reserve=model.engine.admission == "reserve"))
-    state = _where(model, workload, room, inside, lambda found: found.users > inside)
+    state = _where(model, workload, room, inside, lambda found: _over((found.users, inside)))
     waiting_s = max(0.0, users - inside) / state.rate_per_s
     return _served(workload, state, waiting_s=waiting_s)
 
@@ -145,11 +165,11 @@ def steady(model: StepModel, workload: Workload, room: Room, users: float) -> Se
 def open_loop(model: StepModel, workload: Workload, room: Room, rate_per_s: float) -> Served:
     """Poisson arrivals at `rate_per_s`. Beyond what the replica carries it runs full and the queue grows (said, not hidden)."""
     most = capacity(workload, room, reserve=model.engine.admission == "reserve")
-    full = _where(model, workload, room, most, lambda found: found.users > most)
+    full = _where(model, workload, room, most, lambda found: _over((found.users, most)))
     if full.rate_per_s <= rate_per_s:
         wait_s = (1 - full.rate_per_s / rate_per_s) * OVERLOAD_HORIZON_S / 2
         return _served(workload, full, waiting_s=wait_s, overloaded=True)
-    state = _where(model, workload, room, most, lambda found: found.rate_per_s > rate_per_s)
+    state = _where(model, workload, room, most, lambda found: _over((found.rate_per_s, rate_per_s)))
     return _served(workload, replace(state, rate_per_s=rate_per_s))
 
 
@@ -159,13 +179,16 @@ def saturated(model: StepModel, workload: Workload, room: Room, ceiling: float) 
     return steady(model, workload, room, min(most, ceiling) if ceiling else most)
 
 
-def as_much_as_fits(model: StepModel, workload: Workload, room: Room, within: Callable[[float, float], bool]) -> Served:
-    """The largest load whose (TTFT, TPOT) are `within` the limits; the lightest one where none is."""
+def as_much_as_fits(model: StepModel, workload: Workload, room: Room) -> Served:
+    """The largest load within the workload's limits of TTFT and TPOT; the lightest one where none is."""
     most = capacity(workload, room, reserve=model.engine.admission == "reserve")
     outputs = max(1.0, workload.output_tokens - 1)
-    state = _where(
-        model, workload, room, most, lambda found: found.users > most or not within(found.ttft_s, found.decode_s / outputs)
-    )
+
+    def over(found: _State) -> float:
+        tpot_s = found.decode_s / outputs
+        return _over((found.users, most), (found.ttft_s, workload.ttft_limit_s), (tpot_s, workload.tpot_limit_s))
+
+    state = _where(model, workload, room, most, over)
     return _served(workload, state) if state.users >= 1 else steady(model, workload, room, 1.0)
 
 

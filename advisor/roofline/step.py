@@ -44,8 +44,16 @@ class StepModel:
         self.device: Device = stage_device(problem, plan)
         self.fabrics = fabrics
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
+        self._kinds = self._stage_kinds()
         self._scale = _Scales(self.engine, calibration, self.device, problem)
         self._memo: dict[tuple[str, int, float, float], float] = {}
+
+    def _stage_kinds(self) -> list[tuple[int, int]]:
+        """(a stage, how many are like it): equal layers, and the ends apart, which carry embedding and vocabulary."""
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for stage, layers in enumerate(self.stages):
+            alike.setdefault((stage == 0, stage == self.plan.pp - 1, *layers), []).append(stage)
+        return [(stages[0], len(stages)) for stages in alike.values()]
 
     def work_s(self, work: Work) -> float:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
@@ -164,15 +172,20 @@ class StepModel:
             return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
         flights = max(1, min(pp, math.ceil(sequences / adp)))
         heavy = min(flights, len(chunks))
-        light = [self._stage_mixed_s(s, decodes / adp / flights, context, (), 1) for s in range(pp)]
+        light, slowest_light = self._stages_s(decodes / adp / flights, context, (), 1)
         if not heavy:
-            gpu_s = max(sum(light), flights * max(light))
+            gpu_s = max(light, flights * slowest_light)
         else:
-            full = [self._stage_mixed_s(s, decodes / adp / flights, context, chunks, heavy) for s in range(pp)]
+            full, slowest = self._stages_s(decodes / adp / flights, context, chunks, heavy)
             pieces = math.ceil(max(new for new, _ in chunks) / self.engine.piece_tokens) if self.engine.piece_tokens else 1
-            through = (sum(full) + (pieces - 1) * max(full)) / pieces
-            gpu_s = max(through, heavy * max(full) + (flights - heavy) * max(light))
+            through = (full + (pieces - 1) * slowest) / pieces
+            gpu_s = max(through, heavy * slowest + (flights - heavy) * slowest_light)
         return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
+
+    def _stages_s(self, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int) -> tuple[float, float]:
+        """GPU seconds of all stages one after the other, and of the slowest."""
+        each = [(self._stage_mixed_s(stage, decodes, context, chunks, heavy), count) for stage, count in self._kinds]
+        return sum(seconds * count for seconds, count in each), max(seconds for seconds, _ in each)
 
     def _stage_mixed_s(
         self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int

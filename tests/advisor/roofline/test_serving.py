@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model
 from advisor.errors import PlanError
 from advisor.roofline.predict import explain, predict
-from advisor.roofline.serving import _state
+from advisor.roofline.serving import _state, _where
 from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel
 from advisor.specs.calibration import Calibration
@@ -222,6 +223,7 @@ class _TwoStages(StepModel):
 
     def __init__(self) -> None:
         self.plan = Plan(pp=2)
+        self._kinds = [(0, 1), (1, 1)]
 
     def _stage_mixed_s(self, stage: int, decodes: float, context: float, chunks: object, heavy: int) -> float:
         return 0.010
@@ -234,3 +236,30 @@ def test_the_worked_example_of_the_pipeline() -> None:
     # docs/physics.md (E2): one sequence visits both stages, sixteen run as two micro-batches; both take 20 ms.
     assert _TwoStages().decode_s(1, 1000) == pytest.approx(0.020)
     assert _TwoStages().decode_s(16, 1000) == pytest.approx(0.020)
+
+
+@pytest.mark.parametrize("target", [0.001, 0.03, 0.9, 7.3, 100.0, 4000.0])
+@pytest.mark.parametrize("shape", ["straight", "steep", "flat", "jump"])
+def test_the_largest_batch_that_is_not_over(monkeypatch: pytest.MonkeyPatch, target: float, shape: str) -> None:
+    over = {
+        "straight": lambda b: math.log(b / target),
+        "steep": lambda b: math.log(b / target) ** 3 if b > target else 20 * math.log(b / target),
+        "flat": lambda b: -1e-9 if b <= target else 1e-3 * math.log(b / target),
+        "jump": lambda b: 3.0 if b > target else -0.5 + 0.01 * math.log(b / target),
+    }[shape]
+    asked: list[float] = []
+
+    def state(model: object, workload: object, room: object, running: float) -> float:
+        asked.append(running)
+        return running
+
+    monkeypatch.setattr("advisor.roofline.serving._state", state)
+    found = _where(None, None, None, 1000.0, over)  # type: ignore[arg-type]
+    if target < 0.02:
+        assert found == 0.02  # even the smallest is over
+    elif target > 1000:
+        assert found == 1000.0
+        assert len(asked) == 1
+    else:
+        assert target / 1.51 <= found <= target if shape == "flat" else target * 0.995 <= found <= target
+    assert len(asked) < 40
