@@ -16,7 +16,7 @@ def accuracy(
     as_json: options.Json = False,
 ) -> None:
     """Predicted beside published figures, each row's own model (then GPU) left out of the fit."""
-    from advisor.calibrate.accuracy import gpu_group, plan_choices, score, scoreboard
+    from advisor.calibrate.accuracy import ANOTHER_GPU, gpu_group, plan_choices, score, scoreboard
     from advisor.calibrate.desk import Desk
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
@@ -24,7 +24,7 @@ def accuracy(
     rows, without = published_rows(), left_out()
     scored, failed = score(rows, without)
     elsewhere, _ = score(rows, without, group=gpu_group, desk=Desk(online=False, local=False, own=False))
-    by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere), plan_choices(scored)
+    by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere, ANOTHER_GPU), plan_choices(scored)
     if as_json:
         emit(report.accuracy_json(by_model, by_gpu, choices, scored))
     elif markdown:
