@@ -182,7 +182,7 @@ def plan_choices(rows: Sequence[Row], *, tie: float = 0.003) -> Choices:
     """Choices on equal GPUs at equal load that the rows allow, by time per request: tp = N at C users against N / t replicas of
     tp = t at C t / N users each (replicas share nothing, so one of them was measured)."""
     latency: dict[tuple[str, ...], dict[tuple[int, int, int], tuple[float, float]]] = defaultdict(dict)
-    for (point, kind), (measured, predicted) in _request_seconds(rows).items():
+    for (point, kind), (measured, predicted) in request_seconds(rows).items():
         if kind != point.workload.mode or point.plan.ep > 1 or point.plan.dp > 1:
             continue
         key: tuple[str, ...] = (
@@ -208,7 +208,7 @@ def plan_choices(rows: Sequence[Row], *, tie: float = 0.003) -> Choices:
     return choices(alternatives, tie=tie)
 
 
-def _request_seconds(rows: Sequence[Row]) -> dict[tuple[Point, Literal["closed_loop", "static_batch"]], tuple[float, float]]:
+def request_seconds(rows: Sequence[Row]) -> dict[tuple[Point, Literal["closed_loop", "static_batch"]], tuple[float, float]]:
     """(measured, predicted) seconds from sending a request to its last token, where a row's figures tell."""
     by_point: dict[Point, dict[str, Row]] = defaultdict(dict)
     for row in rows:

@@ -23,7 +23,16 @@ from pathlib import Path
 
 import yaml
 
-from advisor.calibrate.accuracy import LeftOut, gpu_group, model_group, plan_choices, read_points, score, scoreboard
+from advisor.calibrate.accuracy import (
+    LeftOut,
+    gpu_group,
+    model_group,
+    plan_choices,
+    read_points,
+    request_seconds,
+    score,
+    scoreboard,
+)
 from advisor.calibrate.desk import Desk
 from advisor.calibrate.own_points import SPREAD_NAMES
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
@@ -223,9 +232,12 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         for row in usable:
             if abs(row.log) > BEYOND:
                 continue
-            p = row.point
-            question = f"{p.source} {p.hardware} {p.model} {p.weight_dtype} {p.workload.input_tokens} {p.workload.output_tokens}"
-            by_name[SPREAD_NAMES[row.figure]].append((question, row.log))
+            by_name[SPREAD_NAMES[row.figure]].append((_question(row.point), row.log))
+        for (point, mode), (measured, predicted) in request_seconds(usable).items():
+            log = math.log(measured / predicted)
+            if mode == "closed_loop" and abs(log) <= BEYOND:  # C users that take so long are served so many a second
+                by_name["latency"].append((_question(point), log))
+                by_name["throughput"].append((_question(point), -log))
         for name, pairs in by_name.items():
             spread = spread_of(pairs)
             if spread is not None:
@@ -237,6 +249,11 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         residual_median=round(errors.median, 4),
         residual_p90=round(errors.p90, 4),
     )
+
+
+def _question(p: Point) -> str:
+    """What plans that are compared with each other share."""
+    return f"{p.source} {p.hardware} {p.model} {p.weight_dtype} {p.workload.input_tokens} {p.workload.output_tokens}"
 
 
 _LENDERS = {"tpot": ("latency", "throughput"), "latency": ("tpot", "throughput"), "throughput": ("tpot", "latency")}
