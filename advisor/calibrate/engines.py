@@ -62,7 +62,7 @@ BY_DEVICE = ("decode", "prefill", "collective", "attention", "host")
 FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
-ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 3.0
+ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0
 
 
 def _start(
@@ -78,7 +78,9 @@ def _start(
     )  # fmt: skip
 
 
-# Orders of magnitude: PHYSICS of a Python scheduler (1 to 4 ms a step), of a C++ one (0.3 ms), of a compiled loop (0.1 ms);
+# The engines whose kernels the tables hold.
+TABLED = (("vllm", "2025"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
+# Orders of magnitude: a Python scheduler (1 to 4 ms a step), a C++ one (0.3 ms), a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
 START = {
     # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
@@ -173,7 +175,7 @@ def _fit(
         points[case.id] = point
     engine = replace(load_engine(*key), host=START[key], scales=(), spreads=())
     fitted = fit_engine(
-        cases, engine, finer=_finer(cases), processes=processes,
+        cases, engine, finer=_finer(cases), measured=key in TABLED, processes=processes,
         groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id])),
     )  # fmt: skip
     devices = _often(case.problem.cluster.device.name for case in cases)

@@ -141,15 +141,20 @@ HOST_PRIORS = {
     "context_s": 1.0,
     "ranks_s": 1.0,
 }
-SCALE_PRIORS = {"decode": 0.3, "prefill": 0.3, "collective": 0.5, "experts": 0.3, "attention": 0.3}
-FINER_PRIORS = {**SCALE_PRIORS, "host": 0.3}  # the engine's own host times are in HOST_PRIORS
+# Matrix products and attention were measured in the engines that the tables are of; experts and collectives vary more.
+SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.8, "attention": 0.3}
+FINER_PRIORS = {**SCALE_PRIORS, "host": 0.2}  # the engine's own host times are in HOST_PRIORS
 
 
-def coefficients(engine: Engine, finer: Mapping[str, float]) -> list[tuple[str, float]]:
-    """(name, prior spread) of everything that is fitted for this engine; `finer` scales have a share of their part's spread."""
+OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3}  # of an engine that the tables are not of
+
+
+def coefficients(engine: Engine, finer: Mapping[str, float], *, measured: bool = True) -> list[tuple[str, float]]:
+    """(name, prior spread) of everything that is fitted for this engine; `finer` scales have a share of their part's spread.
+    `measured`: the tables hold this engine's kernels."""
     names = [(f"host/{name}", spread) for name, spread in HOST_PRIORS.items() if getattr(engine.host, name) > 0]
     names += [("host/overlap", 1.0)] if 0 < engine.host.overlap < 1 else []
-    names += [(f"scales/{name}", spread) for name, spread in SCALE_PRIORS.items()]
+    names += [(f"scales/{name}", spread) for name, spread in (SCALE_PRIORS if measured else SCALE_PRIORS | OTHER_KERNELS).items()]
     return names + [(f"scales/{name}", share * FINER_PRIORS[name.partition("/")[0]]) for name, share in sorted(finer.items())]
 
 
@@ -173,6 +178,7 @@ def fit_engine(
     engine: Engine,
     *,
     finer: Mapping[str, float] | None = None,
+    measured: bool = True,
     groups: Callable[[Case], Sequence[str]] = lambda case: (),
     processes: int = 1,
     rounds: int = 6,
@@ -183,7 +189,7 @@ def fit_engine(
     """
     import numpy as np
 
-    names = coefficients(engine, finer or {})
+    names = coefficients(engine, finer or {}, measured=measured)
     spread = np.array([s for _, s in names])
     x = np.zeros(len(names))
 

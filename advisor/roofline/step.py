@@ -18,10 +18,11 @@ from advisor.roofline.attention import Batch
 from advisor.roofline.comm import collective_s
 from advisor.roofline.compute import kernel_s, peak_flop_per_s
 from advisor.roofline.fabric import Fabrics
-from advisor.roofline.work import Collective, Experts, Gemm, LatentPrefill, PrefillAttention, Stream, Work
+from advisor.roofline.work import Collective, Experts, Gemm, LatentDecode, LatentPrefill, PrefillAttention, Stream, Work
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device
 from advisor.specs.engine import Engine
+from advisor.specs.formats import FORMATS
 from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Share, StepTime
@@ -126,7 +127,7 @@ class StepModel:
         """Kernels one step launches on a stage."""
         batch = Batch(decodes=1, context=16)
         works = graph.step_work(self.problem, self.plan, stage=stage, batch=batch)
-        return sum(w.kernels * w.count if isinstance(w, Stream) else w.count for w in works)
+        return sum(_launches_of(work) * work.count for work in works)
 
     # Steps.
 
@@ -227,6 +228,23 @@ class StepModel:
         if found is None:
             found = self._memo[key] = exact(stage, size, context)
         return found
+
+
+# Kernels behind one work, as DeepSeek-V3's layers launch them in SGLang (deepseek_v2.py, fused_moe): experts sort the tokens (3),
+# quantise twice, multiply twice, activate, sum up and add the shared ones; MLA normalises both latents, absorbs into query and
+# output, joins the halves and writes the cache beside the attention itself; a product in 8 or 4 bits quantises its input first.
+EXPERT_LAUNCHES, LATENT_LAUNCHES, QUANTISED_LAUNCHES = 12, 8, 2
+
+
+def _launches_of(work: Work) -> float:
+    if isinstance(work, Stream):
+        return work.kernels
+    if isinstance(work, Experts):
+        return EXPERT_LAUNCHES
+    if isinstance(work, LatentPrefill | LatentDecode):
+        return LATENT_LAUNCHES
+    quantised = isinstance(work, Gemm) and FORMATS[work.weights].compute not in ("bf16", "fp16")
+    return QUANTISED_LAUNCHES if quantised else 1
 
 
 class _Scales:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.calibrate.points import Point, figures_of_row, point_of_row
+from advisor.calibrate.points import INFERENCEX, Point, figures_of_row, point_of_row
 from advisor.errors import QuestionError
 from advisor.specs.plan import Plan
 
@@ -38,9 +38,18 @@ def test_dp_with_ep_is_attention_data_parallel() -> None:
 
 
 def test_fp8_weights_bring_an_fp8_cache_where_engines_do_so() -> None:
-    assert point_of_row({**ROW, "weight_dtype": "fp8"}).kv_dtype == "fp8"
-    assert point_of_row({**ROW, "weight_dtype": "fp8", "kv_dtype": "bf16"}).kv_dtype == "bf16"
-    assert point_of_row({**ROW, "weight_dtype": "bf16"}).kv_dtype == ""
+    trtllm = {**ROW, "engine": "trtllm", "weight_dtype": "fp8"}
+    assert point_of_row(trtllm).kv_dtype == "fp8"
+    assert point_of_row({**trtllm, "kv_dtype": "bf16"}).kv_dtype == "bf16"
+    assert point_of_row({**trtllm, "weight_dtype": "bf16"}).kv_dtype == ""
+    assert point_of_row({**ROW, "weight_dtype": "fp8"}).kv_dtype == ""
+
+
+def test_recipes_of_inferencex_keep_16_bit_on_hopper() -> None:
+    recipe = {**ROW, "source": INFERENCEX, "weight_dtype": "fp8", "input_tokens": "1024", "output_tokens": "1024"}
+    assert point_of_row(recipe).kv_dtype == ""
+    assert point_of_row({**recipe, "hardware": "b200-180g-sxm"}).kv_dtype == "fp8"
+    assert point_of_row({**recipe, "output_tokens": "200"}).kv_dtype == "fp8"
 
 
 @pytest.mark.parametrize(

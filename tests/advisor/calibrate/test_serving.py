@@ -58,14 +58,14 @@ def cases(truth: Engine | None) -> tuple[list[Case], dict[str, Point]]:
 
 def test_the_fit_finds_the_coefficients_that_made_the_rows() -> None:
     start = Desk(online=False, local=False).engine(point_of_row(rows()[0]))
-    truth = replace(start, scales=(("collective", 2.0), ("decode", 1.2)), host=replace(start.host, step_s=start.host.step_s * 1.5))
+    truth = replace(start, scales=(("collective", 2.0), ("decode", 1.1)), host=replace(start.host, step_s=start.host.step_s * 1.5))
     plain = replace(start, scales=())
     measured, points = cases(truth)
     fitted = fit_engine(measured, plain, groups=lambda case: (points[case.id].model,), rounds=6)
     errors = [abs(r.value) for r in fitted.residuals]
     assert sorted(errors)[len(errors) // 2] < 0.02  # the prior pulls a little, the start was off by a fifth and more
     assert max(errors) < 0.06
-    assert dict(fitted.engine.scales)["decode"] == pytest.approx(1.2, rel=0.1)
+    assert dict(fitted.engine.scales)["decode"] == pytest.approx(1.1, rel=0.05)
     assert {group for group, _ in fitted.left_out} == {"meta-llama/Llama-3.1-8B", "Qwen/Qwen3-32B"}
 
 

@@ -70,3 +70,13 @@ def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
 def test_closeness_is_that_of_what_tables_measure() -> None:
     found = {gpu: closeness(load_calibration(load_device(gpu), local=False)) for gpu in ("h100-80g-sxm", "rtx4090", "mi300x")}
     assert found == {"h100-80g-sxm": "device", "rtx4090": "family", "mi300x": "default"}
+
+
+def test_kernels_of_a_layer_by_hand(vllm: Engine) -> None:
+    # qkv, rope, attention, out, two norms, gate and up, activation, down: 9 a layer; embedding, vocabulary, four of sampling.
+    assert model_of(vllm, tp=1).kernels(0) == 32 * 9 + 1 + 1 + 4
+    cluster = load_cluster(gpu="h200-141g-sxm", gpus=8)
+    load = Workload(input_tokens=512, output_tokens=128, mode="closed_loop", users=8)
+    r1 = Problem(model=load_model("deepseek-ai/DeepSeek-R1", online=False).spec, cluster=cluster, workload=load, engine=vllm)
+    model = step_model(r1, Plan(tp=8), load_calibration(cluster.device, local=False))
+    assert 40 < model.kernels(0) / 61 < 43
