@@ -52,7 +52,7 @@ def engine(name: str = "vllm") -> Engine:
             of="total", fraction=0.9, context_bytes=4e8, collective_bytes=4e8, graph_bytes=3e8, logit_copies=8, hidden_copies=4,
         ),
         page_tokens=16, chunked_prefill=True, admission="preempt", max_sequences=1024, token_budget=8192, graphs_up_to=512,
-        fused_elementwise=0.7, custom_all_reduce=True, source="made by hand", flags_version=FLAGS[name], image=IMAGES[name],
+        fused_elementwise=0.7, all_reduces=("custom",), source="made by hand", flags_version=FLAGS[name], image=IMAGES[name],
     )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a sca
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0
+UNSPLIT_SHARE = 2.0  # nobody measured those kernels apart
 
 
 def _start(
@@ -189,6 +190,8 @@ def _finer(cases: Sequence[Case]) -> dict[str, float]:
     formats = _often(f"{case.problem.cluster.device.architecture}/{_format(case)}" for case in cases)
     borrowed = _often(case.problem.cluster.device.name for case in cases if closeness(case.calibration) != "device")
     found: dict[str, float] = {}
+    if any(case.problem.cluster.device.architecture in case.problem.engine.paged_kernels_on for case in cases):
+        found["attention/unsplit"] = UNSPLIT_SHARE
     if len(architectures) > 1:
         found |= {f"{part}/{name}": ARCHITECTURE_SHARE for part in BY_ARCHITECTURE for name in architectures}
     if len(formats) > len(architectures):

@@ -151,7 +151,7 @@ def cpu_cluster(found: Benchmarks, ranks: int) -> Cluster:
 def cpu_engine(engine: Engine, found: Benchmarks) -> Engine:
     """The runner without graphs: every kernel is launched by the host, and costs what was measured."""
     each = launch_s(found, "host_launch") or engine.host.kernel_s
-    return replace(engine, graphs_up_to=0, custom_all_reduce=False, host=replace(engine.host, kernel_s=each, step_s=0.0))
+    return replace(engine, graphs_up_to=0, all_reduces=(), host=replace(engine.host, kernel_s=each, step_s=0.0))
 
 
 # One kernel kind.

@@ -181,18 +181,20 @@ class WireSample:
 
 
 def collectives(folder: Path) -> Iterator[WireSample]:
-    """Collectives inside one node: NCCL, and engines' own all-reduce replayed in a CUDA graph (eager rows time the host)."""
+    """Collectives inside one node: NCCL, and engines' own all-reduce replayed in a CUDA graph (eager rows time the host);
+    TensorRT-LLM's ("lamport", after the first protocol of it) apart from the others'."""
     for row in rows(folder, "collectives"):
         if row["source"] != "aiconfigurator" or not row["latency_us"]:
             continue
         name = row["algo"].split()[0]
-        if name != "NCCL" and not name.endswith("_graph"):
+        algorithm = {"NCCL": "nccl", "TRTLLM": "lamport"}.get(name, "custom")
+        if algorithm == "custom" and not name.endswith("_graph"):
             continue
         op, ranks, total = row["op"].replace("alltoall", "all_to_all"), int(row["ranks"]), float(row["bytes"])
         yield WireSample(
             hardware=row["hardware"],
             op=op,
-            algorithm="nccl" if name == "NCCL" else "custom",
+            algorithm=algorithm,
             ranks=ranks,
             payload_bytes=total / ranks if op == "all_gather" else total,
             seconds=float(row["latency_us"]) * 1e-6,

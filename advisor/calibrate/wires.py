@@ -14,8 +14,9 @@ from advisor.calibrate.tables import WireSample
 from advisor.roofline.comm import wire_bytes
 from advisor.specs.calibration import Provenance, WireReach
 
-# Largest message for which vLLM and SGLang call their own all-reduce (custom_all_reduce.py, max_size); beyond it they call NCCL.
-CUSTOM_BYTES = 8 * 2.0**20
+# Largest message for which engines call their own all-reduce (vLLM's custom_all_reduce.py, max_size; TensorRT-LLM's tables join
+# NCCL's there); beyond it they call NCCL.
+OWN_BYTES = 8 * 2.0**20
 EVERY = 4  # one message size in four is kept for the report
 FOREVER = 1e18
 # NVLS adds inside the switch, so that a rank sends less than a ring's 2 p (n - 1) / n: the share may pass 1 by a little.
@@ -37,10 +38,11 @@ def newest(samples: Sequence[WireSample]) -> list[WireSample]:
 
 def fit_lines(samples: Sequence[WireSample], link_bytes_per_s: float, *, source: str) -> list[WireReach]:
     """Two lines for samples of one (op, algorithm, ranks): low latency first. Residuals are those of held-out message sizes."""
-    custom = samples[0].algorithm == "custom"
-    samples = newest(samples)
-    if custom:  # the engines differ by a few microseconds; vLLM's kernels are the reference
-        samples = [s for s in samples if s.payload_bytes <= CUSTOM_BYTES and s.source.startswith("vLLM")]
+    algorithm, samples = samples[0].algorithm, newest(samples)
+    if algorithm != "nccl":
+        samples = [s for s in samples if s.payload_bytes <= OWN_BYTES]
+    if algorithm == "custom":  # SGLang's differ by a few microseconds; vLLM's kernels are the reference
+        samples = [s for s in samples if s.source.startswith("vLLM")]
     sizes = sorted({s.payload_bytes for s in samples})
     ranks = samples[0].ranks
     wire = np.array([wire_bytes(s.op, s.payload_bytes, ranks) for s in samples]) / link_bytes_per_s * 1e6
@@ -67,7 +69,7 @@ def fit_lines(samples: Sequence[WireSample], link_bytes_per_s: float, *, source:
         source=source, closeness="device", points=len(samples),
         median=_round(float(np.median(off))), p90=_round(float(np.quantile(off, 0.9))),
     )  # fmt: skip
-    up_to = CUSTOM_BYTES if custom else FOREVER
+    up_to = FOREVER if algorithm == "nccl" else OWN_BYTES
     return [
         WireReach(
             alpha_s=_round(alpha * 1e-6), alpha_per_rank_s=0.0, bandwidth=_round(share), up_to_bytes=up_to, provenance=provenance

@@ -102,6 +102,8 @@ def _checked(engine: Engine, origin: str) -> Engine:
         problem = "page_tokens, max_sequences and token_budget are at least 1"
     elif not 0 <= engine.fused_elementwise <= 10 or not all(0 < factor < 100 for _, factor in engine.scales):
         problem = "fused_elementwise and scales are factors above 0"
+    elif unknown := sorted({*engine.all_reduces} - {"custom", "lamport"}):
+        problem = f"{unknown[0]!r} is no all-reduce kernel, choose from custom, lamport"
     if problem:
         raise ProfileError(f"{origin} holds a figure that no engine has: {problem}.")
     return engine

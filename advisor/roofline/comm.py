@@ -5,12 +5,13 @@ few straight lines, one for each protocol that a library switches between (low l
 
     t = min over lines of (alpha + wire(p, n) / (B bandwidth))                                                              (C1)
 
-A line of the engine's own kernels ("custom") ends at `up_to_bytes`. Source of the coefficients: `advisor.calibrate.kernels`.
+A line of an engine's own kernels ("custom", "lamport") ends at `up_to_bytes`. Source of the coefficients:
+`advisor.calibrate.kernels`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import log2
 from typing import TYPE_CHECKING, Literal
 
@@ -135,12 +136,12 @@ def _prepare(calibration: Calibration) -> _Prepared:
     return found
 
 
-def collective_s(op: Op, payload_bytes: float, fabric: Fabric, calibration: Calibration, *, custom: bool) -> float:
+def collective_s(op: Op, payload_bytes: float, fabric: Fabric, calibration: Calibration, *, own: Sequence[str]) -> float:
     """Seconds of one collective, (C1). `payload_bytes` as in `work.Collective`; one rank needs none.
 
-    `custom`: the engine has all-reduce kernels of its own; they run inside one node, over NVLink or between exactly two GPUs that
-    map each other's memory, up to the size where the engine itself turns to NCCL. Between nodes the lines are those of the number
-    of nodes. Raises ProfileError when the calibration knows no such collective.
+    `own`: the all-reduce kernels that the engine has beside NCCL's; they run inside one node, over NVLink or between exactly two
+    GPUs that map each other's memory, up to the size where the engine itself turns to NCCL. Between nodes the lines are those of
+    the number of nodes. Raises ProfileError when the calibration knows no such collective.
     """
     n = fabric.ranks
     if n <= 1:
@@ -152,7 +153,8 @@ def collective_s(op: Op, payload_bytes: float, fabric: Fabric, calibration: Cali
     if not lines:
         raise ProfileError(f"calibration {calibration.name} has no coefficients for {op}/nccl/{link}: add that key to the file.")
     best = min([alpha + wire / (rate * share) for alpha, share, _ in lines])
-    if custom and inside and fabric.peer_access and (n == 2 or link in ("nvswitch", "nvlink")):
-        own = prepared.of(op, "custom", link, n)
-        best = min([best, *[alpha + wire / (rate * share) for alpha, share, up_to in own if payload_bytes <= up_to]])
+    if own and inside and fabric.peer_access and (n == 2 or link in ("nvswitch", "nvlink")):
+        for algorithm in own:
+            faster = prepared.of(op, algorithm, link, n)
+            best = min([best, *[alpha + wire / (rate * share) for alpha, share, up_to in faster if payload_bytes <= up_to]])
     return best

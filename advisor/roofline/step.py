@@ -12,13 +12,24 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from advisor.roofline import graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.comm import collective_s
 from advisor.roofline.compute import kernel_s, peak_flop_per_s
 from advisor.roofline.fabric import Fabrics
-from advisor.roofline.work import Collective, Experts, Gemm, LatentDecode, LatentPrefill, PrefillAttention, Stream, Work
+from advisor.roofline.work import (
+    Collective,
+    DecodeAttention,
+    Experts,
+    Gemm,
+    LatentDecode,
+    LatentPrefill,
+    PrefillAttention,
+    Stream,
+    Work,
+)
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device
 from advisor.specs.engine import Engine
@@ -60,11 +71,14 @@ class StepModel:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
         if isinstance(work, Collective):
             fabric = self.fabrics.axis(work.axis)
-            each = collective_s(work.op, work.payload_bytes, fabric, self.calibration, custom=self.engine.custom_all_reduce)
+            each = collective_s(work.op, work.payload_bytes, fabric, self.calibration, own=self.engine.all_reduces)
             return each * work.count * self._scale.collective
         if isinstance(work, Stream):
             fused = self.engine.fused_elementwise
             return kernel_s(work, self.device, self.calibration) * fused
+        if isinstance(work, DecodeAttention) and self.device.architecture in self.engine.paged_kernels_on:
+            unsplit = self._scale.unsplit if work.batch * work.heads > UNSPLIT_BEYOND else 1.0
+            return kernel_s(replace(work, kv_heads=work.heads), self.device, self.calibration) * self._scale.attention * unsplit
         return kernel_s(work, self.device, self.calibration) * self._scale.of(work)
 
     def works_s(self, works: Iterable[Work]) -> float:
@@ -230,6 +244,9 @@ class StepModel:
         return found
 
 
+# vLLM's paged-attention kernels split a sequence's context over blocks up to so many (sequence, query head) pairs (paged_attn.py,
+# use_v1); beyond it each pair walks its whole context alone.
+UNSPLIT_BEYOND = 512
 # Kernels behind one work, as DeepSeek-V3's layers launch them in SGLang (deepseek_v2.py, fused_moe): experts sort the tokens (3),
 # quantise twice, multiply twice, activate, sum up and add the shared ones; MLA normalises both latents, absorbs into query and
 # output, joins the halves and writes the cache beside the attention itself; a product in 8 or 4 bits quantises its input first.
@@ -250,7 +267,7 @@ def _launches_of(work: Work) -> float:
 class _Scales:
     """Multipliers of the bare kernels in this engine, and the local corrections of the calibration."""
 
-    __slots__ = ("attention", "collective", "decode", "device", "experts", "host", "prefill")
+    __slots__ = ("attention", "collective", "decode", "device", "experts", "host", "prefill", "unsplit")
 
     def __init__(self, engine: Engine, calibration: Calibration, device: Device, problem: Problem) -> None:
         own, local = dict(engine.scales), dict(calibration.scales)
@@ -261,6 +278,7 @@ class _Scales:
         self.collective = _product(own, "collective", names) * local.get("collective", 1.0)
         self.experts = _product(own, "experts", names)
         self.attention = _product(own, "attention", names) * self.decode
+        self.unsplit = own.get("attention/unsplit", 1.0)
         self.host = _product(own, "host", names) * local.get("host", 1.0)
         self.device = device
 

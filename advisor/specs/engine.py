@@ -74,13 +74,18 @@ class Engine:
     `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager). `fused_elementwise` scales the memory passes and
     kernels of norms, activations and RoPE that the engine does not fuse away. `mixed_steps` False means that a prefill step
     stalls all decodes instead of carrying them. Every `polling_steps` the scheduler looks for new requests.
-    Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole).
+    Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
+    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
+
+    On the architectures of `paged_kernels_on` its decode attention has a block for every query head, which reads the cache once
+    for each of them (vLLM's PagedAttention kernels: no FlashAttention there).
 
     `scales` multiply parts of a step in this engine against the bare kernels: "decode", "prefill", "collective", "experts",
     "attention" (in decode), and what an architecture or a format on it adds ("prefill/blackwell", "prefill/blackwell/fp8"), or a
-    device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply. `fitted_on` names
-    the devices whose rows were fitted. `spreads` are the residuals of rows left out of the fit by figure and closeness
-    ("tpot/fitted", "tpot/device", "tpot/family", "tpot/default"). `source` says where the figures are from.
+    device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply.
+    "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted. `spreads`
+    are the residuals of rows left out of the fit by figure and closeness ("tpot/fitted", "tpot/device", "tpot/family",
+    "tpot/default"). `source` says where the figures are from.
     """
 
     name: str
@@ -96,12 +101,13 @@ class Engine:
     token_budget: int
     graphs_up_to: int
     fused_elementwise: float
-    custom_all_reduce: bool
+    all_reduces: tuple[str, ...]
     source: str
     layer_split: SplitRule = "last_spared"
     mixed_steps: bool = True
     polling_steps: int = 1
     piece_tokens: int = 0
+    paged_kernels_on: tuple[str, ...] = ()
     small_gpu: SmallGpu | None = None
     scales: tuple[tuple[str, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()

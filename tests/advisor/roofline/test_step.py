@@ -54,6 +54,17 @@ def test_a_scale_with_a_device_s_name_is_that_device_s_alone(vllm: Engine) -> No
     )
 
 
+def test_paged_kernels_read_the_cache_once_a_query_head(vllm: Engine) -> None:
+    """Llama-3.1-8B shares a KV head among 4 query heads: 4 times the bytes; beyond 512 (sequence, head) pairs no split besides."""
+    paged = replace(vllm, paged_kernels_on=("cdna3",), scales=(("attention/unsplit", 1.5),))
+    packed = replace(vllm, scales=())
+    for sequences, slower in ((16, 1.0), (64, 1.5)):  # 512 and 2048 pairs
+        here, there = (model_of(e, gpu="mi300x", tp=1).decode_attention_s(0, sequences, 8192) for e in (paged, packed))
+        assert here == pytest.approx(4 * slower * there, rel=0.1)
+    h100 = [model_of(e, tp=1).decode_attention_s(0, 64, 8192) for e in (paged, packed)]
+    assert h100[0] == h100[1]
+
+
 def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
     def width(shared: float) -> Spread:
         return Spread(bias=0.0, shared=shared, independent=0.1, points=20)
