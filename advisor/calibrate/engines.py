@@ -40,7 +40,7 @@ from advisor.calibrate.published import scatter, spread_of
 from advisor.calibrate.recipes import unstated
 from advisor.calibrate.serving import Case, fit_engine
 from advisor.catalog import published
-from advisor.catalog.engines import load_engine
+from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
 from advisor.roofline.predict import CLOSENESS, closeness
 from advisor.specs import wire
@@ -122,9 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
         desk.engines.clear()  # what was just written is read again
+        reload()
         print(f"{name} {version}: {engine.points} rows, median {engine.residual_median:.1%}, p90 {engine.residual_p90:.1%}")
     (given.profiles / "published" / "points.csv").write_text(_published(rows), encoding="utf-8")
-    _report(rows, left_out)
+    _report(rows, published.left_out())
     return 0
 
 

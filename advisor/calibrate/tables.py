@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advisor.errors import ProfileError
-from advisor.roofline.work import DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
+from advisor.roofline.work import SKEW, DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
 
 # What the tables call a number format -> ours.
 FORMAT = {
@@ -152,6 +152,7 @@ def experts(folder: Path) -> Iterator[Sample]:
         work = Experts(
             name="experts", tokens=tokens, top_k=top_k, experts=total, local_experts=total / ep, hidden=hidden, width=width / tp,
             matrices=2 if "nongated" in row["kernel_source"] else 3, weights=weights,
+            skew=None if row["distribution"] == "balanced" else SKEW,
         )  # fmt: skip
         yield _sample(row, f"experts/{weights}", work, (tokens, hidden, width, top_k, total, tp, ep))
 

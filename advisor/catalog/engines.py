@@ -58,6 +58,12 @@ def list_engines() -> list[Engine]:
     return [_shipped(sheet) for years in _profiles().values() for _, sheet in sorted(years.items())]
 
 
+def reload() -> None:
+    """Read the sheets again: a fit has just written some."""
+    _profiles.cache_clear()
+    _shipped.cache_clear()
+
+
 @cache
 def _profiles() -> dict[str, dict[int, str]]:
     """Engine name -> year -> sheet, from the sheets' file names `<engine>-<year>`."""

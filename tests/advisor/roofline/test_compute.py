@@ -63,7 +63,7 @@ def test_k3_experts() -> None:
     work = Experts(
         name="experts", tokens=64, top_k=8, experts=128, local_experts=128, hidden=4096, width=1536, matrices=3, weights="bf16"
     )
-    assert kernel_s(work, DEVICE, calibration("experts/bf16", 30e-6, passes=1.0)) == pytest.approx(3016e-6, rel=1e-3)
+    assert kernel_s(work, DEVICE, calibration("experts/bf16", 30e-6, passes=1.0)) == pytest.approx(2862e-6, rel=1e-3)
     without = kernel_s(work, DEVICE, calibration("experts/bf16", 30e-6))
     assert kernel_s(work, DEVICE, calibration("experts/bf16", 30e-6, passes=1.0)) - without == pytest.approx(6.55e-6, rel=1e-2)
 

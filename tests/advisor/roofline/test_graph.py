@@ -80,11 +80,11 @@ def test_kv_heads_are_replicated_beyond_their_number() -> None:
 
 
 def test_experts_hit_are_those_that_draws_reach() -> None:
-    # Mixtral: 8 experts, 2 a token. One token hits 2; sixteen hit 8 (1 - (3/4)^16) = 7.92.
+    # Mixtral: 8 experts, 2 a token. One token hits 2; sixteen hit 8 (1 - (3/4)^16) = 7.92 of an even draw, 7.75 of an uneven one.
     (one,) = [w for w in works(Plan(), model="mixtral-8x7b") if isinstance(w, Experts)]
     (many,) = [w for w in works(Plan(), model="mixtral-8x7b", batch=16) if isinstance(w, Experts)]
     assert one.hit == pytest.approx(2.0)
-    assert many.hit == pytest.approx(8 * (1 - 0.75**16))
+    assert many.hit == pytest.approx(7.75, abs=0.005)
 
 
 def test_a_window_bounds_what_decode_reads() -> None:

@@ -17,6 +17,7 @@ from advisor.roofline.work import (
     LatentPrefill,
     PrefillAttention,
     Stream,
+    drawn_share,
 )
 
 
@@ -44,6 +45,23 @@ def test_experts_hit() -> None:
     assert replace(work, tokens=1e6).hit == pytest.approx(8)
     assert replace(work, local_experts=4).routed_rows == 1
     assert work.flop == 2 * 2 * 3 * 16
+
+
+def test_uneven_draws_hit_fewer_experts() -> None:
+    even, uneven, in_turn = ([256 * drawn_share(256, 8, float(t), skew) for t in (1, 16, 64, 4096)] for skew in (0.0, 0.6, None))
+    assert even == pytest.approx([256 * (1 - (1 - 1 / 32) ** t) for t in (1, 16, 64, 4096)])
+    assert uneven == pytest.approx([8, 89, 195, 256], abs=0.6)
+    assert in_turn == [8, 128, 256, 256]
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.floats(0, 3), st.floats(0.01, 1e5))
+def test_a_draw_hits_no_more_than_there_are_and_one_token_just_its_own(
+    experts: int, top_k: int, skew: float, tokens: float
+) -> None:
+    top_k = min(top_k, experts)
+    assert experts * drawn_share(experts, top_k, 1.0, skew) == pytest.approx(top_k)
+    assert 0 <= drawn_share(experts, top_k, tokens, skew) <= 1 + 1e-9
+    assert drawn_share(experts, top_k, tokens, skew) <= drawn_share(experts, top_k, tokens + 1, skew) + 1e-12
 
 
 @given(st.integers(1, 500), st.sampled_from([1, 2, 4, 8]))
