@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from advisor.catalog.devices import load_device
 from advisor.catalog.shipped import known_names, plain, sheet_names, sheet_text
@@ -56,6 +57,9 @@ def read_calibration(path: Path, device: Device) -> Calibration:
         raise ProfileError(
             f"{origin} is of calibration version {str(version)[:20]}, this program reads {VERSION}: calibrate again."
         )
+    written = data.pop("entries", None)
+    if written is not None and written != (found := _entries(data)):
+        raise ProfileError(f"{origin} was cut short: it holds {found} of its {str(written)[:20]} entries; calibrate again.")
     calibration = from_data(data, Calibration, origin=origin)
     if calibration.device != device.name and known_names("hardware").get(plain(calibration.device)) != device.name:
         raise ProfileError(f"{origin} was measured on {calibration.device}, not on {device.name}: calibrate on that GPU.")
@@ -67,7 +71,9 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
     import yaml
 
     checked(calibration, origin=f"calibration {calibration.name}")
-    text = yaml.dump(to_data(calibration), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120)
+    data = to_data(calibration)
+    data = {"entries": _entries(data), **data}
+    text = yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -83,6 +89,11 @@ def write_calibration(calibration: Calibration, path: Path) -> None:
             raise
     except OSError as error:
         raise QuestionError(f"cannot write {path}: {error.strerror or error}; name another place.") from None
+
+
+def _entries(data: Mapping[str, Any]) -> int:
+    """Coefficients and notes of a calibration file: half a file can be whole YAML, so it says how many it holds."""
+    return sum(len(value) for value in data.values() if isinstance(value, list))
 
 
 def local_calibration_path(device: Device) -> Path:

@@ -50,7 +50,7 @@ def _popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
     """Chance that a token draws each expert: proportional to rank ^ -skew, at most 1, top_k in all."""
     chances = [rank**-skew for rank in range(1, experts + 1)]
     certain = 0
-    while (scale := (top_k - certain) / sum(chances[certain:])) * chances[certain] > 1 and certain < top_k:
+    while certain < top_k and (scale := (top_k - certain) / sum(chances[certain:])) * chances[certain] > 1:
         certain += 1
     return tuple(1.0 if rank < certain else min(1.0, scale * chance) for rank, chance in enumerate(chances))
 
@@ -61,7 +61,7 @@ def drawn_share(experts: int, top_k: int, tokens: float, skew: float | None) -> 
     Without a skew, rows are dealt out in turn, as some benchmarks do."""
     if skew is None:
         return min(1.0, tokens * top_k / experts)
-    return sum(1.0 - (1.0 - p) ** tokens for p in _popularity(experts, top_k, skew)) / experts
+    return float(sum(1.0 - (1.0 - p) ** tokens for p in _popularity(experts, top_k, skew))) / experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
