@@ -27,13 +27,13 @@ class Scatter:
 
 
 def scatter(logs: Sequence[float], covered: Sequence[bool] = ()) -> Scatter:
-    """Summary of ln(measured / predicted); `bias` is exp(median) - 1."""
+    """Summary of ln(measured / predicted); `bias` is the middle predicted / measured - 1."""
     errors = sorted(abs(math.expm1(-value)) for value in logs)
     return Scatter(
         points=len(errors),
         median=quantile(errors, 0.5),
         p90=quantile(errors, 0.9),
-        bias=math.expm1(statistics.median(logs)),
+        bias=math.expm1(-statistics.median(logs)),
         covered=sum(covered) / len(covered) if covered else None,
     )
 
