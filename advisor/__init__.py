@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from advisor.cli.question import Options
+    from advisor.api.question import Options
     from advisor.specs.advice import Advice
     from advisor.specs.plan import Plan
     from advisor.specs.prediction import Prediction
@@ -31,15 +31,15 @@ def recommend(model: str, **options: Unpack[Options]) -> Advice:
 
     `Advice.choices` is empty when nothing fits; `Advice.rejected` and `Advice.remedies` then say by how much and what helps.
     """
-    from advisor.cli.answer import answer
-    from advisor.cli.question import question
+    from advisor.api.answer import answer
+    from advisor.api.question import question
 
     return answer(question(model=model, **options))
 
 
 def estimate(model: str, plan: str | Plan, **options: Unpack[Options]) -> Prediction:
     """The figures of one `plan` ("tp=4,dp=2") without a search. Raises PlanError where it cannot run or does not fit."""
-    from advisor.cli.answer import estimate_plan
-    from advisor.cli.question import question
+    from advisor.api.answer import estimate_plan
+    from advisor.api.question import question
 
     return estimate_plan(question(model=model, **options), plan)

@@ -53,7 +53,7 @@ def processes() -> None:
 
 
 def sweeps() -> None:
-    from advisor.cli.question import question
+    from advisor.api.question import question
     from advisor.search.advise import advise
 
     for users in (None, 20_000):

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from advisor.calibrate.desk import Desk
+from advisor.calibrate.cases import Case, answer, figure
+from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
-from advisor.calibrate.published import Choices, Scatter, choices, scatter
 from advisor.calibrate.recipes import unstated
-from advisor.calibrate.serving import Case, answer, figure
+from advisor.calibrate.residuals import Choices, Scatter, choices, scatter
 from advisor.errors import AdvisorError
 from advisor.specs.engine import Engine
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
-from advisor.calibrate.own_points import PRIOR
+from advisor.calibrate.corrections import PRIOR
 from advisor.roofline.comm import CLASS, wire_bytes
 from advisor.roofline.compute import kernel_s
 from advisor.roofline.work import DecodeAttention, Gemm, Kernel, PrefillAttention

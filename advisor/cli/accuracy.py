@@ -17,7 +17,7 @@ def accuracy(
 ) -> None:
     """Predicted beside published figures, each row's own model (then GPU) left out of the fit."""
     from advisor.calibrate.accuracy import ANOTHER_GPU, gpu_group, plan_choices, score, scoreboard
-    from advisor.calibrate.desk import Desk
+    from advisor.calibrate.lookup import Desk
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
 

@@ -51,9 +51,9 @@ def calibrate(
 
 
 def _measure(*, device: str, gpus: int | None, out: Path | None, as_json: bool) -> None:
-    from advisor.calibrate.validate import need_torch
+    from advisor.api.machine_here import calibrate_here
     from advisor.catalog.calibrations import local_calibration_path, write_calibration
-    from advisor.cli.machine_here import calibrate_here
+    from advisor.measure.campaign import need_torch
     from advisor.report.calibrate import fit_page
     from advisor.specs.wire import to_json
 
@@ -74,7 +74,7 @@ def _tell(path: Path | None, *, own: bool) -> None:
 
 
 def _from_points(points: Path, *, gpu: str, calibration: Path | None, out: Path | None, as_json: bool) -> None:
-    from advisor.calibrate.own_points import scales_from_points
+    from advisor.calibrate.corrections import scales_from_points
     from advisor.catalog.calibrations import load_calibration, local_calibration_path, read_calibration, write_calibration
     from advisor.report.calibrate import correction_page
     from advisor.specs.wire import to_json

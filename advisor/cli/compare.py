@@ -14,7 +14,7 @@ from advisor.cli.show import emit
 from advisor.errors import QuestionError
 
 if TYPE_CHECKING:
-    from advisor.calibrate.compare import Line
+    from advisor.measure.load_result import Line
     from advisor.specs.plan import Plan
 
 
@@ -48,9 +48,9 @@ def compare(
 
     Lengths, users and rate are those of the result. The plan is --plan, or the one in the script that was run.
     """
-    from advisor.calibrate.compare import beside, result_of
-    from advisor.cli.answer import estimate_plan
-    from advisor.cli.question import question
+    from advisor.api.answer import estimate_plan
+    from advisor.api.question import question
+    from advisor.measure.load_result import beside, result_of
 
     measured = result_of(_json(result))
     paced = measured.users or measured.rate_per_s
@@ -72,7 +72,7 @@ def compare(
     if out is not None:
         from datetime import UTC, datetime
 
-        from advisor.calibrate.compare import point_row
+        from advisor.measure.load_result import point_row
 
         date = datetime.now(UTC).strftime("%Y-%m-%d")
         _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))

@@ -52,7 +52,7 @@ def estimate(
             raise QuestionError("--points and --out go together: the file to read and the file to write.")
         if model or plan:
             raise QuestionError("--points has its models and plans in the file; leave out --model and --plan.")
-        from advisor.cli.bulk import estimate_file
+        from advisor.api.bulk import estimate_file
 
         counts = estimate_file(points, out, calibration=calibration, online=not offline)
         summary = ", ".join(f"{number:,} {status}" for status, number in counts.items() if number)
@@ -60,8 +60,8 @@ def estimate(
         return
     if not plan:
         raise QuestionError("no plan was given: say --plan tp=4,dp=2, or ask `advisor recommend` for the best one.")
-    from advisor.cli.answer import estimate_plan, in_short
-    from advisor.cli.question import question
+    from advisor.api.answer import estimate_plan, in_short
+    from advisor.api.question import question
 
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,

@@ -51,8 +51,8 @@ def explain(
 
     Without --plan the recommended one.
     """
-    from advisor.cli.answer import answer, estimate_plan, in_short
-    from advisor.cli.question import question
+    from advisor.api.answer import answer, estimate_plan, in_short
+    from advisor.api.question import question
 
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
@@ -73,7 +73,7 @@ def explain(
     context = load.input_tokens + load.output_tokens / 2
     sequences = prediction.sequences / prediction.plan.dp
     if batch is not None:
-        from advisor.roofline.predict import explain as explain_step
+        from advisor.serving.predict import explain as explain_step
 
         step = explain_step(problem, prediction.plan, asked.calibration, phase="decode", batch=batch, context_tokens=context)
         prediction, sequences = replace(prediction, decode=step), float(batch)

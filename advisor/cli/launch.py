@@ -58,8 +58,8 @@ def launch(
 
     The settings are the ranked ones. Nothing is replaced without --force, and all files are written or none.
     """
-    from advisor.cli.answer import answer, estimate_plan
-    from advisor.cli.question import question
+    from advisor.api.answer import answer, estimate_plan
+    from advisor.api.question import question
     from advisor.launch import render
     from advisor.launch.script import Options, write
 

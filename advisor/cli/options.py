@@ -1,6 +1,6 @@
 """The options that several verbs share, as types: `model: options.Model`. `question` turns their values into a Problem.
 
-The values go to `advisor.cli.question.question` by the same names.
+The values go to `advisor.api.question.question` by the same names.
 """
 
 from __future__ import annotations

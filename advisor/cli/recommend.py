@@ -47,8 +47,8 @@ def recommend(
     Without --gpu the machine here is read; without a GPU here, eight H100 are assumed. Without --users or --rate, as many users
     as fit within the limits. Exit code 1 when nothing fits.
     """
-    from advisor.cli.answer import answer, write_launch
-    from advisor.cli.question import question
+    from advisor.api.answer import answer, write_launch
+    from advisor.api.question import question
 
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,

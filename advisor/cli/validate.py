@@ -12,10 +12,10 @@ from advisor.cli.show import emit, screen
 from advisor.errors import MachineError, QuestionError
 
 if TYPE_CHECKING:
-    from advisor.calibrate.agents import Nodes
-    from advisor.calibrate.jobs import Settings
-    from advisor.cli.measuring import Done
-    from advisor.cli.question import Options
+    from advisor.api.measuring import Done
+    from advisor.api.question import Options
+    from advisor.measure.jobs import Settings
+    from advisor.measure.ranks import Nodes
 
 RUNNER = "runner"
 _INTERRUPTED = 130
@@ -97,7 +97,7 @@ def validate(
         "input_tokens": input_tokens, "output_tokens": output_tokens, "users": users, "rate": rate, "goal": goal,
         "calibration": calibration, "online": not offline,
     }  # fmt: skip
-    from advisor.cli import measuring
+    from advisor.api import measuring
 
     if endpoint or engine != RUNNER:
         done = measuring.validate_engine(
@@ -108,9 +108,9 @@ def validate(
         if refine:
             _refine(done)
         return code
-    from advisor.calibrate.jobs import Settings
-    from advisor.calibrate.validate import need_torch
-    from advisor.cli.machine_here import bench_for
+    from advisor.api.machine_here import bench_for
+    from advisor.measure.campaign import need_torch
+    from advisor.measure.jobs import Settings
 
     need_torch()
     settings = Settings(
@@ -143,7 +143,7 @@ def _seconds(option: str, text: str) -> float:
 
 def _meet(count: int, rank: int, master: str) -> Nodes:
     """Where several machines meet. Raises QuestionError where that is not said."""
-    from advisor.calibrate.agents import Nodes
+    from advisor.measure.ranks import Nodes
 
     if count == 1:
         if rank or master:
@@ -185,8 +185,8 @@ def _show(done: Done, *, cells: bool, as_json: bool) -> int:
 
 def _refine(done: Done) -> None:
     """Move this machine's calibration by what was measured, and say by how much."""
+    from advisor.calibrate.corrections import scales_from_points
     from advisor.calibrate.local import CPU, refined
-    from advisor.calibrate.own_points import scales_from_points
     from advisor.catalog.calibrations import local_calibration_path, write_calibration
 
     if done.device.name == CPU:
@@ -203,7 +203,7 @@ def _refine(done: Done) -> None:
 
 
 def _suite(asked: Options, settings: Settings, *, results: Path | None, fresh: bool, as_json: bool) -> int:
-    from advisor.cli.measuring import validate_suite
+    from advisor.api.measuring import validate_suite
     from advisor.report.suite import suite_json, suite_page
 
     done, rates = validate_suite(asked, settings=settings, results=results, fresh=fresh)

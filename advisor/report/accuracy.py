@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from advisor.calibrate.accuracy import Line, Row
-from advisor.calibrate.published import Choices, scatter
+from advisor.calibrate.residuals import Choices, scatter
 from advisor.report.screen import Screen, table
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from advisor.calibrate.corrections import Correction
 from advisor.calibrate.local import Fitted, LocalFit
-from advisor.calibrate.own_points import Correction
 from advisor.report.screen import Screen, table, wrap
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from advisor.calibrate.local import copy_bytes_per_s, matmul_flop_per_s
-from advisor.calibrate.outcome import CellResult, Validation
+from advisor.measure.validation import CellResult, Validation
 from advisor.specs import wire
 from advisor.specs.benchmark import Benchmarks
 from advisor.units import show, show_count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.calibrate.outcome import CellResult, Pair, PlanResult, Validation
+from advisor.measure.validation import CellResult, Pair, PlanResult, Validation
 from advisor.report.screen import Screen, table, wrap
 from advisor.report.words import short
 from advisor.specs import wire

@@ -6,7 +6,7 @@ few straight lines, one for each protocol that a library switches between (low l
     t = min over lines of (alpha + wire(p, n) / (B bandwidth))                                                              (C1)
 
 A line of an engine's own kernels ("custom", "lamport") ends at `up_to_bytes`. Source of the coefficients:
-`advisor.calibrate.kernels`.
+`fitting.kernels`.
 """
 
 from __future__ import annotations

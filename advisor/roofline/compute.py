@@ -6,7 +6,7 @@ Every kind shares one formula, (K1) of docs/physics.md,
     t = (read^q + math^q + queue^q + chain^q)^(1/q) + launch + passes
     read = Q / (B memory)    math = (F + softmax scores) / (P compute)
 
-and `demand` says, kind by kind, what is counted as each. Source of the coefficients: `advisor.calibrate.kernels`.
+and `demand` says, kind by kind, what is counted as each. Source of the coefficients: `fitting.kernels`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from advisor.roofline.predict import predict
 from advisor.search.rank import rank
 from advisor.search.space import legal_plans
+from advisor.serving.predict import predict
 from advisor.specs.advice import Advice
 from advisor.specs.calibration import Calibration
 from advisor.specs.problem import Problem

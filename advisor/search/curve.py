@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from advisor.roofline.predict import predict
 from advisor.search.rank import shape, simplicity
+from advisor.serving.predict import predict
 from advisor.specs.advice import Advice
 from advisor.specs.calibration import Calibration
 from advisor.specs.prediction import Prediction

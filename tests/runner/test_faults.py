@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from tiny_models import CONFIGS
 
-from advisor.calibrate.agents import AGENT, Interrupted, Nodes, Ranks, run_ranks
-from advisor.calibrate.results import Results
-from advisor.calibrate.validate import run_all, run_job
 from advisor.catalog.huggingface import model_from_config
+from advisor.measure.campaign import run_all, run_job
+from advisor.measure.ranks import AGENT, Interrupted, Nodes, Ranks, run_ranks
+from advisor.measure.results import Results
 from advisor.specs.experiment import Cell, Job, Runs
 from advisor.specs.plan import Plan
 
@@ -219,7 +219,7 @@ def test_real_ranks_do_not_outlive_an_advisor_that_is_killed(brand: str) -> None
 
 
 def test_a_job_beyond_its_time_is_ended(brand: str) -> None:
-    from advisor.calibrate import agents
+    from advisor.measure import ranks as agents
 
     before, agents._START_S = agents._START_S, 0.0
     try:

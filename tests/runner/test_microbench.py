@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from advisor.calibrate.agents import Ranks, run_ranks
+from advisor.measure.ranks import Ranks, run_ranks
 from advisor.specs import wire
 from advisor.specs.benchmark import BenchJob, Benchmarks
 

@@ -132,7 +132,7 @@ def test_no_option_is_accepted_and_ignored() -> None:
     """Each shared option of `recommend` is a parameter of `question`, by the same name."""
     import inspect
 
-    from advisor.cli.question import Options, question
+    from advisor.api.question import Options, question
     from advisor.cli.recommend import recommend
 
     own = {"launch", "top", "everything", "as_json", "offline"}

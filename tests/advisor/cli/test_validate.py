@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from tiny_models import CONFIGS
 
-from advisor.calibrate.compare import COLUMNS
-from advisor.calibrate.jobs import SUITE_BATCHES
-from advisor.calibrate.validate import Measured, Torch
 from advisor.cli import machine_here, measuring
 from advisor.cli.app import run
+from advisor.measure.campaign import Measured, Torch
+from advisor.measure.jobs import SUITE_BATCHES
+from advisor.measure.load_result import COLUMNS
 from advisor.specs.benchmark import Benchmarks, KernelTime, WireTime
 from advisor.specs.experiment import Job, Measurement, Timing
 

@@ -10,8 +10,8 @@ from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster, load_device
 from advisor.catalog.models import load_model
-from advisor.roofline.predict import closeness, spread_for, step_model
 from advisor.roofline.step import StepModel
+from advisor.serving.predict import closeness, spread_for, step_model
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
 from advisor.specs.plan import Plan

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from advisor.cli.answer import answer, estimate_plan
-from advisor.cli.question import question
+from advisor.api.answer import answer, estimate_plan
+from advisor.api.question import question
 
 
 @pytest.mark.parametrize(("model", "gpu"), [("llama-3.1-70b", "h100-80g-sxm"), ("mixtral-8x7b", "h100-80g-sxm")])

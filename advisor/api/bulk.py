@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from advisor.calibrate.desk import Desk
+from advisor.api.answer import predicted
+from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import FIGURES, point_of_row
 from advisor.catalog.devices import load_device
-from advisor.cli.answer import predicted
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
 from advisor.search.space import tensor_refusal
 from advisor.specs.calibration import Calibration

@@ -6,13 +6,13 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
-from advisor.calibrate.agents import Interrupted, Nodes, Ranks, run_ranks
+from advisor.api.question import Options, Question, question
 from advisor.calibrate.local import LocalFit, cpu_cluster, cpu_engine, fit
-from advisor.calibrate.validate import Torch, ask_torch
 from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine
-from advisor.cli.question import Options, Question, question
 from advisor.errors import AdvisorError, MachineError
+from advisor.measure.campaign import Torch, ask_torch
+from advisor.measure.ranks import Interrupted, Nodes, Ranks, run_ranks
 from advisor.specs import wire
 from advisor.specs.benchmark import BenchJob, Benchmarks
 from advisor.specs.cluster import Cluster, Device

@@ -9,9 +9,9 @@ from advisor.errors import PlanError
 from advisor.roofline.attention import Batch
 from advisor.roofline.fabric import Fabrics, plan_fabrics
 from advisor.roofline.memory import default_settings, rank_memory
-from advisor.roofline.serving import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
-from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel, breakdown
+from advisor.serving.simulator import Room
+from advisor.serving.steady import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
 from advisor.specs.calibration import Calibration, Spread
 from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan, Settings

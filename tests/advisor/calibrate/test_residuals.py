@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from advisor.calibrate.published import choices, scatter, spread_of
+from advisor.calibrate.residuals import choices, scatter, spread_of
 
 
 def test_scatter_is_of_predicted_over_measured() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from advisor.cli.question import Question, machine_words
+from advisor.api.question import Question, machine_words
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
 from advisor.specs.calibration import Calibration
@@ -47,8 +47,8 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
 
 def predicted(problem: Problem, plan: str | Plan, calibration: Calibration) -> Prediction:
     """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
-    from advisor.roofline.predict import predict
     from advisor.search.space import block_refusal
+    from advisor.serving.predict import predict
 
     found = predict(problem, legal_plan(problem, plan), calibration)
     cut = block_refusal(problem.model, found.plan)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.api.question import MOST_GPUS, machine_words, question
 from advisor.catalog.devices import load_device
 from advisor.catalog.machines import cluster_text, load_cluster
 from advisor.catalog.presets import load_preset
-from advisor.cli.question import MOST_GPUS, machine_words, question
 from advisor.errors import AdvisorError, QuestionError
 from advisor.probe.readings import GpuReading, Readings
 from advisor.specs.cluster import Cluster, Link, Node

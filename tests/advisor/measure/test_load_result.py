@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from launch_questions import model, prediction, problem
 
-from advisor.calibrate.compare import COLUMNS, beside, point_row, result_of
 from advisor.calibrate.points import point_of_row
 from advisor.errors import QuestionError
+from advisor.measure.load_result import COLUMNS, beside, point_row, result_of
 from advisor.specs.plan import Plan
 
 VLLM = {

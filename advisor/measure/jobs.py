@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.roofline.memory import rank_memory
-from advisor.roofline.predict import step_model
+from advisor.serving.predict import step_model
 from advisor.specs import wire
 from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine

@@ -1,6 +1,6 @@
 """Kernel and collective coefficients of every GPU from the public tables, as the calibration files that ship.
 
-Run, with the `fit` extra installed:  python -m advisor.calibrate.kernels TABLES --out profiles/calibration --report docs/kernels.md
+Run, with the `fit` extra installed:  python -m fitting.kernels TABLES --out profiles/calibration --report docs/kernels.md
 
 The same tables give the same files. Which GPU stands in for which when it has no table: `advisor.catalog.calibrations`.
 """
@@ -18,10 +18,6 @@ from typing import Any
 import numpy as np
 import yaml
 
-from advisor.calibrate import tables
-from advisor.calibrate.reach import Fit, by_key, error_of, fit_reach, rounded
-from advisor.calibrate.tables import Sample, WireSample
-from advisor.calibrate.wires import FOREVER, fit_lines, per_rank
 from advisor.catalog.machines import load_device
 from advisor.errors import AdvisorError
 from advisor.roofline.compute import peak_flop_per_s
@@ -29,6 +25,10 @@ from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
 from advisor.specs.wire import to_data
+from fitting import tables
+from fitting.reach import Fit, by_key, error_of, fit_reach, rounded
+from fitting.tables import Sample, WireSample
+from fitting.wires import FOREVER, fit_lines, per_rank
 
 VERSION = 1
 DATE = "2026-11-21"  # when the tables were last read
@@ -331,7 +331,7 @@ def report(results: Sequence[Result]) -> str:
     lines = [
         "# Kernel coefficients: how well they meet shapes they were not fitted on",
         "",
-        "Made by `python -m advisor.calibrate.kernels`; do not edit. One shape in four is held out. `sibling`: the error on",
+        "Made by `python -m fitting.kernels`; do not edit. One shape in four is held out. `sibling`: the error on",
         "the same shapes when another GPU of the architecture lends its coefficients (leave one GPU out);",
         "`default`, in the summary at the end: when the median of all other GPUs does.",
         "",

@@ -1,6 +1,6 @@
 """Fit every engine profile on a points file and write what came of it; the one command behind `profiles/engines`.
 
-    python -m advisor.calibrate.engines ../shared/measured/points.csv
+    python -m fitting.engines ../shared/measured/points.csv
 
 Rows marked with an anomaly and runs of unstated conditions are not fitted. Of each profile's other rows a fixed sample (by a hash
 of the id, spread over models, GPUs and modes) is fitted; the error bars come from all of them, each predicted without its own
@@ -33,19 +33,20 @@ from advisor.calibrate.accuracy import (
     score,
     scoreboard,
 )
-from advisor.calibrate.desk import Desk
-from advisor.calibrate.own_points import SPREAD_NAMES
+from advisor.calibrate.cases import Case
+from advisor.calibrate.corrections import SPREAD_NAMES
+from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
-from advisor.calibrate.published import scatter, spread_of
 from advisor.calibrate.recipes import unstated
-from advisor.calibrate.serving import Case, fit_engine
+from advisor.calibrate.residuals import scatter, spread_of
 from advisor.catalog import published
 from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
-from advisor.roofline.predict import CLOSENESS, closeness
+from advisor.serving.predict import CLOSENESS, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
+from fitting.engine_fit import fit_engine
 
 Rows = Sequence[Mapping[str, str | None]]
 
@@ -99,7 +100,7 @@ START = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: fit, write profiles, print what was reached."""
-    parser = argparse.ArgumentParser(prog="python -m advisor.calibrate.engines", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fitting.engines", description=__doc__)
     parser.add_argument("points", type=Path, help="measured rows in the columns of advisor.calibrate.points")
     parser.add_argument("--profiles", type=Path, default=Path(str(files("profiles"))), help="folder to write to")
     parser.add_argument("--only", nargs="*", default=[], help="engine profiles to fit, e.g. vllm-2025; the others stay")
@@ -302,7 +303,7 @@ def _left_out_data(left_out: LeftOut) -> dict[str, object]:
         {"engine": name, "version": version, "without": group, "host": wire.to_data(engine.host), "scales": dict(engine.scales)}
         for (name, version, group), engine in sorted(left_out.items())
     ]
-    return {"made_by": "python -m advisor.calibrate.engines", "fits": fits}
+    return {"made_by": "python -m fitting.engines", "fits": fits}
 
 
 def _published(rows: Rows) -> str:

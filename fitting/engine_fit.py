@@ -1,4 +1,4 @@
-"""Fit an engine profile on measured serving figures, and correct a calibration with a user's own.
+"""Fit an engine profile on measured serving figures.
 
     minimise  sum over rows and figures of rho(w ln(measured / predicted(x))) + sum over coefficients of (x_j / s_j)^2          (F1)
 
@@ -14,13 +14,8 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from advisor.errors import AdvisorError
-from advisor.roofline.predict import predict
-from advisor.specs.calibration import Calibration
+from advisor.calibrate.cases import Case, answer, figure
 from advisor.specs.engine import Engine
-from advisor.specs.plan import Plan
-from advisor.specs.prediction import Prediction
-from advisor.specs.problem import Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,29 +28,6 @@ TTFT_WEIGHT = 0.4
 STEP = 0.02  # of the logarithm of a coefficient, for a forward difference
 STALE = 0.1  # slopes are taken anew after a move larger than this
 SOFT = 0.1  # residuals beyond 10% count linearly
-SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A measured row as a question: the problem (with the engine to be fitted), the plan, and the figures by column."""
-
-    id: str
-    problem: Problem
-    plan: Plan
-    calibration: Calibration
-    measured: tuple[tuple[str, float], ...]
-
-    @property
-    def figures(self) -> tuple[tuple[str, float], ...]:
-        """The figures that are fitted: each measurement once."""
-        own = dict(self.measured)
-        for name in SHARED_FIGURES:
-            if "output_tokens_per_s" in own or "latency_s" in own:
-                own.pop(name, None)
-        if "latency_s" in own:
-            own.pop("output_tokens_per_s", None)
-        return tuple(own.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +47,6 @@ class Fitted:
     engine: Engine
     residuals: tuple[Residual, ...]
     left_out: tuple[tuple[str, Engine], ...]
-
-
-def figure(prediction: Prediction, name: str) -> float:
-    """The predicted value of a column of the points."""
-    return float(getattr(prediction, name).value)
-
-
-def answer(case: Case, engine: Engine) -> Prediction | None:
-    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run."""
-    started = case.problem.engine
-    if (engine.token_budget, engine.polling_steps) != (started.token_budget, started.polling_steps):
-        engine = replace(engine, token_budget=started.token_budget, polling_steps=started.polling_steps)
-    try:
-        return predict(replace(case.problem, engine=engine), case.plan, case.calibration)
-    except AdvisorError:
-        return None
 
 
 def residuals(cases: Sequence[Case], engines: Sequence[Engine], *, processes: int = 1) -> list[list[Residual]]:

@@ -14,10 +14,10 @@ from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model
 from advisor.errors import PlanError
-from advisor.roofline.predict import explain, predict
-from advisor.roofline.serving import _state, _where
-from advisor.roofline.simulate import Room
 from advisor.roofline.step import StepModel
+from advisor.serving.predict import explain, predict
+from advisor.serving.simulator import Room
+from advisor.serving.steady import _state, _where
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
 from advisor.specs.plan import Plan
@@ -253,7 +253,7 @@ def test_the_largest_batch_that_is_not_over(monkeypatch: pytest.MonkeyPatch, tar
         asked.append(running)
         return running
 
-    monkeypatch.setattr("advisor.roofline.serving._state", state)
+    monkeypatch.setattr("advisor.serving.steady._state", state)
     found = _where(None, None, None, 1000.0, over)  # type: ignore[arg-type]
     if target < 0.02:
         assert found == 0.02  # even the smallest is over

@@ -14,18 +14,18 @@ import yaml
 np = pytest.importorskip("numpy", reason="the fit needs the `fit` extra")
 pytest.importorskip("scipy", reason="the fit needs the `fit` extra")
 
-from advisor.calibrate import kernels, tables  # noqa: E402
-from advisor.calibrate.reach import error_of, fit_reach  # noqa: E402
-from advisor.calibrate.tables import Sample, WireSample  # noqa: E402
-from advisor.calibrate.wires import fit_lines, newest, per_rank  # noqa: E402
 from advisor.errors import ProfileError  # noqa: E402
 from advisor.roofline.compute import kernel_s  # noqa: E402
 from advisor.roofline.work import DecodeAttention, Gemm, Kernel  # noqa: E402
 from advisor.specs.calibration import Calibration, Provenance, Reach  # noqa: E402
 from advisor.specs.cluster import Device  # noqa: E402
 from advisor.specs.wire import from_data  # noqa: E402
+from fitting import kernels, tables  # noqa: E402
+from fitting.reach import error_of, fit_reach  # noqa: E402
+from fitting.tables import Sample, WireSample  # noqa: E402
+from fitting.wires import fit_lines, newest, per_rank  # noqa: E402
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 MEASURED = ROOT.parent / "shared" / "measured"
 needs_tables = pytest.mark.skipif(not MEASURED.is_dir(), reason="the public tables are not shipped: ../shared/measured is absent")
 

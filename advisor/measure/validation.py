@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from advisor.calibrate.compare import Result
+from advisor.measure.load_result import Result
 from advisor.roofline import graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.memory import rank_memory
-from advisor.roofline.predict import step_model
 from advisor.roofline.step import StepModel
 from advisor.roofline.work import Collective
+from advisor.serving.predict import step_model
 from advisor.specs.calibration import Calibration
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
 from advisor.specs.plan import Plan

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
-from advisor.calibrate.agents import Nodes
-from advisor.calibrate.compare import Result, point_row
-from advisor.calibrate.jobs import Candidate, Settings, job_for, own_batch, runner_problem, suite, suite_job, whole_batch
-from advisor.calibrate.outcome import PlanResult, Validation, engine_result, order_of, plan_result
-from advisor.calibrate.results import Results, default_path
-from advisor.calibrate.validate import Measured, Torch, ask_torch, run_all
+from advisor.api.answer import answer, legal_plan
+from advisor.api.machine_here import Bench, benchmarks, cpu_threads, say
+from advisor.api.question import Options, question
 from advisor.catalog.engines import load_engine
-from advisor.cli.answer import answer, legal_plan
-from advisor.cli.machine_here import Bench, benchmarks, cpu_threads, say
-from advisor.cli.question import Options, question
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
+from advisor.measure.campaign import Measured, Torch, ask_torch, run_all
+from advisor.measure.jobs import Candidate, Settings, job_for, own_batch, runner_problem, suite, suite_job, whole_batch
+from advisor.measure.load_result import Result, point_row
+from advisor.measure.ranks import Nodes
+from advisor.measure.results import Results, default_path
+from advisor.measure.validation import PlanResult, Validation, engine_result, order_of, plan_result
 from advisor.specs.benchmark import Benchmarks
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device
@@ -179,7 +179,7 @@ def validate_engine(
     time_limit_s: float,
 ) -> Done:  # fmt: skip
     """Every plan on the real engine through a load generator; one running server is one plan."""
-    from advisor.calibrate.load_test import LoadTest, checked_url, load_for, load_tool, measure
+    from advisor.measure.load_test import LoadTest, checked_url, load_for, load_tool, measure
 
     if endpoint:
         checked_url(endpoint)
@@ -189,7 +189,7 @@ def validate_engine(
     options: Options = {**asked, "engine": engine}
     found = question(model=model, **options)
     problem, calibration = found.problem, found.calibration
-    from advisor.roofline.predict import predict
+    from advisor.serving.predict import predict
 
     if plans:
         predictions = [predict(problem, legal_plan(problem, text), calibration) for text in dict.fromkeys(plans)]

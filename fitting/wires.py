@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from advisor.calibrate.tables import WireSample
 from advisor.roofline.comm import wire_bytes
 from advisor.specs.calibration import Provenance, WireReach
+from fitting.tables import WireSample
 
 # Largest message for which engines call their own all-reduce (vLLM's custom_all_reduce.py, max_size; TensorRT-LLM's tables join
 # NCCL's there); beyond it they call NCCL.

@@ -13,12 +13,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from advisor.calibrate.desk import Desk
+from advisor.calibrate.cases import Case, answer, figure
+from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
-from advisor.calibrate.serving import Case, answer, figure
 from advisor.errors import AdvisorError
 from advisor.roofline.memory import stage_weight_bytes
-from advisor.roofline.predict import spread_for
+from advisor.serving.predict import spread_for
 from advisor.specs.calibration import Calibration, Spread
 from advisor.specs.model import MoeFfn
 

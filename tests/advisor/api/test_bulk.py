@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from advisor.api.bulk import COLUMNS, estimate_rows, read_rows
 from advisor.cli.app import run
-from advisor.cli.bulk import COLUMNS, estimate_rows, read_rows
 from advisor.errors import QuestionError
 
 GOOD = {

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from advisor.calibrate.agents import Interrupted, Nodes, Outcome, Ranks, run_ranks
-from advisor.calibrate.results import Results
 from advisor.errors import AdvisorError, MachineError
+from advisor.measure.ranks import Interrupted, Nodes, Outcome, Ranks, run_ranks
+from advisor.measure.results import Results
 from advisor.specs import wire
 from advisor.specs.cluster import Node
 from advisor.specs.experiment import Job, Measurement

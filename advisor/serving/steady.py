@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from advisor.roofline.simulate import Outcome, Request, Room, frontend_stretch, simulate
 from advisor.roofline.step import StepModel
+from advisor.serving.simulator import Outcome, Request, Room, frontend_stretch, simulate
 from advisor.specs.workload import Workload
 
 SEED = 0

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from advisor.calibrate.agents import MARK, caught_signals, end
-from advisor.calibrate.compare import Result, result_of
 from advisor.errors import MachineError, QuestionError
 from advisor.launch import render
 from advisor.launch.script import Options, ScriptFile
+from advisor.measure.load_result import Result, result_of
+from advisor.measure.ranks import MARK, caught_signals, end
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.calibrate.desk import Desk
-from advisor.calibrate.own_points import scales_from_points
+from advisor.calibrate.cases import Case, answer
+from advisor.calibrate.corrections import scales_from_points
+from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, point_of_row
-from advisor.calibrate.serving import Case, answer, fit_engine
 from advisor.specs.engine import Engine
+from fitting.engine_fit import fit_engine
 
 pytest.importorskip("numpy", reason="the fit needs the `fit` extra")
 

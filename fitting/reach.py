@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-from advisor.calibrate.tables import Sample
 from advisor.roofline.compute import demand, peak_flop_per_s
 from advisor.roofline.work import DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
 from advisor.specs.calibration import Provenance, Reach
 from advisor.specs.cluster import Device
+from fitting.tables import Sample
 
 TOLERATED = 1.2  # a kernel this much slower than the best one on the same shapes is not what an engine would run
 FEWEST = 25  # rows below which a source says too little alone

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from advisor.calibrate.jobs import (
+from advisor.catalog.calibrations import load_calibration
+from advisor.catalog.engines import load_engine
+from advisor.errors import MachineError, ProfileError, QuestionError
+from advisor.measure.campaign import _visible, need_torch
+from advisor.measure.jobs import (
     Candidate,
     Settings,
     cells_for,
@@ -23,14 +27,10 @@ from advisor.calibrate.jobs import (
     suite_job,
     whole_batch,
 )
-from advisor.calibrate.load_test import LoadTest, checked_url, load_for, load_tool, measure
-from advisor.calibrate.outcome import Pair, PlanResult, cell_s, engine_result, order_of, plan_result
-from advisor.calibrate.results import Results
-from advisor.calibrate.validate import _visible, need_torch
-from advisor.catalog.calibrations import load_calibration
-from advisor.catalog.engines import load_engine
-from advisor.errors import MachineError, ProfileError, QuestionError
-from advisor.roofline.predict import predict, step_model
+from advisor.measure.load_test import LoadTest, checked_url, load_for, load_tool, measure
+from advisor.measure.results import Results
+from advisor.measure.validation import Pair, PlanResult, cell_s, engine_result, order_of, plan_result
+from advisor.serving.predict import predict, step_model
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
@@ -126,7 +126,7 @@ def test_a_cpu_holds_its_weights_in_32_bits(problem: Problem) -> None:
 
 
 def test_ranks_see_the_gpus_they_were_placed_on(ours: Problem, calibration: Calibration) -> None:
-    from advisor.calibrate.agents import Nodes
+    from advisor.measure.ranks import Nodes
 
     plan = Plan(tp=2, dp=2, gpus=(4, 5, 6, 7))
     job = job_for(ours, Candidate(plan=plan, sequences=8), ON_EIGHT, calibration)
@@ -319,7 +319,7 @@ def test_as_many_as_fit_becomes_a_load_that_can_be_made() -> None:
 
 
 def test_a_torch_that_does_not_start_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from advisor.calibrate import validate
+    from advisor.measure import campaign as validate
 
     broken = tmp_path / "python"
     broken.write_text("#!/bin/bash\necho 'ImportError: libcudart.so.12: cannot open shared object file' >&2; exit 1\n")

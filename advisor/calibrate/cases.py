@@ -1,0 +1,53 @@
+"""A measured row as a question, and the prediction that answers it: what the scoreboard and every fit count on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from advisor.errors import AdvisorError
+from advisor.serving.predict import predict
+from advisor.specs.calibration import Calibration
+from advisor.specs.engine import Engine
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Prediction
+from advisor.specs.problem import Problem
+
+SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A measured row as a question: the problem (with the engine to be fitted), the plan, and the figures by column."""
+
+    id: str
+    problem: Problem
+    plan: Plan
+    calibration: Calibration
+    measured: tuple[tuple[str, float], ...]
+
+    @property
+    def figures(self) -> tuple[tuple[str, float], ...]:
+        """The figures that are fitted: each measurement once."""
+        own = dict(self.measured)
+        for name in SHARED_FIGURES:
+            if "output_tokens_per_s" in own or "latency_s" in own:
+                own.pop(name, None)
+        if "latency_s" in own:
+            own.pop("output_tokens_per_s", None)
+        return tuple(own.items())
+
+
+def figure(prediction: Prediction, name: str) -> float:
+    """The predicted value of a column of the points."""
+    return float(getattr(prediction, name).value)
+
+
+def answer(case: Case, engine: Engine) -> Prediction | None:
+    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run."""
+    started = case.problem.engine
+    if (engine.token_budget, engine.polling_steps) != (started.token_budget, started.polling_steps):
+        engine = replace(engine, token_budget=started.token_budget, polling_steps=started.polling_steps)
+    try:
+        return predict(replace(case.problem, engine=engine), case.plan, case.calibration)
+    except AdvisorError:
+        return None
