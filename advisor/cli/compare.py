@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +51,7 @@ def compare(
     """
     from advisor.api.answer import estimate_plan
     from advisor.api.question import question
-    from advisor.measure.load_result import beside, result_of
+    from advisor.measure.load_result import beside, load_run, result_of
 
     measured = result_of(_json(result))
     paced = measured.users or measured.rate_per_s
@@ -61,7 +62,8 @@ def compare(
         users=measured.users or None if not measured.rate_per_s else None, rate=measured.rate_per_s or None,
         prefix_cached_tokens=prefix_cached_tokens, calibration=calibration, online=not offline,
     )  # fmt: skip
-    prediction = estimate_plan(asked, _plan(plan, script))
+    problem = replace(asked.problem, workload=load_run(measured, asked.problem.workload))
+    prediction = estimate_plan(replace(asked, problem=problem), _plan(plan, script))
     lines = beside(measured, prediction)
     if as_json:
         from advisor.specs.wire import to_json
@@ -75,7 +77,7 @@ def compare(
         from advisor.measure.load_result import point_row
 
         date = datetime.now(UTC).strftime("%Y-%m-%d")
-        _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
+        _add(out, point_row(measured, problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
         typer.echo(f"Added the point to {out}.", err=True)
 
 

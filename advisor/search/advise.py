@@ -13,5 +13,5 @@ from advisor.specs.problem import Problem
 def advise(problem: Problem, calibration: Calibration) -> Advice:
     """Every legal plan of `problem`, predicted and in order."""
     space = legal_plans(problem)
-    predictions = [predict(problem, plan, calibration) for plan in space.plans]
+    predictions = [predict(problem, plan, calibration, screen=True) for plan in space.plans]
     return rank(predictions, problem.workload, space.rejected)

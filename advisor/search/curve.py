@@ -26,7 +26,9 @@ def with_curve(problem: Problem, calibration: Calibration, advice: Advice) -> Ad
     if problem.workload.mode != "capacity" or not advice.choices:
         return advice
     points = [
-        predict(replace(problem, workload=replace(problem.workload, mode="closed_loop", users=users)), p.plan, calibration)
+        predict(
+            replace(problem, workload=replace(problem.workload, mode="closed_loop", users=users)), p.plan, calibration, screen=True
+        )
         for p in _best(advice.choices)
         for users in _loads(p)
     ]

@@ -7,6 +7,7 @@ from typing import Literal
 
 Mode = Literal["static_batch", "single_stream", "closed_loop", "open_loop", "offline", "capacity"]
 Goal = Literal["latency", "throughput", "cost"]
+Start = Literal["steady", "burst"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +18,11 @@ class Workload:
     `closed_loop` keeps `users` requests in flight over the whole deployment; `open_loop` gets `rate_per_s` Poisson
     arrivals; `offline` has everything queued at once (`users` > 0: at most so many together); `capacity` asks how much fits
     within the limits. `prefix_cached_tokens` of the input are found in the prefix cache. `length_spread` is the lowest drawn
-    length as a share of the nominal one (1.0: all equal; lengths are uniform between). `requests` ends a closed loop after so
-    many (0: the steady state). Limits are per request means, in seconds.
+    length as a share of the nominal one (1.0: all equal; lengths are uniform between).
+
+    `start` "steady" asks for the long run: users whose requests have drifted apart, arrivals without end. "burst" asks for one run
+    of a load generator: `requests` in all, from the first, when all users start at once, to the last token. Limits are per
+    request means, in seconds.
     """
 
     input_tokens: float
@@ -28,6 +32,7 @@ class Workload:
     rate_per_s: float = 0.0
     prefix_cached_tokens: float = 0.0
     length_spread: float = 1.0
+    start: Start = "steady"
     requests: int = 0
     ttft_limit_s: float | None = None
     tpot_limit_s: float | None = None
@@ -43,6 +48,8 @@ class Workload:
             raise ValueError(f"{self.mode} needs users")
         if self.mode == "open_loop" and not self.rate_per_s > 0:
             raise ValueError("open_loop needs a rate")
+        if (self.start == "burst") != (self.requests > 0):
+            raise ValueError("a burst needs the number of requests, a steady load has none")
         if not 0 < self.length_spread <= 1:
             raise ValueError("length_spread is in (0, 1]")
 
