@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advisor.api.question import Question, machine_words
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
-from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
+
+if TYPE_CHECKING:
+    from advisor.serving.predict import Predictor
 
 
 def answer(asked: Question) -> Advice:
     """The advice, with what was asked and said, the launch line of the first choice, or what would help where nothing fits."""
     from advisor.search.advise import advise
     from advisor.search.curve import with_curve
+    from advisor.serving.predict import Predictor
 
-    advice = with_curve(asked.problem, asked.calibration, advise(asked.problem, asked.calibration))
+    predictor = Predictor(asked.problem, asked.calibration)
+    advice = with_curve(predictor, advise(predictor))
     advice = replace(advice, said=asked.said, asked=in_short(asked.problem))
     if advice.choices:
         from advisor.launch import launch_line
@@ -42,15 +47,17 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
-    return predicted(asked.problem, plan, asked.calibration)
+    from advisor.serving.predict import Predictor
+
+    return predicted(Predictor(asked.problem, asked.calibration), plan)
 
 
-def predicted(problem: Problem, plan: str | Plan, calibration: Calibration) -> Prediction:
+def predicted(predictor: Predictor, plan: str | Plan) -> Prediction:
     """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
     from advisor.search.space import block_refusal
-    from advisor.serving.predict import predict
 
-    found = predict(problem, legal_plan(problem, plan), calibration)
+    problem = predictor.problem
+    found = predictor.predict(legal_plan(problem, plan))
     cut = block_refusal(problem.model, found.plan)
     return replace(found, notes=(*found.notes, f"some engine versions refuse this plan: {cut}")) if cut else found
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import combinations, pairwise, permutations
 
-from advisor.roofline.fabric import Fabric, group_fabric, is_direct, plan_fabrics, typical_bytes_per_s
+from advisor.roofline.fabric import Fabric, LinkGraph, group_fabric, is_direct, plan_fabrics, typical_bytes_per_s
 from advisor.specs.cluster import LINK_ORDER, Cluster, Device, Link
 from advisor.specs.plan import Plan
 
@@ -184,12 +184,13 @@ class _Search:
 
     def __init__(self, cluster: Cluster, plan: Plan, *, width: int = 0) -> None:
         """`width`: groups are chains of so many stages of one GPU each, instead of one stage."""
+        self.graph = LinkGraph(cluster)
         self.cluster, self.node, self.plan, self.width = cluster, cluster.node, plan, width
         self.n, self.size = len(cluster.node.devices), width or plan.stage_gpus
         self.links = [[self.node.link(a, b) if a != b else self.node.default_link for b in range(self.n)] for a in range(self.n)]
         self.usable = [self.node.usable_bytes(g) for g in range(self.n)]
         pair = [
-            [seconds(group_fabric(cluster, (a, b))) + _FAR_S * _tier(self.links[a][b]) if a != b else 0.0 for b in range(self.n)]
+            [seconds(group_fabric(self.graph, (a, b))) + _FAR_S * _tier(self.links[a][b]) if a != b else 0.0 for b in range(self.n)]
             for a in range(self.n)
         ]
         self.hops = pair
@@ -264,7 +265,7 @@ class _Search:
     def _score(self, chains: list[list[tuple[int, ...]]], dp: int, pp: int) -> tuple[float, ...]:
         """Time of the slowest group of each axis, shared uplinks counted, then the sum of hops."""
         placed = replace(self.plan, dp=dp, pp=pp, gpus=_flat(chains), layer_split=(), settings=None)
-        fabrics = plan_fabrics(self.cluster, placed)
+        fabrics = plan_fabrics(self.graph, placed)
         hops = sum(self._hop(a, b) for chain in chains for a, b in pairwise(chain))
         return seconds(fabrics.tp), seconds(fabrics.adp) + seconds(fabrics.ep), seconds(fabrics.pp), hops
 
@@ -310,9 +311,9 @@ class _Search:
         else:
             ordered = self._ordered(group)
             tps = [ordered[i : i + plan.tp] for i in range(0, self.size, plan.tp)]
-            total = max(seconds(group_fabric(self.cluster, tp)) for tp in tps)
+            total = max(seconds(group_fabric(self.graph, tp)) for tp in tps)
             if plan.adp > 1:
-                total += seconds(group_fabric(self.cluster, ordered))
+                total += seconds(group_fabric(self.graph, ordered))
             # Among groups as fast as each other: the one whose GPUs are nearer, so that fewer copies cross a far link.
             total += _FAR_S * sum(_tier(self.links[a][b]) for a, b in combinations(group, 2))
             names = {self.node.devices[g].name for g in group}
@@ -333,7 +334,7 @@ class _Search:
         left, ordered = sorted(group), list[int]()
         while left:
             rest = combinations(left[1:], tp - 1)
-            chosen = min(rest, key=lambda c: (seconds(group_fabric(self.cluster, (left[0], *c))), c))
+            chosen = min(rest, key=lambda c: (seconds(group_fabric(self.graph, (left[0], *c))), c))
             ordered += [left[0], *chosen]
             left = [g for g in left if g not in ordered]
         return tuple(ordered)

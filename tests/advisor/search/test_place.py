@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.roofline.fabric import group_fabric, plan_fabrics
+from advisor.roofline.fabric import LinkGraph, group_fabric, plan_fabrics
 from advisor.search.place import layer_split, left_idle, place, seconds, unequal
 from advisor.specs.cluster import Cluster, Device, Link, LinkKind, Network, Node, Pair
 from advisor.specs.plan import Plan
@@ -85,7 +85,7 @@ def test_nodes_hold_whole_groups() -> None:
     placed = put(cluster, Plan(tp=2, pp=3, dp=2))
     assert sorted(placed.gpus) == list(range(12))
     for group in placed.groups("tp"):
-        assert group_fabric(cluster, [placed.gpu(r) for r in group]).kind == "nvlink"
+        assert group_fabric(LinkGraph(cluster), [placed.gpu(r) for r in group]).kind == "nvlink"
 
 
 MIXED = box(4, link("phb"), {}, devices=(gpu("big", 80e9, 2e12), gpu("small", 24e9), gpu("big", 80e9, 2e12), gpu("small", 24e9)))
@@ -115,7 +115,7 @@ def test_idle_gpus_of_a_mixed_box_are_said() -> None:
 
 
 def worst(cluster: Cluster, plan: Plan) -> float:
-    return max(seconds(group_fabric(cluster, [plan.gpu(r) for r in group])) for group in plan.groups("tp"))
+    return max(seconds(group_fabric(LinkGraph(cluster), [plan.gpu(r) for r in group])) for group in plan.groups("tp"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -148,7 +148,7 @@ def test_large_nodes_are_filled_by_their_links() -> None:
     below = {(a, b): link("pix") for a, b in combinations(range(32), 2) if a % 8 == b % 8}
     cluster = box(32, link("sys"), below)
     placed = put(cluster, Plan(tp=4, dp=8))
-    assert plan_fabrics(cluster, placed).tp.kind == "pix"
+    assert plan_fabrics(LinkGraph(cluster), placed).tp.kind == "pix"
 
 
 def test_of_different_gpus_the_larger_then_the_faster_are_taken_first() -> None:
