@@ -53,7 +53,7 @@ def test_depth_is_that_of_the_data_and_not_of_brackets_in_text() -> None:
     assert parse_yaml(f"a: '{'[' * 100}'", origin="x") == {"a": "[" * 100}
     ok = "a: " + "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
     assert parse_yaml(ok, origin="x")
-    with pytest.raises(ProfileError, match="levels deep|nesting depth"):
+    with pytest.raises(ProfileError, match="levels deep"):
         parse_yaml("a: " + "[" * MAX_DEPTH + "]" * MAX_DEPTH, origin="x")
 
 
