@@ -16,11 +16,12 @@ from advisor.specs.problem import Problem
 
 def answer(asked: Question) -> Advice:
     """The advice, with what was asked and said, the launch line of the first choice, or what would help where nothing fits."""
+    from advisor.report.reason import reason
     from advisor.search.advise import advise
     from advisor.search.curve import with_curve
 
     advice = with_curve(asked.problem, asked.calibration, advise(asked.problem, asked.calibration))
-    advice = replace(advice, said=asked.said, asked=in_short(asked.problem))
+    advice = replace(advice, said=asked.said, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload))
     if advice.choices:
         from advisor.launch import launch_line
 
@@ -47,17 +48,19 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
 
 def predicted(problem: Problem, plan: str | Plan, calibration: Calibration) -> Prediction:
     """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
-    from advisor.search.space import block_refusal
+    from advisor.search.legal import block_refusal
     from advisor.serving.predict import predict
 
     found = predict(problem, legal_plan(problem, plan), calibration)
-    cut = block_refusal(problem.model, found.plan)
+    cut = block_refusal(problem, found.plan)
     return replace(found, notes=(*found.notes, f"some engine versions refuse this plan: {cut}")) if cut else found
 
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
-    from advisor.search.space import needs, placed, refusal
+    from advisor.search.legal import refusal
+    from advisor.search.place import Placer
+    from advisor.search.space import needs
 
     if isinstance(plan, str):
         try:
@@ -67,7 +70,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     reason = refusal(problem, plan)
     if reason:
         raise PlanError(f"{reason}.")
-    plan = placed(problem, plan)
+    plan = Placer(problem).placed(plan)
     from advisor.roofline.memory import rank_memory
 
     memory = rank_memory(problem, plan)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from advisor.report.plot import Dot, scatter
 from advisor.report.screen import PLAIN, Screen, shell, table, wrap
 from advisor.report.words import asked_for, count, rate, seconds, short
-from advisor.search.rank import front, per_gpu
+from advisor.search.front import front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
 from advisor.specs.workload import Workload
