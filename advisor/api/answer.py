@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from advisor.api.question import Question, machine_words
+from advisor.api.starting import cannot_start
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
 from advisor.specs.calibration import Calibration
@@ -19,9 +20,14 @@ def answer(asked: Question) -> Advice:
     from advisor.report.reason import reason
     from advisor.search.advise import advise
     from advisor.search.curve import with_curve
+    from advisor.search.network import network_need
 
-    advice = with_curve(asked.problem, asked.calibration, advise(asked.problem, asked.calibration))
-    advice = replace(advice, said=asked.said, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload))
+    advice = advise(asked.problem, asked.calibration, cannot_start(asked.problem))
+    advice = with_curve(asked.problem, asked.calibration, advice)
+    advice = replace(
+        advice, said=asked.said, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
+        network_need=network_need(asked.problem, asked.calibration, advice.choices),
+    )  # fmt: skip
     if advice.choices:
         from advisor.launch import launch_line
 

@@ -6,17 +6,20 @@ only what is left. The cost of a search grows with the distinct replicas, not wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from advisor.roofline.memory import rank_memory
 from advisor.search.legal import block_refusal, expert_degrees, experts, refusal, tensor_refusal
 from advisor.search.place import Placer
+from advisor.specs.cluster import Cluster
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import RankMemory, Rejected
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 from advisor.units import show_bytes
+
+CannotStart = Callable[[Plan], str]
 
 SMALL = 8  # up to so many GPUs every legal degree is looked at; beyond, the ones that differ in kind
 # On large machines: pipelines deeper than the fourth depth that fits add stages, and with them only waiting.
@@ -31,22 +34,44 @@ class Space:
     rejected: tuple[Rejected, ...]
 
 
-def legal_plans(problem: Problem) -> Space:
-    """Every plan on 1..N GPUs worth predicting. Tensor parallelism leaves a node only where nothing else fits."""
-    space = _space(problem, spanning=False)
-    if space.plans or problem.cluster.nodes == 1:
+def legal_plans(problem: Problem, cannot_start: CannotStart = lambda plan: "") -> Space:
+    """Every plan on 1..N GPUs worth predicting.
+
+    Tensor parallelism leaves a node where the network is stated, and where nothing else fits. `cannot_start` says why the engine
+    cannot be started with a plan, "" where it can; such plans are rejected unless there is no other.
+    """
+    network = problem.cluster.network
+    space = _space(problem, cannot_start, spanning=network is not None and not network.assumed)
+    if space.plans or network is None:
         return space
-    wide = _space(problem, spanning=True)
-    return Space(plans=wide.plans, rejected=(*space.rejected, *wide.rejected))
+    return _space(problem, cannot_start, spanning=True)
 
 
-def _space(problem: Problem, *, spanning: bool) -> Space:
+def _space(problem: Problem, cannot_start: CannotStart, *, spanning: bool) -> Space:
+    placer = Placer(problem)
+    fitting, rejected = _fitting(problem, placer, spanning=spanning)
+    same = _all_alike(problem.cluster)
     plans: list[Plan] = []
+    for replica in fitting:
+        counts = replica_counts(problem.workload, problem.cluster.gpus, replica.replica_gpus)
+        found = [placer.placed(replace(replica, dp=dp)) for dp in counts]
+        # In a box of different GPUs one replica may fit on the largest and a second one nowhere.
+        plans += found if same else [plan for plan in found if rank_memory(problem, plan).shortfall_bytes <= 0]
+    refused = {plan: reason for plan in plans if (reason := cannot_start(plan))}
+    startable = [plan for plan in plans if plan not in refused]
+    if startable:
+        plans = startable
+        started = {(plan.tp, plan.pp, plan.ep, plan.adp) for plan in plans}
+        rejected += [Rejected(plan=p, reason=why) for p, why in refused.items() if (p.tp, p.pp, p.ep, p.adp) not in started]
+    return Space(plans=tuple(plans), rejected=tuple(_distinct(rejected)))
+
+
+def _fitting(problem: Problem, placer: Placer, *, spanning: bool) -> tuple[list[Plan], list[Rejected]]:
+    """The replica shapes that can run and fit in memory, and the others."""
     rejected: list[Rejected] = []
     fitting: list[Plan] = []
     depths: dict[tuple[int, int, int], int] = {}
-    placer = Placer(problem)
-    same = problem.cluster.node.is_uniform and not any(free is not None for free in problem.cluster.node.free_bytes)
+    same = _all_alike(problem.cluster)
     for replica in replicas(problem, spanning=spanning):
         stage = (replica.tp, replica.adp, replica.ep)
         if problem.cluster.gpus > 2 * SMALL and depths.get(stage, 0) >= ENOUGH_DEPTHS:
@@ -61,12 +86,12 @@ def _space(problem: Problem, *, spanning: bool) -> Space:
         else:
             fitting.append(replica)
             depths[stage] = depths.get(stage, 0) + 1
-    for replica in fitting:
-        counts = replica_counts(problem.workload, problem.cluster.gpus, replica.replica_gpus)
-        found = [placer.placed(replace(replica, dp=dp)) for dp in counts]
-        # In a box of different GPUs one replica may fit on the largest and a second one nowhere.
-        plans += found if same else [plan for plan in found if rank_memory(problem, plan).shortfall_bytes <= 0]
-    return Space(plans=tuple(plans), rejected=tuple(_distinct(rejected)))
+    return fitting, rejected
+
+
+def _all_alike(cluster: Cluster) -> bool:
+    """Whether every GPU has the same model and memory, so that memory does not depend on the place."""
+    return cluster.node.is_uniform and not any(free is not None for free in cluster.node.free_bytes)
 
 
 def needs(memory: RankMemory) -> str:
@@ -76,10 +101,8 @@ def needs(memory: RankMemory) -> str:
 
 def replicas(problem: Problem, *, spanning: bool) -> Iterator[Plan]:
     """Candidate replica shapes: tp, then attention-DP, pp and expert degrees. Illegal ones are among them, to be told why."""
-    cluster, model, engine = problem.cluster, problem.model, problem.engine
-    gpus, node = cluster.gpus, len(cluster.node.devices)
-    tensor = [n for n in range(2, gpus + 1) if n > node and n % node == 0] if spanning else list(range(1, min(node, gpus) + 1))
-    for tp in tensor:
+    model, engine = problem.model, problem.engine
+    for tp in _tensor_degrees(problem, spanning=spanning):
         if tp > 1 and ("tp" not in engine.axes or tensor_refusal(model, tp)):
             yield Plan(tp=tp)
             continue
@@ -89,6 +112,17 @@ def replicas(problem: Problem, *, spanning: bool) -> Iterator[Plan]:
                     if adp > 1 and model.is_moe and tp * adp > SMALL and ep < tp * adp:
                         continue  # wide attention-DP groups exist to spread the experts
                     yield Plan(tp=tp, pp=pp, ep=ep, adp=adp)
+
+
+def _tensor_degrees(problem: Problem, *, spanning: bool) -> list[int]:
+    """Degrees within a node, and with `spanning` those that take two, four, eight ... whole nodes and split the model's heads."""
+    cluster = problem.cluster
+    node = len(cluster.node.devices)
+    inside = list(range(1, node + 1))
+    if not spanning or "tp" not in problem.engine.axes:
+        return inside
+    whole = [node << doubled for doubled in range(1, cluster.nodes.bit_length()) if node << doubled <= cluster.gpus]
+    return inside + [tp for tp in whole if not tensor_refusal(problem.model, tp)]
 
 
 def _attention_degrees(problem: Problem, tp: int) -> list[int]:

@@ -79,6 +79,16 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkNeed:
+    """What the network between nodes must give for the first plan, whose tp crosses it, to stay ahead of `other`, whose tp does
+    not: bytes/s of each GPU in one direction (0: any bandwidth will do), with RDMA or not."""
+
+    bytes_per_s: float
+    rdma: bool
+    other: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """`choices` best first. `front` holds the plans that no other beats in both latency and tokens/s per GPU.
 
@@ -103,4 +113,5 @@ class Advice:
     asked: Asked | None = None
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
+    network_need: NetworkNeed | None = None
     notes: tuple[str, ...] = field(default=())

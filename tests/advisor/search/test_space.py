@@ -92,8 +92,23 @@ def test_scale_blocks_stay_whole(mixtral: ModelSpec, box: Box) -> None:
     assert Plan(tp=8, ep=8) in space.plans
 
 
+def test_tensor_parallelism_leaves_the_node_where_the_network_is_stated(llama_70b: ModelSpec, box: Box) -> None:
+    assert {p.tp for p in legal_plans(ask(llama_70b, box(8, nodes=4))).plans if p.tp > 8} == {16, 32}
+    assert {p.tp for p in legal_plans(ask(llama_70b, box(1, nodes=4))).plans} == {1, 2, 4}  # one GPU a node
+
+
+def test_a_plan_that_cannot_be_started_is_rejected_with_the_reason(llama_8b: ModelSpec, box: Box) -> None:
+    problem = ask(llama_8b, box(4))
+    space = legal_plans(problem, lambda plan: "no command starts stages" if plan.pp > 1 else "")
+    assert {plan.pp for plan in space.plans} == {1}
+    assert {r.reason for r in space.rejected if r.plan.pp > 1} == {"no command starts stages"}
+    assert legal_plans(problem, lambda plan: "nothing starts").plans == legal_plans(problem).plans
+
+
 def test_tensor_parallelism_leaves_the_node_only_where_nothing_else_fits(llama_70b: ModelSpec, box: Box, h100: Device) -> None:
-    assert max(p.tp for p in legal_plans(ask(llama_70b, box(8, nodes=2))).plans) == 8
+    unstated = box(8, nodes=2)
+    unstated = replace(unstated, network=replace(unstated.network, assumed=True))  # type: ignore[type-var]
+    assert max(p.tp for p in legal_plans(ask(llama_70b, unstated)).plans) == 8
     # One layer, so that stages cannot help: only a tp across both nodes holds it.
     wide = replace(llama_70b, layers=(replace(llama_70b.layers[0], ffn=DenseFfn(width=28672 * 60)),))
     small = replace(h100, memory_bytes=h100.memory_bytes / 5.0)
