@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from advisor.calibrate.accuracy import score, scoreboard
+from advisor.calibrate.cases import Case, Predictors, answer
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import INFERENCEX, point_of_row
 from advisor.calibrate.recipes import as_started, unstated
-from advisor.calibrate.cases import Case, Predictors, answer
 
 R1 = {
     "source": INFERENCEX, "hardware": "b200-180g", "gpus": "8", "engine": "trtllm", "engine_version": "1.2.0rc6.post2",
