@@ -17,7 +17,7 @@ from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import FIGURES, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
-from advisor.search.space import tensor_refusal
+from advisor.search.legal import tensor_refusal
 from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from advisor.search.rank import shape, simplicity
+from advisor.search.order import shape, simplicity
 from advisor.serving.predict import Predictor
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction
