@@ -23,7 +23,7 @@ def test_tp_across_nodes_is_first_on_a_stated_network_and_says_what_it_needs() -
     network = asked.problem.cluster.network
     assert network is not None
     slow = replace(asked.problem.cluster, network=replace(network, bytes_per_s=need.bytes_per_s / 2))
-    assert advise(replace(asked.problem, cluster=slow), asked.calibration).choices[0].plan.tp == 8
+    assert advise(Predictor(replace(asked.problem, cluster=slow), asked.calibration)).choices[0].plan.tp == 8
 
 
 @pytest.mark.parametrize("network", ["", "eth-10g"])
