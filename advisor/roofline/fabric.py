@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.errors import PlanError
-from advisor.specs.cluster import LINK_ORDER, Cluster, Link, LinkKind
+from advisor.specs.cluster import LINK_ORDER, NVLINKS, Cluster, Link, LinkKind
 from advisor.specs.plan import Plan
 
 Wiring = Literal[
     "single", "switch", "mesh", "cube_mesh", "ring", "pcie_switch", "host_bridge", "cross_socket", "network", "unknown"
 ]
 
-NVLINKS: frozenset[LinkKind] = frozenset({"nvswitch", "nvlink", "xgmi", "c2c"})
 # NCCL copies directly between GPUs whose path stays below a host bridge (its default NCCL_P2P_LEVEL is PXB); others go through host
 # memory. Source: NCCL user guide, NCCL_P2P_LEVEL; nccl#814.
 PEER_KINDS: frozenset[LinkKind] = frozenset({"pix", "pxb"})
