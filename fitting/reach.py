@@ -92,8 +92,8 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
     )
 
 
-# Of (K1); launch, queue_s and chain_s in microseconds, a prefill's chain and passes as multiples, softmax in flop.
-COEFFICIENTS = ("memory", "compute", "launch", "q", "queue_s", "chain", "softmax", "passes")
+# Of (K1) in order: memory, compute, launch, q, queue_s, chain, softmax, passes; launch, queue_s and chain_s in microseconds, a
+# prefill's chain and passes as multiples, softmax in flop.
 _START = np.array([0.7, 0.5, 5.0, 2.0, 1.0, 0.5, 50.0, 0.5])
 _LOWEST = np.array([0.05, 0.01, 1.5, 1.0, 0.0, 0.0, 0.0, 0.0])
 _HIGHEST = np.array([1.0, 1.0, 120.0, 8.0, 60.0, 60.0, 400.0, 40.0])

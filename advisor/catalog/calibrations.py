@@ -132,7 +132,6 @@ def _figures(calibration: Calibration) -> Iterator[tuple[str, float, float, floa
         yield f"{wire} bandwidth", line.bandwidth, 0.0001, MOST_REACH
         yield f"{wire} up_to_bytes", line.up_to_bytes, 0.0, 1e30
     for key, spread in calibration.spreads:
-        yield f"{key} bias", spread.bias, -5.0, 5.0
         yield f"{key} shared", spread.shared, 0.0, 5.0
         yield f"{key} independent", spread.independent, 0.0, 5.0
     for key, factor in calibration.scales:

@@ -24,7 +24,7 @@ from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
 Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
-UNKNOWN = Spread(bias=0.0, shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
+UNKNOWN = Spread(shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,6 @@ class Engine:
 
     name: str
     version: str
-    program: str
     axes: tuple[str, ...]
     host: HostTime
     memory: MemoryRule
