@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advisor.api.question import Question, machine_words
 from advisor.api.starting import cannot_start
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
-from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
+
+if TYPE_CHECKING:
+    from advisor.serving.predict import Predictor
 
 
 def answer(asked: Question) -> Advice:
@@ -21,12 +24,13 @@ def answer(asked: Question) -> Advice:
     from advisor.search.advise import advise
     from advisor.search.curve import with_curve
     from advisor.search.network import network_need
+    from advisor.serving.predict import Predictor
 
-    advice = advise(asked.problem, asked.calibration, cannot_start(asked.problem))
-    advice = with_curve(asked.problem, asked.calibration, advice)
+    predictor = Predictor(asked.problem, asked.calibration)
+    advice = with_curve(predictor, advise(predictor, cannot_start(asked.problem)))
     advice = replace(
         advice, said=asked.said, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
-        network_need=network_need(asked.problem, asked.calibration, advice.choices),
+        network_need=network_need(predictor, advice.choices),
     )  # fmt: skip
     if advice.choices:
         from advisor.launch import launch_line
@@ -49,15 +53,17 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
-    return predicted(asked.problem, plan, asked.calibration)
+    from advisor.serving.predict import Predictor
+
+    return predicted(Predictor(asked.problem, asked.calibration), plan)
 
 
-def predicted(problem: Problem, plan: str | Plan, calibration: Calibration) -> Prediction:
+def predicted(predictor: Predictor, plan: str | Plan) -> Prediction:
     """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
     from advisor.search.legal import block_refusal
-    from advisor.serving.predict import predict
 
-    found = predict(problem, legal_plan(problem, plan), calibration)
+    problem = predictor.problem
+    found = predictor.predict(legal_plan(problem, plan))
     cut = block_refusal(problem, found.plan)
     return replace(found, notes=(*found.notes, f"some engine versions refuse this plan: {cut}")) if cut else found
 

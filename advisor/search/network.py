@@ -6,22 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from advisor.search.certainty import objective
-from advisor.serving.predict import predict
+from advisor.serving.predict import Predictor
 from advisor.specs.advice import NetworkNeed
-from advisor.specs.calibration import Calibration
 from advisor.specs.prediction import Prediction
-from advisor.specs.problem import Problem
 
 NEAR = 1.1  # the bandwidth is found to within a tenth: networks differ by factors of two
 LEAST = 1e-3  # of the network's bandwidth is the least that is looked at
 
 
-def network_need(problem: Problem, calibration: Calibration, choices: Sequence[Prediction]) -> NetworkNeed | None:
+def network_need(predictor: Predictor, choices: Sequence[Prediction]) -> NetworkNeed | None:
     """The bandwidth below which the best plan whose tp stays inside a node overtakes the first, whose tp does not.
 
     None where the first plan's tp stays inside a node, or where there is no such other plan. By bisection over the bandwidth of
     the network; its latency and kind stay.
     """
+    problem = predictor.problem
     network, node = problem.cluster.network, len(problem.cluster.node.devices)
     inside = [p for p in choices if p.plan.tp <= node]
     if network is None or not choices or choices[0].plan.tp <= node or not inside:
@@ -30,7 +29,7 @@ def network_need(problem: Problem, calibration: Calibration, choices: Sequence[P
 
     def ahead(bytes_per_s: float) -> bool:
         slower = replace(problem, cluster=replace(problem.cluster, network=replace(network, bytes_per_s=bytes_per_s)))
-        pair = [predict(slower, p.plan, calibration) for p in (first, other)]
+        pair = [Predictor(slower, predictor.calibration).predict(p.plan) for p in (first, other)]
         return objective(pair[0], problem.workload).value < objective(pair[1], problem.workload).value
 
     low, high = network.bytes_per_s * LEAST, network.bytes_per_s

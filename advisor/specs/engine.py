@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from advisor.specs.calibration import Spread
+from advisor.specs.keys import ScaleKey
 from advisor.specs.plan import SplitRule
 
 
@@ -118,7 +119,7 @@ class Engine:
     piece_tokens: int = 0
     paged_kernels_on: tuple[str, ...] = ()
     small_gpu: SmallGpu | None = None
-    scales: tuple[tuple[str, float], ...] = ()
+    scales: tuple[tuple[ScaleKey, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
     fitted_on: tuple[str, ...] = ()
     points: int = 0

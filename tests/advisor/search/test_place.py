@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.catalog.engines import load_engine
-from advisor.roofline.fabric import group_fabric, plan_fabrics
+from advisor.roofline.fabric import LinkGraph, group_fabric, plan_fabrics
 from advisor.search.groups import seconds
 from advisor.search.layers import layer_split
 from advisor.search.place import Placer
@@ -95,7 +95,7 @@ def test_nodes_hold_whole_groups() -> None:
     placed = put(cluster, Plan(tp=2, pp=3, dp=2))
     assert sorted(placed.gpus) == list(range(12))
     for group in placed.groups("tp"):
-        assert group_fabric(cluster, [placed.gpu(r) for r in group]).kind == "nvlink"
+        assert group_fabric(LinkGraph(cluster), [placed.gpu(r) for r in group]).kind == "nvlink"
 
 
 MIXED = box(4, link("phb"), {}, devices=(gpu("big", 80e9, 2e12), gpu("small", 24e9), gpu("big", 80e9, 2e12), gpu("small", 24e9)))
@@ -116,7 +116,7 @@ def test_layers_follow_memory_and_bandwidth_where_the_engine_can() -> None:
 
 
 def worst(cluster: Cluster, plan: Plan) -> float:
-    return max(seconds(group_fabric(cluster, [plan.gpu(r) for r in group])) for group in plan.groups("tp"))
+    return max(seconds(group_fabric(LinkGraph(cluster), [plan.gpu(r) for r in group])) for group in plan.groups("tp"))
 
 
 @settings(max_examples=60, deadline=None)
@@ -149,7 +149,7 @@ def test_large_nodes_are_filled_by_their_links() -> None:
     below = {(a, b): link("pix") for a, b in combinations(range(32), 2) if a % 8 == b % 8}
     cluster = box(32, link("sys"), below)
     placed = put(cluster, Plan(tp=4, dp=8))
-    assert plan_fabrics(cluster, placed).tp.kind == "pix"
+    assert plan_fabrics(LinkGraph(cluster), placed).tp.kind == "pix"
 
 
 def test_of_different_gpus_the_larger_then_the_faster_are_taken_first() -> None:
