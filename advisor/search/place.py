@@ -30,7 +30,7 @@ class Placer:
     def __init__(self, problem: Problem) -> None:
         self._cluster, self._layers = problem.cluster, len(problem.model.layers)
         self._can_split = problem.engine.uneven_layers
-        self._graph = LinkGraph(replace(problem.cluster, nodes=1))
+        self._node = LinkGraph(replace(problem.cluster, nodes=1))
         self._partitions: dict[tuple[int, int, int], tuple[Groups, Partitions]] = {}
 
     def placed(self, plan: Plan) -> Plan:
@@ -93,14 +93,14 @@ class Placer:
         """Groups of a shape, and equally good partitions of a node into `wanted` of them."""
         key = (tp, adp, chain)
         if key not in self._partitions:
-            new = Groups(self._graph, tp=tp, adp=adp, chain=chain)
+            new = Groups(self._node, tp=tp, adp=adp, chain=chain)
             self._partitions[key] = new, Partitions(new)
         groups, partitions = self._partitions[key]
         return groups, (partitions.best(wanted) if partitions.is_small else iter([improved(groups, filled(groups, wanted))]))
 
     def _score(self, groups: Groups, placed: _Chains, plan: Plan) -> tuple[float, ...]:
         """Time of the slowest group of each axis, shared uplinks counted, then the sum of hops."""
-        fabrics = plan_fabrics(self._graph, replace(plan, gpus=_flat(placed), layer_split=(), settings=None))
+        fabrics = plan_fabrics(self._node, replace(plan, gpus=_flat(placed), layer_split=(), settings=None))
         hops = sum(groups.hop_s(a, b) for chain in placed for a, b in pairwise(chain))
         return seconds(fabrics.tp), seconds(fabrics.adp) + seconds(fabrics.ep), seconds(fabrics.pp), hops
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.calibrate.cases import Case, answer
+from advisor.calibrate.cases import Case, Predictors, answer
 from advisor.calibrate.corrections import scales_from_points
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, point_of_row
