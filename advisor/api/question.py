@@ -101,7 +101,7 @@ def question(
 
 
 def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[ModelSpec, list[str]]:
-    from advisor.catalog.models import load_model, requantise
+    from advisor.catalog.models import load_model, published_as, requantise
 
     if not name.strip():
         raise QuestionError("no model was named: say --model 70b, a Hugging Face id, or a path to config.json.")
@@ -109,7 +109,8 @@ def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[Model
     spec: ModelSpec = loaded.spec
     said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
     if dtype or kv_dtype:
-        spec = requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None)
+        spec = published_as(requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None))
+        said += [f"Its {dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
 
 
