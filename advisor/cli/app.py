@@ -93,9 +93,9 @@ def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from importlib.metadata import version as installed
+        from advisor.version import version as installed
 
-        typer.echo(f"advisor {installed('advisor')}")
+        typer.echo(f"advisor {installed()}")
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
