@@ -21,7 +21,7 @@ from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
 
 MOST_EXPLORED = 16  # plans with a curve of their own: more lines than that cannot be told apart in a picture
-FEWEST_USERS, MOST_USERS = 64, 65536  # where the axis of the load ends at least, and at most
+FEWEST_USERS, MOST_USERS = 256, 65536  # where the axis of the load ends at least, and at most
 
 
 def explore(asked: Question, advice: Advice | None = None) -> Exploration:

@@ -7,8 +7,11 @@ import { get, set } from "./state.js";
 /** A list to choose from. @param {string} name @param {string} label @param {[string, string][]} options value and text */
 export function choice(name, label, options) {
   const now = get(name);
-  const select = el("select", { id: name, "data-key": name, onchange: (event) => set({ [name]: event.target.value }) },
-    ...options.map(([value, text]) => el("option", { value, selected: value === now }, text)));
+  const select = el(
+    "select",
+    { id: name, "data-key": name, onchange: (event) => set({ [name]: event.target.value }) },
+    ...options.map(([value, text]) => el("option", { value, selected: value === now }, text)),
+  );
   return el("div", { class: "control" }, el("label", { for: name }, label), select);
 }
 
@@ -21,7 +24,13 @@ export function slider(name, label, stops, text, patch = (value) => ({ [name]: S
   const place = nearest(stops, Number.parseFloat(get(name)));
   const output = el("output", { id: `${name}-shown`, for: name }, text(stops[place]));
   const input = el("input", {
-    id: name, type: "range", min: 0, max: stops.length - 1, step: 1, value: place, "data-key": name,
+    id: name,
+    type: "range",
+    min: 0,
+    max: stops.length - 1,
+    step: 1,
+    value: place,
+    "data-key": name,
     "aria-valuetext": text(stops[place]),
     oninput: () => {
       const value = stops[Number(input.value)];
@@ -48,7 +57,14 @@ export function nearest(stops, value) {
  */
 export function field(name, label, hint, read) {
   const input = el("input", {
-    id: name, type: "text", value: get(name), placeholder: hint, autocomplete: "off", spellcheck: "false", "data-key": name, size: 8,
+    id: name,
+    type: "text",
+    value: get(name),
+    placeholder: hint,
+    autocomplete: "off",
+    spellcheck: "false",
+    "data-key": name,
+    size: 8,
     oninput: () => {
       const found = input.value.trim() === "" ? "" : read(input.value);
       input.setAttribute("aria-invalid", String(found === null));

@@ -89,7 +89,10 @@ export function breaksAt(curve, replicas, figure, limit) {
  */
 export function mostUsers(curve, replicas, ttftLimit, tpotLimit) {
   let most = fullAt(curve, replicas);
-  for (const [figure, limit] of /** @type {["ttft" | "tpot", number | null][]} */ ([["ttft", ttftLimit], ["tpot", tpotLimit]])) {
+  for (const [figure, limit] of /** @type {["ttft" | "tpot", number | null][]} */ ([
+    ["ttft", ttftLimit],
+    ["tpot", tpotLimit],
+  ])) {
     if (limit === null) continue;
     const found = breaksAt(curve, replicas, figure, limit);
     if (found === null) return null;

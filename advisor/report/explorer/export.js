@@ -3,8 +3,18 @@
 
 import { el } from "./dom.js";
 
-const PAINT = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "fill-opacity", "font-size", "font-weight", "font-family",
-  "text-anchor"];
+const PAINT = [
+  "fill",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "opacity",
+  "fill-opacity",
+  "font-size",
+  "font-weight",
+  "font-family",
+  "text-anchor",
+];
 
 /** @param {Blob} blob @param {string} name */
 function save(blob, name) {

@@ -2,11 +2,28 @@
 // Figures as people read them, three digits and a unit: the same as `advisor/units.py` prints.
 
 /** @type {[number, string][]} */
-const TIMES = [[1, ""], [1e-3, "m"], [1e-6, "u"], [1e-9, "n"]];
+const TIMES = [
+  [1, ""],
+  [1e-3, "m"],
+  [1e-6, "u"],
+  [1e-9, "n"],
+];
 /** @type {[number, string][]} */
-const LARGE = [[1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
+const LARGE = [
+  [1e15, "P"],
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+  [1, ""],
+];
 /** @type {[number, string][]} */
-const BINARY = [[2 ** 40, "TiB"], [2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]];
+const BINARY = [
+  [2 ** 40, "TiB"],
+  [2 ** 30, "GiB"],
+  [2 ** 20, "MiB"],
+  [2 ** 10, "KiB"],
+];
 
 /** `value` with three significant digits, without trailing zeros. @param {number} value @param {number} [digits] */
 function digitsOf(value, digits = 3) {

@@ -50,7 +50,15 @@ export function shownFigures(data, plan, load = get("load")) {
 /** The figures at the question's own load. @param {Plan} plan @param {Data} data @returns {Figures} */
 function ownFigures(plan, data) {
   const inFlight = data.asked.users || (plan.rate[0] / Math.max(1, data.asked.output)) * plan.latency[0];
-  return { users: inFlight, ttft: plan.ttft, tpot: plan.tpot, latency: plan.latency, rate: plan.rate, running: plan.sequences, waiting: Math.max(0, inFlight - plan.sequences) };
+  return {
+    users: inFlight,
+    ttft: plan.ttft,
+    tpot: plan.tpot,
+    latency: plan.latency,
+    rate: plan.rate,
+    running: plan.sequences,
+    waiting: Math.max(0, inFlight - plan.sequences),
+  };
 }
 
 /** @param {Data} data @param {Plan} plan @param {Figures} figures @param {boolean} exact @returns {Shown} */
@@ -60,7 +68,13 @@ function finished(data, plan, figures, exact) {
   if (ttft !== null && figures.ttft[0] > ttft * 1.0005) misses.push("TTFT");
   if (tpot !== null && figures.tpot[0] > tpot * 1.0005) misses.push("TPOT");
   if (exact && !plan.within && !misses.length && limitsAsAsked(data)) misses.push("load");
-  return { ...figures, perGpu: figures.rate[0] / plan.world, usd: dollars(price(data), plan.world, figures.rate[0]), misses, exact };
+  return {
+    ...figures,
+    perGpu: figures.rate[0] / plan.world,
+    usd: dollars(price(data), plan.world, figures.rate[0]),
+    misses,
+    exact,
+  };
 }
 
 /** Price of a GPU-hour: the reader's, else the sheet's. @param {Data} data @returns {number | null} */
@@ -101,5 +115,9 @@ export function breaking(data, plan, figure, text) {
 export function loadWords(data, text, load = get("load")) {
   if (load === "most") return "as many users as the limits allow";
   if (load === "users") return `${text(getNumber("users") ?? 1)} users in flight`;
-  return { single_stream: "one user at a time", offline: "everything queued at once", open_loop: `${text(data.asked.rate)} requests/s` }[data.asked.mode] ?? `${text(data.asked.users)} users in flight`;
+  return (
+    { single_stream: "one user at a time", offline: "everything queued at once", open_loop: `${text(data.asked.rate)} requests/s` }[
+      data.asked.mode
+    ] ?? `${text(data.asked.users)} users in flight`
+  );
 }

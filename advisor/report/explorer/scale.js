@@ -46,6 +46,7 @@ function logTicks(min, max, count) {
   }
   const step = Math.ceil(Math.log10(max / min) / count);
   const ticks = [];
-  for (let power = Math.ceil(Math.log10(min)); power <= Math.log10(max); power += step) ticks.push(Number((10 ** power).toPrecision(6)));
+  for (let power = Math.ceil(Math.log10(min)); power <= Math.log10(max); power += step)
+    ticks.push(Number((10 ** power).toPrecision(6)));
   return ticks;
 }
