@@ -24,9 +24,11 @@ from advisor.roofline.work import (
     DecodeAttention,
     Experts,
     Gemm,
+    IndexScores,
     LatentDecode,
     LatentPrefill,
     PrefillAttention,
+    StateScan,
     Stream,
     Work,
 )
@@ -34,7 +36,7 @@ from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device
 from advisor.specs.engine import Engine
 from advisor.specs.formats import FORMATS
-from advisor.specs.model import count_equal
+from advisor.specs.model import ModelSpec, count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Share, StepTime
 from advisor.specs.problem import Problem
@@ -51,9 +53,10 @@ class StepModel:
     """
 
     def __init__(self, problem: Problem, plan: Plan, calibration: Calibration, fabrics: Fabrics) -> None:
-        self.problem, self.plan, self.calibration = problem, plan, calibration
+        self.plan, self.calibration = plan, calibration
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
+        self.problem = replace(problem, model=as_computed(problem.model, self.engine, self.device))
         self.fabrics = fabrics
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
         self._kinds = self._stage_kinds()
@@ -79,7 +82,7 @@ class StepModel:
         if isinstance(work, DecodeAttention) and self.device.architecture in self.engine.paged_kernels_on:
             unsplit = self._scale.unsplit if work.batch * work.heads > UNSPLIT_BEYOND else 1.0
             return kernel_s(replace(work, kv_heads=work.heads), self.device, self.calibration) * self._scale.attention * unsplit
-        return kernel_s(work, self.device, self.calibration) * self._scale.of(work)
+        return kernel_s(work, self.device, self.calibration, engine=self.engine.name) * self._scale.of(work)
 
     def works_s(self, works: Iterable[Work]) -> float:
         """Seconds of several works, one after the other."""
@@ -244,6 +247,15 @@ class StepModel:
         return found
 
 
+def as_computed(model: ModelSpec, engine: Engine, device: Device) -> ModelSpec:
+    """The model with its experts in the format that the engine multiplies them in on this device (`Engine.experts_as`)."""
+    major = device.compute_capability.split(".")[0]
+    for generation, stored, computed in engine.experts_as:
+        if (generation, stored) == (major, model.formats.experts):
+            return replace(model, formats=replace(model.formats, experts=computed))
+    return model
+
+
 # vLLM's paged-attention kernels split a sequence's context over blocks up to so many (sequence, query head) pairs (paged_attn.py,
 # use_v1); beyond it each pair walks its whole context alone.
 UNSPLIT_BEYOND = 512
@@ -251,6 +263,9 @@ UNSPLIT_BEYOND = 512
 # quantise twice, multiply twice, activate, sum up and add the shared ones; MLA normalises both latents, absorbs into query and
 # output, joins the halves and writes the cache beside the attention itself; a product in 8 or 4 bits quantises its input first.
 EXPERT_LAUNCHES, LATENT_LAUNCHES, QUANTISED_LAUNCHES = 12, 8, 2
+# A chunked scan (flash-linear-attention, gated_delta_rule/chunk.py): norms of queries and keys, decays summed up, products inside
+# the chunk, their inverse, rows and values, states, outputs. An indexer: norm, rotation, two quantisations, scores, selection.
+SCAN_LAUNCHES, INDEX_LAUNCHES = 7, 6
 
 
 def _launches_of(work: Work) -> float:
@@ -260,6 +275,10 @@ def _launches_of(work: Work) -> float:
         return EXPERT_LAUNCHES
     if isinstance(work, LatentPrefill | LatentDecode):
         return LATENT_LAUNCHES
+    if isinstance(work, StateScan):
+        return SCAN_LAUNCHES
+    if isinstance(work, IndexScores):
+        return INDEX_LAUNCHES
     quantised = isinstance(work, Gemm) and FORMATS[work.weights].compute not in ("bf16", "fp16")
     return QUANTISED_LAUNCHES if quantised else 1
 
@@ -271,8 +290,7 @@ class _Scales:
 
     def __init__(self, engine: Engine, calibration: Calibration, device: Device, problem: Problem) -> None:
         own, local = dict(engine.scales), dict(calibration.scales)
-        weights = problem.model.formats.experts if problem.model.is_moe else problem.model.formats.ffn
-        names = [device.architecture, f"{device.architecture}/{weights}", device.name]
+        names = scale_names(problem.model, engine, device)
         self.decode = _product(own, "decode", names) * local.get("decode", 1.0)
         self.prefill = _product(own, "prefill", names) * local.get("prefill", 1.0)
         self.collective = _product(own, "collective", names) * local.get("collective", 1.0)
@@ -284,7 +302,7 @@ class _Scales:
 
     def of(self, work: Work) -> float:
         """The decode scale where memory binds, the prefill scale where the tensor cores do, by the ideal share of each."""
-        if isinstance(work, PrefillAttention | LatentPrefill):
+        if isinstance(work, PrefillAttention | LatentPrefill | StateScan):
             return self.prefill
         if isinstance(work, Gemm | Experts):
             read_s = work.hbm_bytes / self.device.memory_bytes_per_s
@@ -293,6 +311,13 @@ class _Scales:
             scale = float(self.decode**share * self.prefill ** (1.0 - share))
             return scale * self.experts if isinstance(work, Experts) else scale
         return self.attention
+
+
+def scale_names(model: ModelSpec, engine: Engine, device: Device) -> list[str]:
+    """What an engine's finer scales are named for: the architecture, the weights' format on it, the device."""
+    computed = as_computed(model, engine, device)
+    weights = computed.formats.experts if computed.is_moe else computed.formats.ffn
+    return [device.architecture, f"{device.architecture}/{weights}", device.name]
 
 
 def _product(scales: dict[str, float], part: str, names: list[str]) -> float:
