@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from advisor.calibrate.cases import Case, answer, figure
-from advisor.roofline.step import scale_names
+from advisor.calibrate.cases import Case, Predictors, answer, figure
+from advisor.roofline.engine_scales import scale_scopes
 from advisor.specs.engine import Engine
+from advisor.specs.keys import ScaleKey
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +69,7 @@ def _residuals_of(cases: Sequence[Case], jobs: Sequence[tuple[int, Engine]], *, 
         return pool.map(_residual_of_job, jobs, chunksize=max(1, len(jobs) // (8 * processes)))
 
 
+_PREDICTORS = Predictors()  # of this process
 _CASES: Sequence[Case] = ()  # handed to forked workers once, instead of pickling every case with every job
 
 
@@ -76,7 +78,7 @@ def _residual_of_job(job: tuple[int, Engine]) -> list[Residual]:
 
 
 def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residual]:
-    prediction = answer(cases[index], engine)
+    prediction = answer(cases[index], engine, _PREDICTORS)
     if prediction is None:
         return []
     rows = []
@@ -121,7 +123,7 @@ def coefficients(engine: Engine, finer: Mapping[str, float], *, measured: bool =
 
 def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Iterable[float]) -> Engine:
     """The engine with each named coefficient multiplied by exp(x); the overlap moves on the logit scale."""
-    host, scales = engine.host, dict(engine.scales)
+    host, scales = engine.host, {str(key): factor for key, factor in engine.scales}
     for (name, _), value in zip(names, x, strict=True):
         kind, _, rest = name.partition("/")
         if name == "host/overlap":
@@ -131,7 +133,7 @@ def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Ite
             host = replace(host, **{rest: getattr(host, rest) * math.exp(value)})
         else:
             scales[rest] = scales.get(rest, 1.0) * math.exp(value)
-    return replace(engine, host=host, scales=tuple(sorted(scales.items())))
+    return replace(engine, host=host, scales=tuple((ScaleKey.parse(name), scales[name]) for name in sorted(scales)))
 
 
 def fit_engine(
@@ -217,10 +219,10 @@ def _slopes(
 def touches(name: str, case: Case) -> bool:
     """Whether a coefficient changes anything of a case: scales of an architecture, of a format on it or of a device only theirs."""
     kind, _, rest = name.partition("/")
-    scope = rest.partition("/")[2]
-    if kind != "scales" or not scope or scope == "unsplit":
+    if kind != "scales" or "/" not in rest or rest == "attention/unsplit":
         return True
-    return scope in scale_names(case.problem.model, case.problem.engine, case.problem.cluster.device)
+    key, problem = ScaleKey.parse(rest), case.problem
+    return (key.where, key.number_format) in scale_scopes(problem.model, problem.engine, problem.cluster.device)
 
 
 def _move(rows: Sequence[Residual], slopes: Slopes, x: Vector, spread: Vector) -> Vector:

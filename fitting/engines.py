@@ -42,7 +42,7 @@ from advisor.calibrate.residuals import scatter, spread_of
 from advisor.catalog import published
 from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
-from advisor.roofline.step import scale_names
+from advisor.roofline.engine_scales import scale_scopes
 from advisor.serving.predict import CLOSENESS, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
@@ -191,7 +191,8 @@ def _finer(cases: Sequence[Case]) -> dict[str, float]:
     """The finer scales that enough rows show, with their share; none for an architecture or a format that stands alone."""
     devices = [case.problem.cluster.device for case in cases]
     architectures = _often(device.architecture for device in devices)
-    formats = _often(scale_names(c.problem.model, c.problem.engine, c.problem.cluster.device)[1] for c in cases)
+    scopes = (scale_scopes(case.problem.model, case.problem.engine, case.problem.cluster.device)[1] for case in cases)
+    formats = _often("/".join(scope) for scope in scopes)
     borrowed = _often(case.problem.cluster.device.name for case in cases if closeness(case.calibration) != "device")
     found: dict[str, float] = {}
     if any(case.problem.cluster.device.architecture in case.problem.engine.paged_kernels_on for case in cases):
@@ -297,7 +298,13 @@ def _widened(spread: Spread, factor: float) -> Spread:
 def _left_out_data(left_out: LeftOut) -> dict[str, object]:
     """The coefficients of each left-out fit, without what the profile already says."""
     fits = [
-        {"engine": name, "version": version, "without": group, "host": wire.to_data(engine.host), "scales": dict(engine.scales)}
+        {
+            "engine": name,
+            "version": version,
+            "without": group,
+            "host": wire.to_data(engine.host),
+            "scales": {str(key): factor for key, factor in engine.scales},
+        }
         for (name, version, group), engine in sorted(left_out.items())
     ]
     return {"made_by": "python -m fitting.engines", "fits": fits}

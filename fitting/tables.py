@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from advisor.catalog.models import load_model
 from advisor.errors import ProfileError
@@ -30,6 +31,7 @@ from advisor.roofline.work import (
     StateScan,
     StateUpdate,
 )
+from advisor.specs.keys import Op
 from advisor.specs.model import LatentAttention
 
 # What the tables call a number format -> ours.
@@ -260,7 +262,7 @@ class WireSample:
     """One measured collective: `payload_bytes` is what one rank puts in (as in `work.Collective`)."""
 
     hardware: str
-    op: str
+    op: Op
     algorithm: str
     ranks: int
     payload_bytes: float
@@ -278,7 +280,8 @@ def collectives(folder: Path) -> Iterator[WireSample]:
         algorithm = {"NCCL": "nccl", "TRTLLM": "lamport"}.get(name, "custom")
         if algorithm == "custom" and not name.endswith("_graph"):
             continue
-        op, ranks, total = row["op"].replace("alltoall", "all_to_all"), int(row["ranks"]), float(row["bytes"])
+        op = cast(Op, row["op"].replace("alltoall", "all_to_all"))
+        ranks, total = int(row["ranks"]), float(row["bytes"])
         yield WireSample(
             hardware=row["hardware"],
             op=op,

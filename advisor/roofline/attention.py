@@ -67,7 +67,7 @@ def projection_work(mixer: Mixer, hidden: int, weights: str, tp: int, tokens: fl
 
 
 def _recurrent_projections(mixer: RecurrentMixer, hidden: int, weights: str, tp: int, tokens: float, count: float) -> list[Work]:
-    """All inputs as one GEMM, the short convolution over them, the gated norm, the output: Qwen3-Next's layer in vLLM and SGLang."""
+    """All inputs as one GEMM, the short convolution over them, the gated norm, the output, as Qwen3-Next's layer is served."""
     T, D = tokens, hidden
     values = mixer.heads * sqrt(mixer.state_values / mixer.heads) / tp  # heads of a square state
     into = mixer.weights / D / tp - values

@@ -32,6 +32,7 @@ from advisor.roofline.work import (
 from advisor.specs.calibration import Calibration, Reach
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
+from advisor.specs.keys import KernelKey
 
 # Where a format has no coefficients of its own: the formats that are read and multiplied most like it, nearest first.
 NEAREST = {
@@ -151,7 +152,6 @@ _DEMANDS: dict[type, Callable[..., Demand]] = {
     StateUpdate: _state_update,
     IndexScores: _index_scores,
 }
-_CACHED = 64
 
 
 def demand(work: Kernel, sms: int) -> Demand:
@@ -177,49 +177,40 @@ class _Rates:
         self.launch_s, self.q, self.root = reach.launch_s, reach.sharpness, 1.0 / reach.sharpness
 
 
-class _Prepared:
-    """Rates of one device under one calibration, looked up once."""
+class DeviceRates:
+    """Rates of one device under one calibration; those of a kind and format are looked up once.
 
-    __slots__ = ("calibration", "device", "rates", "reaches")
+    An `engine` (vllm, sglang, trtllm) takes its own kernels where they were measured apart, else the best of all engines'.
+    """
 
-    def __init__(self, device: Device, calibration: Calibration) -> None:
-        self.device, self.calibration = device, calibration
-        self.reaches = dict(calibration.kernels)
-        self.rates: dict[tuple[type, str, str], _Rates] = {}
+    __slots__ = ("_engine", "_found", "_name", "_reaches", "device")
 
-    def find(self, kind: type, variant: str, engine: str) -> _Rates:
-        """Rates of a kind of kernel in a variant (a number format, a rule), as `engine` runs it where that was measured."""
-        found = self.rates.get((kind, variant, engine))
+    def __init__(self, device: Device, calibration: Calibration, engine: str = "") -> None:
+        self.device, self._name = device, calibration.name
+        self._reaches = dict(calibration.kernels)
+        self._engine = engine
+        self._found: dict[tuple[type, str], _Rates] = {}
+
+    def find(self, kind: type, variant: str) -> _Rates:
+        """Rates of a kind of kernel in a variant: a number format, or the rule of a state."""
+        found = self._found.get((kind, variant))
         if found is None:
-            reach = reach_of(self.reaches, KINDS[kind], variant, self.calibration.name, engine=engine)
-            found = self.rates[kind, variant, engine] = _Rates(reach, self.device, kind, variant)
+            reach = reach_of(self._reaches, KINDS[kind], variant, self._name, engine=self._engine)
+            found = self._found[kind, variant] = _Rates(reach, self.device, kind, variant)
         return found
 
 
-_prepared: dict[tuple[int, int], _Prepared] = {}
-
-
-def _prepare(device: Device, calibration: Calibration) -> _Prepared:
-    """The rates of this pair of objects; a bounded memo that keeps them alive, so that an id is never another's."""
-    found = _prepared.get((id(device), id(calibration)))
-    if found is None:
-        if len(_prepared) >= _CACHED:
-            _prepared.clear()
-        found = _prepared[id(device), id(calibration)] = _Prepared(device, calibration)
-    return found
-
-
-def reach_of(reaches: dict[str, Reach], kind: str, variant: str, name: str, *, engine: str = "") -> Reach:
+def reach_of(reaches: dict[KernelKey, Reach], kind: str, variant: str, name: str, *, engine: str = "") -> Reach:
     """The coefficients of `kind` in a variant, or in the nearest one that has any; an engine's own kernels go first.
 
     A variant is a number format, or the rule of a recurrent state. Raises ProfileError when nothing near it has coefficients.
     """
     near = nearest(variant) if variant in FORMATS else (variant, LIKE_RULE.get(variant, variant))
     for candidate in near:
-        found = reaches.get(f"{kind}/{candidate}/{engine}") or reaches.get(f"{kind}/{candidate}")
+        found = reaches.get(KernelKey(kind, candidate, engine)) or reaches.get(KernelKey(kind, candidate))
         if found is not None:
             return found
-    found = reaches.get(kind)
+    found = reaches.get(KernelKey(kind))
     if found is None:
         raise ProfileError(f"calibration {name} has no coefficients for {kind}/{variant}: add that key to the file.")
     return found
@@ -245,18 +236,17 @@ def _variant(work: Kernel) -> str:
     return "fp8" if isinstance(work, IndexScores) else work.cache  # type: ignore[union-attr]
 
 
-def kernel_s(work: Kernel, device: Device, calibration: Calibration, *, engine: str = "") -> float:
+def kernel_s(work: Kernel, known: DeviceRates) -> float:
     """Seconds of all `work.count` repeats of one kernel on one device, (K1); a kernel without work takes none.
 
-    `engine` (vllm, sglang, trtllm) takes its own kernels where they were measured apart, else the best of all engines'. Raises ProfileError when the calibration has nothing for such a kernel or the data sheet lacks its peak.
+    Raises ProfileError when the calibration has nothing for such a kernel or the data sheet lacks its peak.
     """
     kind = type(work)
-    prepared = _prepare(device, calibration)
     if kind is Stream:  # (K6): memory traffic, and a launch for each of its kernels
-        rates = prepared.find(kind, "bf16", "")
+        rates = known.find(kind, "bf16")
         return work.hbm_bytes * rates.read + rates.launch_s * work.kernels * work.count  # type: ignore[union-attr]
-    rates = prepared.find(kind, _variant(work), engine)
-    moved, flop, scores, queue, chain, passes = _DEMANDS[kind](work, device.sms)
+    rates = known.find(kind, _variant(work))
+    moved, flop, scores, queue, chain, passes = _DEMANDS[kind](work, known.device.sms)
     read, math = moved * rates.read, flop * rates.flop + scores * rates.score
     longest = read if read > math else math
     if longest <= 0.0:

@@ -29,12 +29,12 @@ from advisor.errors import AdvisorError, ProfileError
         ("- 1", "mapping"),
         ("1: 2", "mapping"),
         ("", "mapping"),
-        ("[" * 200_000, "levels deep"),
-        ("{a: " * 100_000, "levels deep"),
-        ("- " * 200_000, "levels deep"),
-        ("? " * 100_000, "levels deep"),
-        ("\n".join(" " * i + "a:" for i in range(2500)), "levels deep"),
-        ("\n".join("  " * i + "- a:" for i in range(500)), "levels deep"),
+        ("[" * 200_000, "levels deep|nesting depth"),
+        ("{a: " * 100_000, "levels deep|nesting depth"),
+        ("- " * 200_000, "levels deep|nesting depth"),
+        ("? " * 100_000, "levels deep|nesting depth"),
+        ("\n".join(" " * i + "a:" for i in range(2500)), "levels deep|nesting depth"),
+        ("\n".join("  " * i + "- a:" for i in range(500)), "levels deep|nesting depth"),
     ],
 )
 def test_what_is_not_plain_is_refused_in_one_sentence(text: str, why: str) -> None:
