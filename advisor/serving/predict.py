@@ -221,12 +221,16 @@ def _prediction(
     )
 
 
+SELDOM_MEASURED = ("stream", "state_scan", "state_update", "index_scores")
+
+
 def closeness(calibration: Calibration) -> str:
     """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them).
 
-    Element-wise kernels do not count: no table measures them, for any device.
+    Element-wise kernels do not count, no table measures them for any device, nor those that few tables hold (`SELDOM_MEASURED`).
     """
-    found = {reach.provenance.closeness for key, reach in calibration.kernels if key.kind != "stream"}
+    measured = (reach for key, reach in calibration.kernels if key.kind not in SELDOM_MEASURED)
+    found = {reach.provenance.closeness for reach in measured}
     return next((name for name in ("default", "family") if name in found), "device")
 
 
