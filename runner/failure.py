@@ -29,8 +29,9 @@ FULL_DISK = 74  # exit code: EX_IOERR of sysexits.h; a full disk takes no senten
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a file could not be written because there is no room."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    """Whether a file could not be written because there is no room; the error of `advisor.files` has the system's as its cause."""
+    cause = error.__cause__ if isinstance(error, AdvisorError) else error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def exit_code(error: BaseException) -> int:

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
         found = benchmarks(job, watchdog.beat)
         if rank == 0:
-            from runner.session import write_whole
+            from advisor.files import write_whole
 
             write_whole(Path(arguments[1]), wire.to_json(found))
     except BaseException as error:
