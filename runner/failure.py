@@ -10,6 +10,7 @@ from pathlib import Path
 from advisor.errors import AdvisorError
 from advisor.specs import wire
 from advisor.specs.experiment import RankFailure
+from runner.watchdog import FULL_DISK
 
 # Words in the messages of torch, CUDA and NCCL -> what they mean for the user. First match counts.
 _MEANINGS = (
@@ -23,9 +24,6 @@ _MEANINGS = (
     (("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused"),
      "lost its connection to another rank"),
 )  # fmt: skip
-
-
-FULL_DISK = 74  # exit code: EX_IOERR of sysexits.h; a full disk takes no sentence
 
 
 def is_full(error: BaseException) -> bool:
