@@ -7,6 +7,7 @@ from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate
 from advisor.units import show, show_count
 
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 _FORMAT_WORDS = {"bf16": "bf16", "int4": "int4", "fp8-block": "fp8 (blocks of 128)"}
 
 
@@ -14,6 +15,16 @@ def short(plan: Plan) -> str:
     """The degrees that are not 1: `tp=4,dp=2`; one GPU is `tp=1`."""
     degrees = (("tp", plan.tp), ("pp", plan.pp), ("dp", plan.dp), ("ep", plan.ep), ("adp", plan.adp))
     return ",".join(f"{axis}={degree}" for axis, degree in degrees if degree > 1) or "tp=1"
+
+
+def in_words(plan: Plan) -> str:
+    """A plan in speech: `two replicas of tp=4`, `8 single GPUs`."""
+    degrees = (("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep), ("adp", plan.adp))
+    replica = ",".join(f"{axis}={n}" for axis, n in degrees if n > 1) or "one GPU"
+    if plan.dp == 1:
+        return replica
+    number = _NUMBERS.get(plan.dp, f"{plan.dp:,}")
+    return f"{number} single GPUs" if plan.replica_gpus == 1 else f"{number} replicas of {replica}"
 
 
 def seconds(estimate: Estimate) -> str:

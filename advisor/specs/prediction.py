@@ -56,7 +56,8 @@ class Prediction:
     """One plan under the workload. Rates are of the whole deployment; `sequences` in flight likewise.
 
     `max_sequences` is how many sequences of the workload's length the cache of the deployment holds at once.
-    `within_limits` says whether the workload's limits are met; `calibration` names what the times rest on.
+    `within_limits` says whether the workload's limits are met; `load_within_limits` how many users, or requests/s where a rate
+    was asked for, the plan carries within them (None: not looked at). `calibration` names what the times rest on.
     """
 
     plan: Plan
@@ -77,6 +78,7 @@ class Prediction:
     within_limits: bool
     usd_per_million_tokens: float | None
     calibration: str
+    load_within_limits: float | None = None
     notes: tuple[str, ...] = field(default=())
 
 
