@@ -24,7 +24,7 @@ from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
 Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
-UNKNOWN = Spread(bias=0.0, shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
+UNKNOWN = Spread(shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +221,16 @@ def _prediction(
     )
 
 
+SELDOM_MEASURED = ("stream", "state_scan", "state_update", "index_scores")
+
+
 def closeness(calibration: Calibration) -> str:
     """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them).
 
-    Element-wise kernels do not count: no table measures them, for any device.
+    Element-wise kernels do not count, no table measures them for any device, nor those that few tables hold (`SELDOM_MEASURED`).
     """
-    found = {reach.provenance.closeness for key, reach in calibration.kernels if key.kind != "stream"}
+    measured = (reach for key, reach in calibration.kernels if key.kind not in SELDOM_MEASURED)
+    found = {reach.provenance.closeness for reach in measured}
     return next((name for name in ("default", "family") if name in found), "device")
 
 
