@@ -83,6 +83,8 @@ def _compared(cause: Cause, other: Plan, workload: Workload) -> str:
     unit = "output tokens/s per GPU" if cause.goal == "cost" else "output tokens/s"
     figure, tpot = cause.figure(name), cause.figure("tpot_s")
     text = f"{a} {_verb(cause.first, 'makes', 'make')} {show_count(figure.first)} {unit}, {b} {show_count(figure.other)}"
+    if abs(figure.ratio - 1) < SAME / 3:
+        text = f"{a} and {b} make the same {show_count(figure.first)} {unit}"
     if tpot.first > tpot.other * (1 + SAME):
         text += f", though a user of {b} gets a token every {show(tpot.other, 's')} rather than {show(tpot.first, 's')}"
     elif tpot.first * (1 + SAME) < tpot.other and abs(figure.ratio - 1) < SAME:

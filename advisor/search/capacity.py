@@ -39,6 +39,13 @@ def _carried(alone: Predictor, p: Prediction, workload: Workload) -> float:
     return found.requests_per_s.value if workload.mode == "open_loop" else users(found)
 
 
+def expected(predictor: Predictor, workload: Workload, advice: Advice) -> Prediction | None:
+    """The first plan with as much as keeps the limits of `workload` on average; None where that is what was asked for."""
+    if workload.mode != "capacity" or workload == predictor.problem.workload or not advice.choices:
+        return None
+    return predictor.under(workload).predict(replace(advice.choices[0].plan, settings=None))
+
+
 def users(p: Prediction) -> float:
     """Users in flight by Little's law: requests/s times the time of a request."""
     return p.requests_per_s.value * p.latency_s.value

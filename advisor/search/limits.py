@@ -32,7 +32,7 @@ def held_to(predictions: Sequence[Prediction], workload: Workload) -> tuple[list
     ttft_s = implied_ttft_s(predictions, workload)
     if ttft_s is None:
         return list(predictions), workload
-    judged = [replace(p, within_limits=p.within_limits and p.ttft_s.value <= ttft_s) for p in predictions]
+    judged = [replace(p, within_limits=False) if p.ttft_s.value > ttft_s else p for p in predictions]
     return judged, replace(workload, ttft_limit_s=ttft_s)
 
 

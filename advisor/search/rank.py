@@ -34,7 +34,7 @@ def rank(predictions: Sequence[Prediction], workload: Workload, rejected: Sequen
     runner = next((p for p in order[1:] if shape(p.plan) != shape(first.plan)), None)
     return Advice(
         choices=tuple(order),
-        front=tuple(p.plan for p in front([p for p in order if p is first or fills(p.plan, gpus)])),
+        front=tuple(p.plan for p in front(_alike(order, gpus))),
         cause=cause(first, runner, workload),
         rejected=tuple(rejected),
         runner_up=runner.plan if runner else None,
@@ -44,6 +44,11 @@ def rank(predictions: Sequence[Prediction], workload: Workload, rejected: Sequen
         limits_met=first.within_limits,
         implied_ttft_s=implied_ttft_s(predictions, workload),
     )
+
+
+def _alike(order: Sequence[Prediction], gpus: int) -> list[Prediction]:
+    """The first plan, and those that stand to the limits as it does and fill the machine."""
+    return [p for p in order if p is order[0] or (p.within_limits == order[0].within_limits and fills(p.plan, gpus))]
 
 
 def _rivals(order: Sequence[Prediction]) -> list[Prediction]:

@@ -29,7 +29,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A change of the question after which a plan fits: what to change, and the plan with the fewest GPUs that then fits."""
+    """A change of the question after which a plan fits, or keeps the limits: what to change, and that plan."""
 
     change: str
     plan: Plan
@@ -96,9 +96,10 @@ class Advice:
     `cause` compares the first with the `runner_up`, the best plan of another replica shape, and `reason` is the same in words;
     None and empty where nothing fits. `first_share` is in what share of draws from the error bars the first choice has the best
     figure (None: only one plan). `ties` are the plans that cannot be told from the best, the first among them, and `tie_reason`
-    says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one.
-    `curve` has the best plans under lighter loads, where the load was left open. `said` is what has to be known before the
-    answer; `remedies` what would help where nothing fits.
+    says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one. `expected` is the first plan
+    with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
+    the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
+    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed.
     """
 
     choices: tuple[Prediction, ...]
@@ -117,5 +118,7 @@ class Advice:
     asked: Asked | None = None
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
+    limits: tuple[str, ...] = field(default=())
     network_need: NetworkNeed | None = None
+    expected: Prediction | None = None
     notes: tuple[str, ...] = field(default=())

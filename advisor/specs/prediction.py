@@ -57,7 +57,8 @@ class Prediction:
 
     `max_sequences` is how many sequences of the workload's length the cache of the deployment holds at once.
     `within_limits` says whether the workload's limits are met; `load_within_limits` how many users, or requests/s where a rate
-    was asked for, the plan carries within them (None: not looked at). `calibration` names what the times rest on.
+    was asked for, the plan carries within them (None: not looked at). `overloaded`: requests arrive faster than they are answered.
+    `calibration` names what the times rest on.
     """
 
     plan: Plan
@@ -79,6 +80,7 @@ class Prediction:
     usd_per_million_tokens: float | None
     calibration: str
     load_within_limits: float | None = None
+    overloaded: bool = False
     notes: tuple[str, ...] = field(default=())
 
 
