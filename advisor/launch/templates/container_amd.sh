@@ -1,0 +1,3 @@
+--device /dev/kfd --device /dev/dri # HIP_VISIBLE_DEVICES chooses and orders the GPUs
+--group-add video --cap-add SYS_PTRACE --security-opt seccomp=unconfined # as ROCm's documentation starts containers
+--env HIP_FORCE_DEV_KERNARG --env NCCL_MIN_NCHANNELS --env VLLM_ROCM_USE_AITER --env SGLANG_USE_AITER

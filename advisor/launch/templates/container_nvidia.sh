@@ -1,0 +1,2 @@
+--gpus all # CUDA_VISIBLE_DEVICES chooses and orders them: --gpus device=... would lose the order
+--env CUDA_DEVICE_ORDER
