@@ -21,6 +21,7 @@ from advisor.errors import AdvisorError
 VERBS: dict[str, str] = {
     "recommend": "The best plan, why it is the best, and how to launch it.",
     "explain": "Where one plan's time and memory go, and who is which rank.",
+    "explore": "The answer as one HTML file with sliders.",
     "estimate": "Figures of one plan, or of a CSV file of configurations.",
     "launch": "Scripts that start a plan.",
     "compare": "A load generator's result beside the prediction.",
@@ -93,9 +94,9 @@ def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from importlib.metadata import version as installed
+        from advisor.version import version as installed
 
-        typer.echo(f"advisor {installed('advisor')}")
+        typer.echo(f"advisor {installed()}")
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

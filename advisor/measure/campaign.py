@@ -16,8 +16,9 @@ from advisor.measure.results import Results
 from advisor.specs import wire
 from advisor.specs.cluster import Node
 from advisor.specs.experiment import Job, Measurement
+from advisor.version import DISTRIBUTION
 
-EXTRA = "pip install 'advisor[validate]'"
+EXTRA = f"pip install '{DISTRIBUTION}[validate]'"
 _ASK_S = 120.0
 Say = Callable[[str], None]
 
