@@ -33,7 +33,7 @@ class Vendor:
 
 NVIDIA = Vendor(
     name="nvidia", visible="CUDA_VISIBLE_DEVICES", environment=(("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),), count="count_nvidia.sh",
-    container="container_nvidia.sh", resource="nvidia.com/gpu", product="nvidia.com/gpu.product", dash="-",
+    container="container_nvidia.options", resource="nvidia.com/gpu", product="nvidia.com/gpu.product", dash="-",
 )  # fmt: skip
 # RCCL's channels and kernel arguments as AMD's guide for vLLM on Instinct GPUs has them (rocm.docs.amd.com, "vLLM V1 performance
 # optimization"); AITER's kernels, which published figures were measured with, are off by default.
@@ -42,7 +42,7 @@ AMD = Vendor(
     environment=(
         ("HIP_FORCE_DEV_KERNARG", "1"), ("NCCL_MIN_NCHANNELS", "112"), ("VLLM_ROCM_USE_AITER", "1"), ("SGLANG_USE_AITER", "1"),
     ),
-    count="count_amd.sh", container="container_amd.sh", resource="amd.com/gpu", product="amd.com/gpu.product-name", dash="_",
+    count="count_amd.sh", container="container_amd.options", resource="amd.com/gpu", product="amd.com/gpu.product-name", dash="_",
 )  # fmt: skip
 
 
