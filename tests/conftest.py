@@ -11,6 +11,8 @@ from hypothesis import settings
 settings.register_profile("advisor", deadline=None)
 settings.load_profile("advisor")
 
+pytest_plugins = ["small_world"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     marked = [item for item in items if item.get_closest_marker("gpu")]

@@ -72,7 +72,7 @@ def validate_runner(
     chosen = candidates(bench, plans, top)
     if settings.device == "cpu":
         chosen = [replace(c, sequences=min(c.sequences or CPU_BATCH, CPU_BATCH)) for c in chosen]
-    settings = replace(settings, gpus=bench.gpus)
+    settings = replace(settings, gpus=bench.gpus, machine=bench.machine)
     calibration = bench.asked.calibration
     kept = Results.open(results or default_path(problem, device=settings.device), fresh=fresh)
     jobs = [job_for(problem, candidate, settings, calibration) for candidate in chosen]
@@ -143,7 +143,7 @@ def validate_suite(
         options: Options = {**_whole(asked, plan, torch), "engine": "vllm"}
         found = question(model=name, **options)
         problem = runner_problem(found.problem, load_engine("runner"), device=settings.device)
-        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus)), found.calibration)
+        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus), machine=torch.identity), found.calibration)
         kept = Results.open(results or default_path(problem, device=f"{settings.device}-suite"), fresh=fresh)
         measured, complete = run_all([job], kept, node=None, nodes=nodes, say=say)
         plans = [plan_result(problem, m.job, m.measurement, found.calibration, batch=64, resumed=m.resumed) for m in measured]
@@ -189,10 +189,12 @@ def validate_engine(
     options: Options = {**asked, "engine": engine}
     found = question(model=model, **options)
     problem, calibration = found.problem, found.calibration
-    from advisor.serving.predict import predict
+    from advisor.serving.predict import Predictor
+
+    predictor = Predictor(problem, calibration)
 
     if plans:
-        predictions = [predict(problem, legal_plan(problem, text), calibration) for text in dict.fromkeys(plans)]
+        predictions = [predictor.predict(legal_plan(problem, text)) for text in dict.fromkeys(plans)]
     else:
         predictions = list(answer(found).choices[:top])
         if not predictions:
@@ -203,7 +205,7 @@ def validate_engine(
     for number, choice in enumerate(predictions, 1):
         load = load_for(problem.workload, choice.sequences)
         loaded = replace(problem, workload=load)
-        prediction = predict(loaded, choice.plan, calibration)
+        prediction = predictor.under(load).predict(choice.plan)
         head = f"[{number}/{len(predictions)}] {choice.plan.label}"
         test = LoadTest(
             problem=loaded, prediction=prediction, tool=generator, endpoint=endpoint, model=checkpoint, time_limit_s=time_limit_s

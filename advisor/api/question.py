@@ -19,6 +19,7 @@ from advisor.specs.problem import Problem
 from advisor.specs.workload import Goal, Mode, Workload
 from advisor.units import parse, show
 
+SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
 MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
@@ -50,8 +51,10 @@ class Options(TypedDict, total=False):
     users: int | None
     rate: float | None
     prefix_cached_tokens: int | None
+    context: int | None
     ttft: str | float | None
     tpot: str | float | None
+    confidence: float | None
     goal: str
     calibration: Path | str | None
     online: bool
@@ -76,8 +79,10 @@ def question(
     users: int | None = None,
     rate: float | None = None,
     prefix_cached_tokens: int | None = None,
+    context: int | None = None,
     ttft: str | float | None = None,
     tpot: str | float | None = None,
+    confidence: float | None = None,
     goal: str = "",
     calibration: Path | str | None = None,
     online: bool = True,
@@ -88,10 +93,10 @@ def question(
 
     workload, said_workload = _workload(
         preset=preset, input_tokens=input_tokens, output_tokens=output_tokens, users=users, rate=rate,
-        prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, goal=goal,
+        prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, confidence=confidence, goal=goal,
     )  # fmt: skip
     spec, said_model = _model(model, dtype=dtype, kv_dtype=kv_dtype, online=online)
-    _check_context(spec, workload)
+    workload = _with_context(spec, workload, context)
     machine, said_machine = _machine(gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network)
     profile: Engine = load_engine(engine, engine_version)
     found = load_calibration(machine.device) if calibration is None else read_calibration(Path(calibration), machine.device)
@@ -101,7 +106,7 @@ def question(
 
 
 def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[ModelSpec, list[str]]:
-    from advisor.catalog.models import load_model, requantise
+    from advisor.catalog.models import load_model, published_as, requantise
 
     if not name.strip():
         raise QuestionError("no model was named: say --model 70b, a Hugging Face id, or a path to config.json.")
@@ -109,17 +114,27 @@ def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[Model
     spec: ModelSpec = loaded.spec
     said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
     if dtype or kv_dtype:
-        spec = requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None)
+        spec = published_as(requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None))
+        said += [f"Its {dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
 
 
-def _check_context(model: ModelSpec, workload: Workload) -> None:
+def _with_context(model: ModelSpec, workload: Workload, context: int | None) -> Workload:
+    """The workload with the longest request that was asked for. Raises QuestionError where the model has less."""
     if workload.context_tokens > model.max_context_tokens:
         raise QuestionError(
             f"{workload.input_tokens:.0f} input and {workload.output_tokens:.0f} output tokens are more than the "
             f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones "
             "with --input-tokens and --output-tokens."
         )
+    if context is None:
+        return workload
+    if not workload.context_tokens <= context <= model.max_context_tokens:
+        raise QuestionError(
+            f"--context {context} is not possible: a request has {workload.context_tokens:.0f} tokens and {model.name} at most "
+            f"{model.max_context_tokens}; give a number between them."
+        )
+    return replace(workload, max_context_tokens=context)
 
 
 def _workload(
@@ -132,6 +147,7 @@ def _workload(
     prefix_cached_tokens: int | None,
     ttft: str | float | None,
     tpot: str | float | None,
+    confidence: float | None,
     goal: str,
 ) -> tuple[Workload, list[str]]:
     """The workload; a limit of the preset holds when the preset was named, or when nothing else bounds the load."""
@@ -145,6 +161,8 @@ def _workload(
         raise QuestionError(f"--rate {rate:g} is not possible; give requests per second above 0.")
     if users is not None and rate is not None:
         raise QuestionError("--users and --rate are two kinds of load; give one: users in flight, or requests per second.")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise QuestionError(f"--confidence {confidence:g} is not possible; give a chance from 0.5 to below 1, e.g. 0.9.")
     if goal and goal not in get_args(Goal):
         raise QuestionError(f"unknown goal {goal!r}; use latency, throughput or cost.")
     inputs = chosen.input_tokens if input_tokens is None else input_tokens
@@ -161,9 +179,11 @@ def _workload(
         said.append(f"Lengths of the {chosen.name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
     if bound and not own_limits and (ttft_s or tpot_s):
         said.append(f"Limits of the {chosen.name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
+    if confidence is None:
+        confidence = SURE if mode == "capacity" and (ttft_s or tpot_s) else 0.5
     workload = Workload(
         input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
-        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
+        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s, confidence=confidence,
         goal=cast(Goal, goal or "throughput"), preset=chosen.name,
     )  # fmt: skip
     return workload, said

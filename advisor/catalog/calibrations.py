@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -14,7 +13,8 @@ from typing import Any
 from advisor.catalog.devices import load_device
 from advisor.catalog.shipped import known_names, plain, sheet_names, sheet_text
 from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
-from advisor.errors import ProfileError, QuestionError
+from advisor.errors import ProfileError
+from advisor.files import write_whole
 from advisor.specs.calibration import Calibration, Provenance
 from advisor.specs.cluster import Device
 from advisor.specs.wire import from_data, to_data
@@ -67,28 +67,14 @@ def read_calibration(path: Path, device: Device) -> Calibration:
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as YAML, whole or not at all: a reader never meets half a file. Raises QuestionError with the reason."""
+    """Write a calibration as YAML, whole or not at all. Raises as `files.write_whole` does."""
     import yaml
 
     checked(calibration, origin=f"calibration {calibration.name}")
     data = to_data(calibration)
     data = {"entries": _entries(data), **data}
     text = yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes it private; a calibration is no secret
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise QuestionError(f"cannot write {path}: {error.strerror or error}; name another place.") from None
+    write_whole(path, text)
 
 
 def _entries(data: Mapping[str, Any]) -> int:
@@ -106,8 +92,8 @@ def local_calibration_path(device: Device) -> Path:
 
 def checked(calibration: Calibration, *, origin: str) -> Calibration:
     """The calibration itself when its figures are possible. Raises ProfileError naming the first key that is not."""
-    births = [(key, reach.provenance) for key, reach in calibration.kernels]
-    births += [(key, line.provenance) for key, line in calibration.wires]
+    births = [(str(key), reach.provenance) for key, reach in calibration.kernels]
+    births += [(str(key), line.provenance) for key, line in calibration.wires]
     for key, born in births:
         if born.closeness not in _CLOSENESS:
             raise ProfileError(f"{origin} says closeness {born.closeness[:20]!r} for {key}; use {', '.join(_CLOSENESS)}.")
@@ -119,20 +105,19 @@ def checked(calibration: Calibration, *, origin: str) -> Calibration:
 
 def _figures(calibration: Calibration) -> Iterator[tuple[str, float, float, float]]:
     """(name, figure, lowest, highest) of every figure that the physics divides or multiplies by."""
-    for key, reach in calibration.kernels:
-        yield f"{key} memory", reach.memory, 0.001, MOST_REACH
-        yield f"{key} compute", reach.compute, 0.001, MOST_REACH
-        yield f"{key} launch_s", reach.launch_s, 0.0, _LONGEST_S
-        yield f"{key} sharpness", reach.sharpness, 0.2, 100.0
+    for kernel, reach in calibration.kernels:
+        yield f"{kernel} memory", reach.memory, 0.001, MOST_REACH
+        yield f"{kernel} compute", reach.compute, 0.001, MOST_REACH
+        yield f"{kernel} launch_s", reach.launch_s, 0.0, _LONGEST_S
+        yield f"{kernel} sharpness", reach.sharpness, 0.2, 100.0
         for name, figure in reach.shape:
-            yield f"{key} {name}", figure, -1e9, 1e15
-    for key, line in calibration.wires:
-        yield f"{key} alpha_s", line.alpha_s, 0.0, _LONGEST_S
-        yield f"{key} alpha_per_rank_s", line.alpha_per_rank_s, 0.0, _LONGEST_S
-        yield f"{key} bandwidth", line.bandwidth, 0.0001, MOST_REACH
-        yield f"{key} up_to_bytes", line.up_to_bytes, 0.0, 1e30
+            yield f"{kernel} {name}", figure, -1e9, 1e15
+    for wire, line in calibration.wires:
+        yield f"{wire} alpha_s", line.alpha_s, 0.0, _LONGEST_S
+        yield f"{wire} alpha_per_rank_s", line.alpha_per_rank_s, 0.0, _LONGEST_S
+        yield f"{wire} bandwidth", line.bandwidth, 0.0001, MOST_REACH
+        yield f"{wire} up_to_bytes", line.up_to_bytes, 0.0, 1e30
     for key, spread in calibration.spreads:
-        yield f"{key} bias", spread.bias, -5.0, 5.0
         yield f"{key} shared", spread.shared, 0.0, 5.0
         yield f"{key} independent", spread.independent, 0.0, 5.0
     for key, factor in calibration.scales:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.errors import PlanError
-from advisor.specs.cluster import LINK_ORDER, Cluster, Link, LinkKind
+from advisor.specs.cluster import LINK_ORDER, NVLINKS, Cluster, Link, LinkKind
 from advisor.specs.plan import Plan
 
 Wiring = Literal[
     "single", "switch", "mesh", "cube_mesh", "ring", "pcie_switch", "host_bridge", "cross_socket", "network", "unknown"
 ]
-Latency = Literal["none", "switch", "direct", "staged", "network"]
 
-NVLINKS: frozenset[LinkKind] = frozenset({"nvswitch", "nvlink", "xgmi", "c2c"})
 # NCCL copies directly between GPUs whose path stays below a host bridge (its default NCCL_P2P_LEVEL is PXB); others go through host
 # memory. Source: NCCL user guide, NCCL_P2P_LEVEL; nccl#814.
 PEER_KINDS: frozenset[LinkKind] = frozenset({"pix", "pxb"})
@@ -47,8 +45,8 @@ class Fabric:
     `bytes_per_s`: what a ring or all-reduce of the group can use per GPU, one direction, at data-sheet level, shared uplinks and
     the share of the network applied. `point_bytes_per_s`: the same for one rank sending to the worst-placed other rank while all
     do so (stage transfer, all-to-all across nodes). `p2p`: the slowest hop copies directly (RDMA between nodes), not through host
-    memory. `peer_access`: each GPU can map the others' memory, which an engine's own all-reduce kernel needs. `full_mesh`: every
-    pair of the group has an NVLink.
+    memory. `peer_access`: each GPU can map the others' memory, which an engine's own all-reduce kernel needs.
+    `latency_s`: of a small message over the network, where the group spans nodes.
     """
 
     kind: LinkKind
@@ -58,17 +56,8 @@ class Fabric:
     point_bytes_per_s: float
     p2p: bool
     peer_access: bool
-    full_mesh: bool
+    latency_s: float = 0.0
     wiring: Wiring
-
-    @property
-    def latency(self) -> Latency:
-        """The class of its latency: through a switch, direct, staged through host memory, or over the network."""
-        if self.ranks < 2:
-            return "none"
-        if self.nodes > 1:
-            return "network"
-        return "switch" if self.wiring == "switch" else ("direct" if self.p2p else "staged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,26 +86,25 @@ def typical_bytes_per_s(link: Link) -> float:
     return link.bytes_per_s * (PEER_SHARE if is_direct(link) else STAGED_SHARE)
 
 
-def group_fabric(cluster: Cluster, gpus: Sequence[int]) -> Fabric:
+def group_fabric(graph: LinkGraph, gpus: Sequence[int]) -> Fabric:
     """The fabric of these GPUs (indices over the cluster; GPU g is on node g // GPUs per node). Raises PlanError for others."""
     ordered = tuple(sorted(gpus))
-    if not ordered or ordered[0] < 0 or ordered[-1] >= cluster.gpus or len(set(ordered)) < len(ordered):
+    if not ordered or ordered[0] < 0 or ordered[-1] >= graph.cluster.gpus or len(set(ordered)) < len(ordered):
         raise PlanError(
-            f"GPUs {', '.join(map(str, gpus)) or '(none)'} are no group of this machine, which has 0 to {cluster.gpus - 1}."
+            f"GPUs {', '.join(map(str, gpus)) or '(none)'} are no group of this machine, which has 0 to {graph.cluster.gpus - 1}."
         )
-    return _graph(cluster).group(ordered).fabric
+    return graph.group(ordered).fabric
 
 
-def plan_fabrics(cluster: Cluster, plan: Plan) -> Fabrics:
+def plan_fabrics(graph: LinkGraph, plan: Plan) -> Fabrics:
     """The slowest group of each axis of a plan; for pp the slowest hop between neighbouring stages.
 
     Only replicas that sit differently are looked at. Groups that use one PCIe uplink at the same time share it. Raises PlanError
     where the plan needs more GPUs than there are.
     """
-    if plan.world > cluster.gpus:
-        raise PlanError(f"{plan.label} needs {plan.world} GPUs and the machine has {cluster.gpus}; use smaller degrees.")
-    graph = _graph(cluster)
-    replicas = _replicas(cluster, plan)
+    if plan.world > graph.cluster.gpus:
+        raise PlanError(f"{plan.label} needs {plan.world} GPUs and the machine has {graph.cluster.gpus}; use smaller degrees.")
+    replicas = _replicas(graph.cluster, plan)
     shape = plan.replica()
 
     def slowest(axis: str, degree: int) -> Fabric:
@@ -162,7 +150,7 @@ def _home(gpus: tuple[int, ...], per_node: int) -> tuple[int, ...]:
     return tuple(g - base for g in gpus)
 
 
-def _shared(found: list[list[_Group]], graph: _Graph) -> list[list[Fabric]]:
+def _shared(found: list[list[_Group]], graph: LinkGraph) -> list[list[Fabric]]:
     """Fabrics with the uplinks divided among all groups that use them at once."""
     if not graph.uplinks:
         return [[g.fabric for g in groups] for groups in found]
@@ -174,7 +162,7 @@ def _shared(found: list[list[_Group]], graph: _Graph) -> list[list[Fabric]]:
     return [[_contended(group, load, graph) for group in groups] for groups in found]
 
 
-def _contended(group: _Group, load: dict[tuple[int, int], int], graph: _Graph) -> Fabric:
+def _contended(group: _Group, load: dict[tuple[int, int], int], graph: LinkGraph) -> Fabric:
     fabric = group.fabric
     if not group.flows:
         return fabric
@@ -182,7 +170,7 @@ def _contended(group: _Group, load: dict[tuple[int, int], int], graph: _Graph) -
     return replace(fabric, bytes_per_s=min(fabric.bytes_per_s, room), point_bytes_per_s=min(fabric.point_bytes_per_s, room))
 
 
-def _stages(graph: _Graph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabric:
+def _stages(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabric:
     """The slowest hop from a stage to the next; all ranks of a stage send at the same time."""
     if shape.pp == 1:
         return graph.group((0,)).fabric
@@ -196,7 +184,7 @@ def _stages(graph: _Graph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabr
     return min(found, key=_speed)
 
 
-class _Graph:
+class LinkGraph:
     """The links of one cluster, prepared once: a matrix of one node and its shared uplinks."""
 
     __slots__ = ("cluster", "known", "links", "per_node", "uplink_bytes_per_s", "uplinks")
@@ -252,7 +240,8 @@ class _Graph:
         inside = min((p.bytes_per_s for p in parts if p.ranks > 1), default=float("inf"))
         return Fabric(
             kind="network", ranks=len(gpus), nodes=len(by_node), bytes_per_s=min(inside, network.bytes_per_s * fewest),
-            point_bytes_per_s=network.bytes_per_s, p2p=network.rdma, peer_access=False, full_mesh=False, wiring="network",
+            point_bytes_per_s=network.bytes_per_s, p2p=network.rdma, peer_access=False, latency_s=network.latency_s,
+            wiring="network",
         )  # fmt: skip
 
     def _inside(self, gpus: tuple[int, ...]) -> _Group:
@@ -261,7 +250,7 @@ class _Graph:
             return _Group(
                 fabric=Fabric(
                     kind=default.kind, ranks=1, bytes_per_s=default.bytes_per_s, point_bytes_per_s=default.bytes_per_s,
-                    p2p=True, peer_access=True, full_mesh=True, wiring="single",
+                    p2p=True, peer_access=True, wiring="single",
                 )
             )  # fmt: skip
         if self.links is None:
@@ -280,7 +269,7 @@ class _Graph:
             rate = min(rate * (n - 1), max(total, rate)) if total else rate * (n - 1)
         return Fabric(
             kind=link.kind, ranks=n, bytes_per_s=rate, point_bytes_per_s=link.bytes_per_s, p2p=is_direct(link),
-            peer_access=link.kind in NVLINKS or link.p2p, full_mesh=link.kind in NVLINKS, wiring=_WIRING[link.kind],
+            peer_access=link.kind in NVLINKS or link.p2p, wiring=_WIRING[link.kind],
         )  # fmt: skip
 
     def _nvlinks(self, gpus: tuple[int, ...], *, full: bool) -> Fabric:
@@ -297,7 +286,7 @@ class _Graph:
         worst = min(pairs, key=typical_bytes_per_s)
         return Fabric(
             kind="nvswitch" if wiring == "switch" else slowest.kind, ranks=len(gpus), bytes_per_s=rate,
-            point_bytes_per_s=worst.bytes_per_s, p2p=True, peer_access=full, full_mesh=full,
+            point_bytes_per_s=worst.bytes_per_s, p2p=True, peer_access=full,
             wiring=wiring,  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -318,7 +307,7 @@ class _Graph:
         fabric = Fabric(
             kind=slowest.kind, ranks=len(gpus), bytes_per_s=min(slowest.bytes_per_s, room),
             point_bytes_per_s=min(farthest.bytes_per_s, room), p2p=all(is_direct(link) for _, _, link in hops),
-            peer_access=all(x.kind in NVLINKS or x.p2p for x in pairs), full_mesh=False, wiring=_WIRING[slowest.kind],
+            peer_access=all(x.kind in NVLINKS or x.p2p for x in pairs), wiring=_WIRING[slowest.kind],
         )  # fmt: skip
         return _Group(fabric=fabric, flows=flows)
 
@@ -388,16 +377,3 @@ def _weakest_cut(weights: list[list[float]]) -> float:
             w[before][v] = w[v][before] = w[before][v] + w[last][v]
         alive.remove(last)
     return best
-
-
-_graphs: dict[int, _Graph] = {}
-
-
-def _graph(cluster: Cluster) -> _Graph:
-    """The prepared graph of this object; a bounded memo that keeps the object alive, so that an id is never another's."""
-    found = _graphs.get(id(cluster))
-    if found is None:
-        if len(_graphs) >= 32:
-            _graphs.clear()
-        found = _graphs[id(cluster)] = _Graph(cluster)
-    return found

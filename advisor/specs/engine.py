@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from advisor.specs.calibration import Spread
+from advisor.specs.keys import ScaleKey
 from advisor.specs.plan import SplitRule
 
 
@@ -101,8 +102,16 @@ class Engine:
     Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
     NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
 
+    `experts_as` names experts that the engine computes otherwise than their format says: (major compute capability, stored
+    format, format computed in). mxfp4 experts are multiplied with mxfp8 activations where an engine quantises them itself.
+
     On the architectures of `paged_kernels_on` its decode attention has a block for every query head, which reads the cache once
     for each of them (vLLM's PagedAttention kernels: no FlashAttention there).
+
+    What it can split: `expert_degrees` are one expert group or one for every rank ("one_or_all"), or any divisor of the ranks
+    ("divisors"); `attention_dp` in groups of several tp ranks ("groups") or of one each ("all_ranks"); `uneven_layers` says
+    whether stages may be given layers one by one; the kernels of the formats `whole_blocks` refuse a shard that cuts a block of
+    scales (vLLM issues 54178 and 52997), others pad it.
 
     `scales` multiply parts of a step in this engine against the bare kernels: "decode", "prefill", "collective", "experts",
     "attention" (in decode), and what an architecture or a format on it adds ("prefill/blackwell", "prefill/blackwell/fp8"), or a
@@ -114,7 +123,6 @@ class Engine:
 
     name: str
     version: str
-    program: str
     axes: tuple[str, ...]
     host: HostTime
     memory: MemoryRule
@@ -127,11 +135,16 @@ class Engine:
     all_reduces: tuple[str, ...]
     source: str
     layer_split: SplitRule = "last_spared"
+    expert_degrees: Literal["one_or_all", "divisors"] = "divisors"
+    attention_dp: Literal["groups", "all_ranks"] = "groups"
+    uneven_layers: bool = False
+    whole_blocks: tuple[str, ...] = ("fp8-block", "int4", "nvfp4")
     polling_steps: int = 1
     piece_tokens: int = 0
     paged_kernels_on: tuple[str, ...] = ()
+    experts_as: tuple[tuple[str, str, str], ...] = ()
     small_gpu: SmallGpu | None = None
-    scales: tuple[tuple[str, float], ...] = ()
+    scales: tuple[tuple[ScaleKey, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
     fitted_on: tuple[str, ...] = ()
     points: int = 0

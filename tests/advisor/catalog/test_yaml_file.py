@@ -29,12 +29,12 @@ from advisor.errors import AdvisorError, ProfileError
         ("- 1", "mapping"),
         ("1: 2", "mapping"),
         ("", "mapping"),
-        ("[" * 200_000, "levels deep"),
-        ("{a: " * 100_000, "levels deep"),
-        ("- " * 200_000, "levels deep"),
-        ("? " * 100_000, "levels deep"),
-        ("\n".join(" " * i + "a:" for i in range(2500)), "levels deep"),
-        ("\n".join("  " * i + "- a:" for i in range(500)), "levels deep"),
+        ("[" * 200_000, "levels deep|nesting depth"),
+        ("{a: " * 100_000, "levels deep|nesting depth"),
+        ("- " * 200_000, "levels deep|nesting depth"),
+        ("? " * 100_000, "levels deep|nesting depth"),
+        ("\n".join(" " * i + "a:" for i in range(2500)), "levels deep|nesting depth"),
+        ("\n".join("  " * i + "- a:" for i in range(500)), "levels deep|nesting depth"),
     ],
 )
 def test_what_is_not_plain_is_refused_in_one_sentence(text: str, why: str) -> None:
@@ -82,7 +82,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero on this system")
 def test_a_file_without_an_end_is_refused_after_the_size_that_is_read() -> None:
-    with pytest.raises(ProfileError, match="larger than 4 MiB"):
+    with pytest.raises(ProfileError, match="larger than 4 MB"):
         read_text(Path("/dev/zero"))
 
 

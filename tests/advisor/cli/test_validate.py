@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_models import CONFIGS
 
-from advisor.cli import machine_here, measuring
+from advisor.api import machine_here, measuring
 from advisor.cli.app import run
 from advisor.measure.campaign import Measured, Torch
 from advisor.measure.jobs import SUITE_BATCHES

@@ -30,7 +30,7 @@ from advisor.measure.jobs import (
 from advisor.measure.load_test import LoadTest, checked_url, load_for, load_tool, measure
 from advisor.measure.results import Results
 from advisor.measure.validation import Pair, PlanResult, cell_s, engine_result, order_of, plan_result
-from advisor.serving.predict import predict, step_model
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
@@ -106,9 +106,20 @@ def test_fewer_gpus_than_the_plan_measure_the_slowest_rank_alone(ours: Problem, 
 
 def test_the_same_question_has_the_same_name_whatever_its_limits(ours: Problem, calibration: Calibration) -> None:
     job = job_for(ours, Candidate(plan=Plan(tp=2), sequences=8), ON_EIGHT, calibration)
-    assert named(replace(job, repeats=99, time_limit_s=1.0)).id == job.id
+    assert named(replace(job, time_limit_s=1.0, stall_limit_s=1.0)).id == job.id
+    assert named(replace(job, repeats=99)).id != job.id
     assert named(replace(job, layers=4)).id != job.id
     assert named(replace(job, plan=Plan(tp=4))).id != job.id
+
+
+def test_another_machine_or_another_version_is_measured_anew(ours: Problem, calibration: Calibration) -> None:
+    """What changes a measurement is in a job's name: nothing of a results file is taken for an answer after an update."""
+    machines = ("torch 2.12; driver 570; NVIDIA H100", "torch 2.13; driver 570; NVIDIA H100", "torch 2.13; driver 575; NVIDIA H100",
+                "torch 2.13; driver 575; NVIDIA H200")  # fmt: skip
+    one = Candidate(plan=Plan(tp=2), sequences=8)
+    jobs = [job_for(ours, one, replace(ON_EIGHT, machine=machine), calibration) for machine in machines]
+    assert len({job.id for job in jobs}) == len(machines)
+    assert [job.machine for job in jobs] == list(machines)
 
 
 def test_the_suite_is_the_table_of_the_issue(ours: Problem, calibration: Calibration) -> None:
@@ -143,7 +154,7 @@ def test_ranks_see_the_gpus_they_were_placed_on(ours: Problem, calibration: Cali
 def test_what_runs_as_predicted_has_no_error(ours: Problem, calibration: Calibration) -> None:
     candidate = Candidate(plan=Plan(tp=2, dp=4), sequences=16)
     job = job_for(ours, candidate, ON_EIGHT, calibration)
-    model = step_model(ours, job.plan, calibration)
+    model = Predictor(ours, calibration).step_model(job.plan)
     found = plan_result(ours, job, measured(job, lambda c: cell_s(model, c)), calibration, batch=16)
     assert found.tpot_s.error == pytest.approx(0.0)
     assert found.ttft_s.error == pytest.approx(0.0)
@@ -156,7 +167,7 @@ def test_a_shard_gets_the_models_collectives(ours: Problem, calibration: Calibra
     """One rank of tp=8 as fast as its kernels alone are predicted: with the collectives it is as predicted as a whole."""
     one = replace(ON_EIGHT, gpus=1)
     job = job_for(ours, Candidate(plan=Plan(tp=8), sequences=16), one, calibration)
-    model = step_model(ours, job.plan, calibration)
+    model = Predictor(ours, calibration).step_model(job.plan)
     kernels = plan_result(ours, job, measured(job, lambda c: 1e-9), calibration, batch=16)
     wires = {c.cell: c.from_model_s for c in kernels.cells}
     found = plan_result(ours, job, measured(job, lambda c: cell_s(model, c) - wires[c]), calibration, batch=16)
@@ -230,7 +241,9 @@ def test_without_torch_one_sentence_says_how_to_get_it(monkeypatch: pytest.Monke
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MachineError, match=r"needs torch, which is not installed: pip install 'advisor\[validate\]'\.$"):
+    with pytest.raises(
+        MachineError, match=r"needs torch, which is not installed: pip install 'parallelism-advisor\[validate\]'\.$"
+    ):
         need_torch()
 
 
@@ -259,7 +272,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load_test(problem: Problem, calibration: Calibration, **changes: object) -> LoadTest:
-    prediction = predict(problem, Plan(tp=2), calibration)
+    prediction = Predictor(problem, calibration).predict(Plan(tp=2))
     base = LoadTest(problem=problem, prediction=prediction, tool="vllm", endpoint="http://127.0.0.1:8000", time_limit_s=20)
     return replace(base, **changes)  # type: ignore[arg-type]
 

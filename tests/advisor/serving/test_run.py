@@ -10,7 +10,7 @@ from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model
-from advisor.serving.predict import predict
+from advisor.serving.predict import Predictor
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
@@ -51,7 +51,8 @@ def both(model: str, plan: Plan, engine: str, load: Workload) -> tuple[Predictio
     cluster = load_cluster(gpu="h100-80g-sxm", gpus=8)
     asked = Problem(model=load_model(model, online=False).spec, cluster=cluster, workload=load, engine=load_engine(engine))
     calibration = load_calibration(cluster.device, local=False)
-    return predict(asked, plan, calibration, screen=True), predict(asked, plan, calibration)
+    predictor = Predictor(asked, calibration)
+    return predictor.screen(plan), predictor.predict(plan)
 
 
 @pytest.mark.parametrize("case", CLOSED, ids=str)
