@@ -46,3 +46,14 @@ def unknown(what: str, text: str, known: Iterable[str]) -> QuestionError:
     nearest = f", nearest is {near[0]}" if near else ""
     listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
     return QuestionError(f"unknown {what} {text[:60]!r}{nearest}; use {listed}.")
+
+
+def one_line(text: str, *, most: int = 1000) -> str:
+    """Text from outside as it may be shown: one line, control characters and undecodable bytes escaped, `most` characters at most.
+
+    A terminal takes control characters as commands.
+    """
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

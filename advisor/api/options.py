@@ -14,8 +14,8 @@ from advisor.errors import unknown
 from advisor.specs.cluster import Cluster
 
 
-def _help(text: str, *, short: str = "") -> dict[str, str]:
-    return {"help": text, "short": short}
+def _help(text: str, *, also: str = "") -> dict[str, str]:
+    return {"help": text, "also": also}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Machine:
     """Which GPUs, how many, how they are joined, and what they reach of their data sheets."""
 
     gpu: str = field(default="", metadata=_help("GPU name, e.g. h100-80g-sxm (see `advisor gpus`)."))
-    gpus: int | None = field(default=None, metadata=_help("GPUs, of each node where there are several.", short="-n"))
+    gpus: int | None = field(default=None, metadata=_help("GPUs, of each node where there are several.", also="-n"))
     nodes: int | None = field(default=None, metadata=_help("Equal nodes."))
     cluster: Path | str | Cluster | None = field(
         default=None, metadata=_help("Cluster YAML or JSON, as `advisor probe --yaml` writes it.")
@@ -55,8 +55,16 @@ class Load:
     users: int | None = field(default=None, metadata=_help("Requests kept in flight over the whole deployment."))
     rate: float | None = field(default=None, metadata=_help("Requests per second that arrive."))
     prefix_cached_tokens: int | None = field(default=None, metadata=_help("Prompt tokens found in the prefix cache."))
+    context: int | None = field(
+        default=None,
+        metadata=_help("Longest request, prompt and answer together; what costs little otherwise.", also="--max-model-len"),
+    )
     ttft: str | float | None = field(default=None, metadata=_help("Limit on the mean time to first token, e.g. 500ms or 2s."))
     tpot: str | float | None = field(default=None, metadata=_help("Limit on the mean time per output token, e.g. 30ms."))
+    confidence: float | None = field(
+        default=None,
+        metadata=_help("Chance of keeping the limits where as many users as fit are asked for; 0.9 otherwise."),
+    )
     goal: str = field(default="", metadata=_help("latency, throughput or cost."))
 
 
@@ -83,8 +91,10 @@ class Options(TypedDict, total=False):
     users: int | None
     rate: float | None
     prefix_cached_tokens: int | None
+    context: int | None
     ttft: str | float | None
     tpot: str | float | None
+    confidence: float | None
     goal: str
     online: bool
 

@@ -23,6 +23,7 @@ from advisor.units import parse, show
 if TYPE_CHECKING:
     from typing import Unpack
 
+SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
 MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
@@ -43,7 +44,7 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     where, engine, load = parts_of(options)
     workload, said_workload = _workload(load)
     spec, said_model = _model(model, engine, online=options.get("online", True))
-    _check_context(spec, workload)
+    workload = _with_context(spec, workload, load.context)
     machine, said_machine = _machine(where)
     profile: Engine = load_engine(engine.engine, engine.engine_version)
     own = where.calibration
@@ -54,7 +55,7 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
 
 
 def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec, list[str]]:
-    from advisor.catalog.models import load_model, requantise
+    from advisor.catalog.models import load_model, published_as, requantise
 
     if not name.strip():
         raise QuestionError("no model was named: say --model 70b, a Hugging Face id, or a path to config.json.")
@@ -62,17 +63,27 @@ def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec,
     spec: ModelSpec = loaded.spec
     said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
     if engine.dtype or engine.kv_dtype:
-        spec = requantise(spec, dtype=engine.dtype or None, kv_dtype=engine.kv_dtype or None)
+        spec = published_as(requantise(spec, dtype=engine.dtype or None, kv_dtype=engine.kv_dtype or None))
+        said += [f"Its {engine.dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
 
 
-def _check_context(model: ModelSpec, workload: Workload) -> None:
+def _with_context(model: ModelSpec, workload: Workload, context: int | None) -> Workload:
+    """The workload with the longest request that was asked for. Raises QuestionError where the model has less."""
     if workload.context_tokens > model.max_context_tokens:
         raise QuestionError(
             f"{workload.input_tokens:.0f} input and {workload.output_tokens:.0f} output tokens are more than the "
             f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones "
             "with --input-tokens and --output-tokens."
         )
+    if context is None:
+        return workload
+    if not workload.context_tokens <= context <= model.max_context_tokens:
+        raise QuestionError(
+            f"--context {context} is not possible: a request has {workload.context_tokens:.0f} tokens and {model.name} at most "
+            f"{model.max_context_tokens}; give a number between them."
+        )
+    return replace(workload, max_context_tokens=context)
 
 
 def _workload(load: Load) -> tuple[Workload, list[str]]:
@@ -80,7 +91,7 @@ def _workload(load: Load) -> tuple[Workload, list[str]]:
     from advisor.catalog.presets import load_preset
 
     chosen = load_preset(load.preset or "chat")
-    users, rate, goal = load.users, load.rate, load.goal
+    users, rate, goal, confidence = load.users, load.rate, load.goal, load.confidence
     for option, value in (("--input-tokens", load.input_tokens), ("--output-tokens", load.output_tokens), ("--users", users)):
         if value is not None and not 0 < value <= 1_000_000_000:
             raise QuestionError(f"{option} {value} is not possible; give a whole number of at least 1.")
@@ -88,6 +99,8 @@ def _workload(load: Load) -> tuple[Workload, list[str]]:
         raise QuestionError(f"--rate {rate:g} is not possible; give requests per second above 0.")
     if users is not None and rate is not None:
         raise QuestionError("--users and --rate are two kinds of load; give one: users in flight, or requests per second.")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise QuestionError(f"--confidence {confidence:g} is not possible; give a chance from 0.5 to below 1, e.g. 0.9.")
     if goal and goal not in get_args(Goal):
         raise unknown("goal", goal, get_args(Goal))
     inputs = chosen.input_tokens if load.input_tokens is None else load.input_tokens
@@ -104,9 +117,11 @@ def _workload(load: Load) -> tuple[Workload, list[str]]:
         said.append(f"Lengths of the {chosen.name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
     if bound and not own_limits and (ttft_s or tpot_s):
         said.append(f"Limits of the {chosen.name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
+    if confidence is None:
+        confidence = SURE if mode == "capacity" and (ttft_s or tpot_s) else 0.5
     workload = Workload(
         input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
-        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
+        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s, confidence=confidence,
         goal=cast(Goal, goal or "throughput"), preset=chosen.name,
     )  # fmt: skip
     return workload, said

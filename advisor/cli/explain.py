@@ -48,13 +48,13 @@ def explain(
             )
         prediction = advice.choices[0]
     problem, load = asked.problem, asked.problem.workload
-    context = load.input_tokens + load.output_tokens / 2
+    cached_tokens = load.input_tokens + load.output_tokens / 2
     sequences = prediction.sequences / prediction.plan.dp
     if batch is not None:
         from advisor.serving.predict import Predictor
 
         predictor = Predictor(problem, asked.calibration)
-        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=context)
+        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=cached_tokens)
         prediction, sequences = replace(prediction, decode=step), float(batch)
     if as_json:
         from advisor.report.data import explanation_json
@@ -65,7 +65,7 @@ def explain(
 
     text = page(
         problem, prediction, asked=in_short(problem), said=asked.said, screen=screen(),
-        decode_title=f"A decode step of {_sequences(sequences)} a replica at {context:,.0f} tokens of context",
+        decode_title=f"A decode step of {_sequences(sequences)} a replica at {cached_tokens:,.0f} tokens of context",
         prefill_title=f"A prefill step of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}",
     )  # fmt: skip
     emit(text)

@@ -78,7 +78,7 @@ def _parameters() -> list[inspect.Parameter]:
 
 def _parameter(each: Field[Any], kind: object) -> inspect.Parameter:
     kind, default = _TEXT.get(each.name, (kind, each.default))
-    flags = ["--" + each.name.replace("_", "-"), *filter(None, [each.metadata["short"]])]
+    flags = ["--" + each.name.replace("_", "-"), *filter(None, [each.metadata["also"]])]
     option = typer.Option(
         *flags, help=each.metadata["help"], show_default=bool(default), autocompletion=_names(each.name) if kind is str else None
     )

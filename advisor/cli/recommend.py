@@ -21,6 +21,9 @@ def recommend(
     launch: Annotated[
         Path | None, typer.Option("--launch", help="Write the launch script into this folder.", show_default=False)
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the answer as one HTML file too, as `explore` does.", show_default=False)
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of the table.")] = 8,
     everything: Annotated[bool, typer.Option("--all", help="Every plan, and the rejected ones with their reasons.")] = False,
     as_json: options.Json = False,
@@ -36,6 +39,11 @@ def recommend(
     asked = question(model=model, **given)
     advice = answer(asked)
     written = write_launch(asked, advice, launch) if launch else ()
+    if html is not None:
+        from advisor.api.explore import explore, write_page
+
+        write_page(explore(asked, advice), html)
+        written = (*written, html)
     if as_json:
         from advisor.report.data import advice_json
 

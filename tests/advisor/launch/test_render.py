@@ -253,7 +253,7 @@ def test_what_an_engine_cannot_start_is_refused_in_one_sentence():
 def test_another_checkpoint_is_demanded_where_the_format_needs_one():
     question = problem("vllm", spec=model(weights="int4"))
     text = render(question, prediction(Plan()), target="bash")[0].text
-    assert "error: set MODEL to a checkpoint in int4" in text
+    assert "die 'set MODEL to a checkpoint in int4" in text
     with pytest.raises(QuestionError, match="give --checkpoint"):
         render(question, prediction(Plan()), target="kubernetes")
     online = render(problem("vllm", spec=model(weights="fp8")), prediction(Plan()), target="bash")[0].text
@@ -274,13 +274,18 @@ def test_weights_that_the_checkpoint_does_not_have_are_never_launched_from_it() 
             problem("vllm", spec=requantise(load_model(name, online=False).spec, dtype=dtype, kv_dtype=None)), Plan()
         )
 
-    assert "vllm serve meta-llama/Llama-3.1-70B --quantization fp8" in line("llama-3.1-70b", "fp8")  # quantised while loading
+    assert "vllm serve meta-llama/Llama-3.1-70B-Instruct --quantization fp8" in line(
+        "llama-3.1-70b", "fp8"
+    )  # quantised while loading
     awq = line("llama-3.1-70b", "awq")
     assert 'vllm serve "$MODEL"' in awq
-    assert "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B has 16-bit ones" in awq
+    assert (
+        "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B-Instruct has 16-bit ones"
+        in awq
+    )
     assert "deepseek-ai/DeepSeek-R1 has fp8" in line("deepseek-r1", "int4")
     assert "vllm serve deepseek-ai/DeepSeek-R1" in line("deepseek-r1", "auto")
-    assert "vllm serve meta-llama/Llama-2-13b-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
+    assert "vllm serve meta-llama/Llama-2-13b-chat-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
 
 
 @pytest.mark.parametrize("target", ["bash", "slurm"])
