@@ -95,6 +95,7 @@ def question(
     spec, said_model = _model(model, dtype=dtype, kv_dtype=kv_dtype, online=online)
     workload = _with_context(spec, workload, context)
     machine, said_machine = _machine(gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network)
+    _check_cache(spec, machine)
     profile: Engine = load_engine(engine, engine_version)
     found = load_calibration(machine.device) if calibration is None else read_calibration(Path(calibration), machine.device)
     problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
@@ -114,6 +115,15 @@ def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[Model
         spec = published_as(requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None))
         said += [f"Its {dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
+
+
+def _check_cache(model: ModelSpec, machine: Cluster) -> None:
+    """An nvfp4 cache is read by kernels for GPUs that multiply nvfp4 (vLLM and TensorRT-LLM documentation, quantised KV cache)."""
+    without = sorted({d.name for d in machine.node.devices if model.kv_format == "nvfp4" and not d.peak("nvfp4")})
+    if without:
+        raise QuestionError(
+            f"{without[0]} has no kernels for an nvfp4 cache, which begin with Blackwell; use --kv-dtype fp8 or bf16."
+        )
 
 
 def _with_context(model: ModelSpec, workload: Workload, context: int | None) -> Workload:
