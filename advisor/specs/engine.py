@@ -20,7 +20,8 @@ class HostTime:
     the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP, tokeniser, first scheduling) and
     `admit_s` is the part of it that one request makes the next wait for; both stretch by 1 / (1 - `token_s` * tokens per second)
     because the same process streams the tokens out. `wait_steps` of the running batch pass before a new request is seen
-    (asynchronous scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph.
+    (asynchronous scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph. `stage_s` is what each boundary between
+    pipeline stages adds to the way of a token beside the transfer: from the end of one stage's kernels to the launch of the next's.
     """
 
     step_s: float
@@ -34,6 +35,7 @@ class HostTime:
     prefill_s: float = 0.0
     context_s: float = 0.0
     ranks_s: float = 0.0
+    stage_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
