@@ -65,6 +65,16 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     return predicted(Predictor(sure(asked.problem, asked.calibration), asked.calibration), plan)
 
 
+def launchable_plan(asked: Question, plan: str | Plan) -> Prediction:
+    """The figures of a plan to be launched. Raises PlanError also where the engine would refuse it while it loads the weights."""
+    from advisor.search.legal import block_refusal
+
+    found = estimate_plan(asked, plan)
+    if cut := block_refusal(asked.problem, found.plan):
+        raise PlanError(f"{asked.problem.engine.name} refuses {found.plan.label} while it loads: {cut}.")
+    return found
+
+
 def predicted(predictor: Predictor, plan: str | Plan) -> Prediction:
     """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
     from advisor.search.legal import block_refusal

@@ -46,6 +46,7 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     spec, said_model = _model(model, engine, online=options.get("online", True))
     workload = _with_context(spec, workload, load.context)
     machine, said_machine = _machine(where)
+    _check_cache(spec, machine)
     profile: Engine = load_engine(engine.engine, engine.engine_version)
     own = where.calibration
     found = load_calibration(machine.device) if own is None else read_calibration(Path(own), machine.device)
@@ -66,6 +67,15 @@ def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec,
         spec = published_as(requantise(spec, dtype=engine.dtype or None, kv_dtype=engine.kv_dtype or None))
         said += [f"Its {engine.dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
+
+
+def _check_cache(model: ModelSpec, machine: Cluster) -> None:
+    """An nvfp4 cache is read by kernels for GPUs that multiply nvfp4 (vLLM and TensorRT-LLM documentation, quantised KV cache)."""
+    without = sorted({d.name for d in machine.node.devices if model.kv_format == "nvfp4" and not d.peak("nvfp4")})
+    if without:
+        raise QuestionError(
+            f"{without[0]} has no kernels for an nvfp4 cache, which begin with Blackwell; use --kv-dtype fp8 or bf16."
+        )
 
 
 def _with_context(model: ModelSpec, workload: Workload, context: int | None) -> Workload:

@@ -54,7 +54,7 @@ def explain(
         from advisor.serving.predict import Predictor
 
         predictor = Predictor(problem, asked.calibration)
-        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=cached_tokens)
+        step = predictor.explain(prediction.plan, batch=batch, context_tokens=cached_tokens)
         prediction, sequences = replace(prediction, decode=step), float(batch)
     if as_json:
         from advisor.report.data import explanation_json
@@ -66,7 +66,8 @@ def explain(
     text = page(
         problem, prediction, asked=in_short(problem), said=asked.said, screen=screen(),
         decode_title=f"A decode step of {_sequences(sequences)} a replica at {cached_tokens:,.0f} tokens of context",
-        prefill_title=f"A prefill step of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}",
+        prefill_title=f"The prefill of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}, "
+        f"{load.input_tokens - load.prefix_cached_tokens:,.0f} new tokens",
     )  # fmt: skip
     emit(text)
 

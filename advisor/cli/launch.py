@@ -41,13 +41,13 @@ def launch(
 
     The settings are the ranked ones. Nothing is replaced without --force, and all files are written or none.
     """
-    from advisor.api.answer import answer, estimate_plan
+    from advisor.api.answer import answer, launchable_plan
     from advisor.api.question import question
     from advisor.launch import render, script
 
     asked = question(model=model, **given)
     if plan:
-        prediction = estimate_plan(asked, plan)
+        prediction = launchable_plan(asked, plan)
     else:
         advice = answer(asked)
         if not advice.choices:

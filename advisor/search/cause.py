@@ -69,19 +69,16 @@ def _part(first: Prediction, runner: Prediction, workload: Workload) -> Contrast
 def costs(p: Prediction, workload: Workload) -> dict[str, float]:
     """What an output token costs, part by part.
 
-    latency: seconds on its way, a decode step of every stage. throughput, cost: GPU-seconds, the step of a whole replica shared by
-    the sequences in it, and the request's prefill shared by its output tokens. Steps are those of the slowest stage.
+    latency: seconds on its way, a decode step. throughput, cost: GPU-seconds, the step of a whole replica shared by the sequences
+    in it, and the request's prefill, which keeps a tp group of one stage at a time busy, shared by its output tokens.
     """
     plan = p.plan
     if is_single(workload):
-        return {part.name: part.amount * plan.pp for part in p.decode.parts}
+        return {part.name: part.amount for part in p.decode.parts}
     running = max(1.0, p.sequences / plan.dp)
-    together = running / min(plan.pp, running)
-    found = {part.name: part.amount * plan.replica_gpus / together for part in p.decode.parts}
-    new = workload.input_tokens - workload.prefix_cached_tokens
-    chunks = max(1.0, new / plan.settings.token_budget) if plan.settings else 1.0
+    found = {part.name: part.amount * plan.replica_gpus / running for part in p.decode.parts}
     for part in p.prefill.parts:
-        found[f"prefill {part.name}"] = part.amount * chunks * plan.pp * plan.tp / workload.output_tokens
+        found[f"prefill {part.name}"] = part.amount * plan.tp / workload.output_tokens
     return found
 
 
