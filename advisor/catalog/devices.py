@@ -9,7 +9,7 @@ from pathlib import Path
 
 from advisor.catalog.machine_schema import DeviceSheet, validated
 from advisor.catalog.shipped import driver_sheets, find_sheet, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml, read_text
+from advisor.untrusted import parse_yaml, read_text
 from advisor.errors import ProfileError, QuestionError
 from advisor.specs.cluster import Device
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import cast
 
-from advisor.catalog.yaml_file import MAX_BYTES, parse_json, read_text
+from advisor.untrusted import MAX_BYTES, parse_json, read_text
 from advisor.errors import QuestionError
 from advisor.specs.model import ModelSpec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.hub import REPO_ID, from_cache, from_hub, read_config_file
-from advisor.catalog.yaml_file import parse_yaml, read_text
+from advisor.untrusted import parse_yaml, read_text
 from advisor.errors import QuestionError
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import ModelSpec, WeightFormats

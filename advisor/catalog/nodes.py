@@ -9,7 +9,7 @@ from itertools import combinations
 from advisor.catalog.devices import device_of
 from advisor.catalog.machine_schema import DeviceSheet, NetworkSheet, NodeSheet, validated
 from advisor.catalog.shipped import find_sheet, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml
+from advisor.untrusted import parse_yaml
 from advisor.errors import QuestionError
 from advisor.specs.cluster import NVLINKS, Device, Link, LinkKind, Network, Node, Pair
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal
 
 from advisor.catalog.shipped import folder
-from advisor.catalog.yaml_file import parse_yaml
+from advisor.untrusted import parse_yaml
 from advisor.errors import ProfileError, QuestionError
 
 

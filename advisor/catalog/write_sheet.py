@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.huggingface import model_from_config
-from advisor.catalog.yaml_file import parse_json, read_text
+from advisor.untrusted import parse_json, read_text
 from advisor.errors import ProfileError
 from advisor.specs.model import ModelSpec, WeightFormats
 

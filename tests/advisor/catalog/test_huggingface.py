@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from advisor.catalog.huggingface import model_from_config
-from advisor.catalog.yaml_file import parse_yaml
+from advisor.untrusted import parse_yaml
 from advisor.specs.model import DenseFfn, GroupedAttention, LatentAttention, ModelSpec, MoeFfn, RecurrentMixer
 
 ROOT = Path(__file__).parents[3]

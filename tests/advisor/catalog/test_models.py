@@ -17,7 +17,7 @@ from advisor.catalog import hub, models
 from advisor.catalog.model_schema import read_sheet
 from advisor.catalog.models import list_models, load_model, published_as, requantise, sheet_names
 from advisor.catalog.write_sheet import sheet_text
-from advisor.catalog.yaml_file import parse_yaml
+from advisor.untrusted import parse_yaml
 from advisor.errors import AdvisorError, ProfileError, QuestionError
 from advisor.specs.model import MoeFfn
 
