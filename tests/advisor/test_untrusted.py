@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.untrusted import MAX_DEPTH, parse_documents, parse_json, parse_yaml, read_text
 from advisor.errors import AdvisorError, ProfileError
+from advisor.untrusted import MAX_DEPTH, parse_documents, parse_json, parse_yaml, read_text
 
 
 @pytest.mark.parametrize(
