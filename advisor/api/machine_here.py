@@ -24,12 +24,13 @@ TINY_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it."""
+    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it; `machine` in words."""
 
     asked: Question
     engine: Engine
     gpus: int
     said: tuple[str, ...]
+    machine: str = ""
 
 
 def say(line: str) -> None:
@@ -73,7 +74,7 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
     torch = ask_torch()
     engine = load_engine("runner")
     if device == "cpu":
-        return _cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted)
+        return replace(_cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted), machine=torch.machine)
     if not torch.gpus:
         raise MachineError(
             f"torch {torch.version} sees no GPU here: install a build for the driver, or try the program with --device cpu."
@@ -85,7 +86,9 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
         options = {**options, "gpu": more.name, "gpus": wanted}
     found = question(model=model, **options)
     said = () if more is None else (f"Predicted for {wanted} x {more.name}, of which {here} {'is' if here == 1 else 'are'} here.",)
-    return Bench(asked=found, engine=engine, gpus=here, said=(*said, *_mismatch(found.problem.cluster, torch)))
+    return Bench(
+        asked=found, engine=engine, gpus=here, machine=torch.machine, said=(*said, *_mismatch(found.problem.cluster, torch))
+    )
 
 
 def _more_of_the_same(asked: Options, torch: Torch, wanted: int) -> Device | None:

@@ -24,11 +24,20 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torch:
-    """What torch says of this machine."""
+    """What torch says of this machine, and which version of the runner would measure it."""
 
     version: str
     gpus: int
     names: tuple[str, ...]
+    software: str = ""
+    driver: str = ""
+    runner: str = ""
+
+    @property
+    def machine(self) -> str:
+        """What measurements here belong to."""
+        gpus = ", ".join(dict.fromkeys(self.names)) or "cpu"
+        return f"{gpus}; driver {self.driver or 'none'}; {self.software or self.version}; runner {self.runner}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +66,10 @@ def ask_torch() -> Torch:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL, check=False)
         why = (done.stderr.strip().splitlines() or [why])[-1]
         data = json.loads(done.stdout)
-        return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]))
+        return Torch(
+            version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]), software=data["software"], driver=data["driver"],
+            runner=data["runner"],
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"torch does not start here: {error}; install it again: {EXTRA}.") from None
     except (ValueError, KeyError):
