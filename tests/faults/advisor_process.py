@@ -24,7 +24,7 @@ def environment(home: Path) -> dict[str, str]:
         "XDG_CONFIG_HOME": str(home / "config"),
         "XDG_STATE_HOME": str(home / "state"),
     }
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), **folders}
+    return {**os.environ, **own}
 
 
 def start(arguments: list[str], home: Path, **options: Any) -> subprocess.Popen[bytes]:
