@@ -13,7 +13,7 @@ from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.roofline.step import StepModel
 from advisor.serving.simulator import Room
-from advisor.serving.steady import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
+from advisor.serving.steady import Served, as_much_as_fits, new_tokens, open_loop, run, saturated, steady
 from advisor.specs.calibration import Calibration, Spread
 from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan, Settings
@@ -190,7 +190,6 @@ def _prediction(
     usd = None
     if device.price_usd_per_hour is not None and output_rate > 0:
         usd = device.price_usd_per_hour * plan.world / 3600 / output_rate * 1e6
-    whole = capacity(workload, room, reserve=True)
     return Prediction(
         plan=plan,
         ttft_s=estimate("ttft", served.ttft_s),
@@ -202,7 +201,7 @@ def _prediction(
         requests_per_s=estimate("throughput", served.requests_per_s * replicas),
         sequences=running * replicas,
         kv_tokens=memory.kv_tokens * plan.dp,
-        max_sequences=int(whole) * plan.dp,
+        max_sequences=int(max(1, memory.kv_tokens // workload.context_tokens)) * plan.dp,
         memory=memory,
         decode=decode,
         prefill=prefill,
