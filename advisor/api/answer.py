@@ -68,6 +68,16 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     return _predicted(predictor, with_ceiling(predictor.problem, legal_plan(predictor.problem, plan)))
 
 
+def launchable_plan(asked: Question, plan: str | Plan) -> Prediction:
+    """The figures of a plan to be launched. Raises PlanError also where the engine would refuse it while it loads the weights."""
+    from advisor.search.legal import block_refusal
+
+    found = estimate_plan(asked, plan)
+    if cut := block_refusal(asked.problem, found.plan):
+        raise PlanError(f"{asked.problem.engine.name} refuses {found.plan.label} while it loads: {cut}.")
+    return found
+
+
 def predicted(predictor: Predictor, plan: Plan) -> Prediction:
     """The figures of a plan under the engine's own settings, as benchmarks run it. Raises PlanError where it does not fit."""
     return _predicted(predictor, legal_plan(predictor.problem, plan))

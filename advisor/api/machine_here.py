@@ -7,7 +7,8 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
-from advisor.api.question import Options, Question, question
+from advisor.api.options import Options
+from advisor.api.question import Question, question
 from advisor.calibrate.local import LocalFit, cpu_cluster, cpu_engine, fit
 from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine

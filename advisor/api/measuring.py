@@ -9,7 +9,8 @@ from pathlib import Path
 
 from advisor.api.answer import answer, legal_plan
 from advisor.api.machine_here import Bench, benchmarks, cpu_threads, say
-from advisor.api.question import Options, question
+from advisor.api.options import Options
+from advisor.api.question import question
 from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
 from advisor.measure.campaign import Measured, Torch, ask_torch, run_all

@@ -68,6 +68,10 @@ class Predictor:
         """
         return decode_breakdown(self.step_model(plan), batch, context_tokens)
 
+    def explain_prefill(self, plan: Plan, *, new_tokens: float) -> StepTime:
+        """Where the prefill of one prompt in a single step goes."""
+        return prefill_breakdown(self.step_model(plan), new_tokens, 0.0, new_tokens)
+
     def step_model(self, plan: Plan) -> StepModel:
         """The step model of a plan's replica."""
         fabrics = plan_fabrics(self._graph, plan)

@@ -44,8 +44,8 @@ class MemoryRule:
 
     `of` "total" (vLLM): KV = total * fraction - weights - activations - other. "free" (TensorRT-LLM): KV = (free after weights,
     activations and other) * fraction. "static" (SGLang): weights + KV = total * fraction, activations and graphs live in the rest.
-    `fraction` 0 is the engine's own choice: 1 - (0.5 GiB + `reserve_bytes_per_token` * budget + 2 MiB * graph batch + GPUs / 8 GiB)
-    / total. Other: `context_bytes` (CUDA context, allocator), `collective_bytes` a rank in a group, `graph_bytes`. Activations
+    `fraction` 0 is the engine's own choice, (M2) of docs/physics.md with `reserve_bytes_per_token` for each token of a step. Other:
+    `context_bytes` (CUDA context, allocator), `collective_bytes` a rank in a group, `graph_bytes`. Activations
     peak at `logit_copies` fp32 logits of all sequences plus `hidden_copies` hidden rows a token beside the widest inner row.
     """
 
