@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -62,7 +62,7 @@ def gpu_group(point: Point) -> str:
 
 
 def score(
-    rows: Sequence[Mapping[str, str | None]],
+    rows: Iterable[Mapping[str, str | None]],
     left_out: LeftOut,
     *,
     group: Callable[[Point], str] = model_group,
