@@ -241,6 +241,7 @@ class _TwoStages(StepModel):
         self.plan = Plan(pp=2)
         self.stage_kinds = [(0, 1), (1, 1)]
         self.engine = load_engine("trtllm")
+        self._light = (-1.0, -1.0, 0.0, 0.0)
 
     def _stage_mixed_s(self, stage: int, decodes: float, context: float, chunks: object, heavy: int) -> float:
         return 0.010
