@@ -25,6 +25,7 @@ import yaml
 
 from advisor.calibrate.accuracy import (
     LeftOut,
+    family_group,
     gpu_group,
     model_group,
     plan_choices,
@@ -60,7 +61,7 @@ WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, hal
 # measured (its calibration is borrowed, so an engine's points are all that tells of it).
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention", "experts")
-BY_DEVICE = ("decode", "prefill", "collective", "attention", "host")
+BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
 FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
@@ -181,7 +182,7 @@ def _fit(
     engine = replace(load_engine(*key), host=START[key], scales=(), spreads=())
     fitted = fit_engine(
         cases, engine, finer=_finer(cases), measured=key in TABLED, processes=processes,
-        groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id])),
+        groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id]), family_group(case.problem.model)),
     )  # fmt: skip
     devices = _often(case.problem.cluster.device.name for case in cases)
     return replace(fitted.engine, points=len(cases), fitted_on=tuple(devices)), fitted.left_out

@@ -16,6 +16,7 @@ from advisor.calibrate.recipes import unstated
 from advisor.calibrate.residuals import Choices, Scatter, choices, scatter
 from advisor.errors import AdvisorError
 from advisor.specs.engine import Engine
+from advisor.specs.model import ModelSpec
 
 LeftOut = Mapping[tuple[str, str, str], Engine]  # (engine, version, group) -> the profile fitted without that group
 QUEUEING = ("ttft_s", "tpot_s")  # of an offline run TTFT is queueing, and its TPOT belongs to whatever batch was tuned for
@@ -59,6 +60,11 @@ def model_group(point: Point) -> str:
 def gpu_group(point: Point) -> str:
     """The group a row leaves the fit with when its GPU does."""
     return f"gpu {point.hardware}"
+
+
+def family_group(model: ModelSpec) -> str:
+    """The group a row leaves the fit with when all models of its family do."""
+    return f"family {model.family}"
 
 
 def score(
