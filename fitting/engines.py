@@ -49,6 +49,7 @@ from advisor.specs import wire
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
 from fitting.engine_fit import fit_engine
+from fitting.engine_rows import engine_rows
 
 Rows = Sequence[Mapping[str, str | None]]
 
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bars", action="store_true", help="keep the coefficients, make the error bars again")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
-    rows = read_points(given.points.read_text(encoding="utf-8"))
+    rows = [*read_points(given.points.read_text(encoding="utf-8")), *engine_rows(given.points.parent)]
     desk = _desk()
     by_engine = _by_engine(rows, desk)
     left_out: dict[tuple[str, str, str], Engine] = published.left_out()

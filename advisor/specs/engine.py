@@ -76,7 +76,8 @@ class Engine:
     kernels of norms, activations and RoPE that the engine does not fuse away. `mixed_steps` False means that a prefill step
     stalls all decodes instead of carrying them. Every `polling_steps` the scheduler looks for new requests.
     Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
-    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
+    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "rocm" (the same on AMD), "lamport"
+    (TensorRT-LLM's; FlashInfer has them).
 
     `experts_as` names experts that the engine computes otherwise than their format says: (major compute capability, stored
     format, format computed in). mxfp4 experts are multiplied with mxfp8 activations where an engine quantises them itself.
