@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advisor.catalog.shipped import sheet_names, sheet_text
 from advisor.catalog.yaml_file import parse_yaml, read_text
-from advisor.errors import ProfileError, QuestionError
+from advisor.errors import ProfileError, QuestionError, unknown
 from advisor.specs.engine import Engine
 from advisor.specs.wire import from_data
 
@@ -46,7 +46,7 @@ def load_engine(name: str, version: str = "") -> Engine:
     word = _NAMES.get(word, word)
     years = _profiles().get(word)
     if years is None:
-        raise QuestionError(f"unknown engine {name[:60]!r}; use {', '.join(_profiles())}.")
+        raise unknown("engine", name, _profiles())
     wanted = _year(word, version.strip().lower())
     if wanted is None:
         raise QuestionError(

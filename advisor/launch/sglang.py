@@ -20,6 +20,10 @@ BALANCER = "sglang-router"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
 INSTALL = "sglang=={version}"
+CHECKS_KEY = True
+# A file that only the user can read: a process list shows every user the words of a command.
+KEY_EXPORTS = ('[[ -z $API_KEY ]] || printf \'api-key: "%s"\\n\' "$API_KEY" >"$RUN_DIR/sglang.yaml"',)
+KEY_LINES = ('[[ -z $API_KEY ]] || command+=(--config "$RUN_DIR/sglang.yaml")',)
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8_e4m3", "nvfp4": "nvfp4"}
 
 
@@ -46,7 +50,7 @@ def serve(problem: Problem, plan: Plan, span: Span, *, ray: bool = False) -> Com
             Flag(name="--port", value=c.PORT),
             *_degrees(plan),
             *_nodes(span),
-            *_settings(plan),
+            *_settings(problem, plan),
             *_formats(model),
         ),
         env=((SPLIT_VARIABLE, ",".join(map(str, plan.layer_split))),) if plan.layer_split else (),
@@ -77,15 +81,21 @@ def _nodes(span: Span) -> list[Flag]:
     ]
 
 
-def _settings(plan: Plan) -> list[Flag]:
+def _settings(problem: Problem, plan: Plan) -> list[Flag]:
     settings = plan.settings
     if settings is None:
         return []
     total = f"{plan.adp} groups together" if plan.adp > 1 else "as ranked"
+    graphs = min(problem.engine.graphs_up_to, settings.max_sequences)
     return [
         Flag(name="--context-length", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
         Flag(name="--max-running-requests", value=str(settings.max_sequences * plan.adp), why=f"batch ceiling, {total}"),
         Flag(name="--chunked-prefill-size", value=str(settings.token_budget * plan.adp), why=f"token budget of a step, {total}"),
+        *(
+            [Flag(name="--cuda-graph-max-bs-decode", value=str(graphs), why="largest batch in a CUDA graph, as predicted")]
+            if graphs
+            else []
+        ),
         *([Flag(name="--mem-fraction-static", value=repr(settings.memory_fraction))] if settings.memory_fraction else []),
     ]
 

@@ -21,6 +21,9 @@ BALANCER = "nginx"
 ONLINE_FP8 = False
 SPLIT_VARIABLE = ""
 INSTALL = "tensorrt-llm=={version}"
+CHECKS_KEY = False
+KEY_EXPORTS = ()
+KEY_LINES = ()
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
 
 
@@ -94,6 +97,10 @@ def _config(problem: Problem, plan: Plan) -> dict[str, object]:
     config: dict[str, object] = {}
     if plan.adp > 1:
         config["enable_attention_dp"] = True
+    graphs = min(problem.engine.graphs_up_to, plan.settings.max_sequences) if plan.settings else 0
+    if graphs:
+        # As predicted. By default graphs end at a batch of 128, and a batch between two sizes has none.
+        config["cuda_graph_config"] = {"enable_padding": True, "max_batch_size": graphs}
     if plan.layer_split:
         config["pp_partition"] = list(plan.layer_split)
     if _CACHE[model.kv_format] != "auto":

@@ -31,6 +31,7 @@ def page(
 ) -> str:
     """One plan explained, as text."""
     plan, device = prediction.plan, problem.cluster.device
+    through = f" through {plan.pp} stages" if plan.pp > 1 else ""
     peak = device.peak(FORMATS[asked.weight_format].compute)
     lines = [
         *(wrap(sentence, indent="  ", first="") for sentence in (*said, f"Asked: {asked_for(asked)}")),
@@ -41,9 +42,9 @@ def page(
         f"bottleneck {prediction.bottleneck}",
         *(wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in prediction.notes),
         "",
-        *step_lines(decode_title, prediction.decode, device, peak, screen),
+        *step_lines(f"{decode_title}{through}", prediction.decode, device, peak, screen),
         "",
-        *step_lines(prefill_title, prediction.prefill, device, peak, screen),
+        *step_lines(f"{prefill_title}{through}", prediction.prefill, device, peak, screen),
         "",
         *memory_lines(prediction.memory, plan, screen),
         "",
@@ -56,7 +57,7 @@ def page(
 
 def step_lines(title: str, step: StepTime, device: Device, peak_flop_per_s: float, screen: Screen) -> list[str]:
     """A step as bars, longest part first, and where it stands on the roofline."""
-    lines = [screen.bold(f"{title}: {show(step.total_s, 's')} on the slowest stage")]
+    lines = [screen.bold(f"{title}: {show(step.total_s, 's')}")]
     lines += _bars(sorted(step.parts, key=lambda part: -part.amount), step.total_s, "s", screen)
     return [*lines, wrap(_roofline(step, device, peak_flop_per_s), indent="  ")]
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from advisor.errors import PlanError
-from advisor.roofline.attention import Batch
-from advisor.roofline.breakdown import breakdown
+from advisor.roofline.breakdown import decode_breakdown, prefill_breakdown
 from advisor.roofline.comm import Lines
 from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
@@ -63,16 +61,12 @@ class Predictor:
         """
         return _predict(self, plan)
 
-    def explain(self, plan: Plan, *, phase: Literal["prefill", "decode"], batch: float, context_tokens: float) -> StepTime:
-        """Where one step of the slowest stage goes: a decode of `batch` sequences a replica at that context, or their prefill.
+    def explain(self, plan: Plan, *, batch: float, context_tokens: float) -> StepTime:
+        """Where a decode step of `batch` sequences of a replica at that context goes.
 
-        `batch` sequences are shared by the attention-DP ranks and, in decode, by the micro-batches in flight.
+        They are shared by the attention-DP ranks, and by the micro-batches in flight.
         """
-        model = self.step_model(plan)
-        if phase == "decode":
-            flights = min(plan.pp, max(1.0, batch))
-            return breakdown(model, Batch(decodes=batch / plan.adp / flights, context=context_tokens))
-        return breakdown(model, Batch(prefills=batch, new=context_tokens, past=0.0))
+        return decode_breakdown(self.step_model(plan), batch, context_tokens)
 
     def step_model(self, plan: Plan) -> StepModel:
         """The step model of a plan's replica."""
@@ -189,9 +183,8 @@ def _prediction(
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:
         replicas = workload.users  # a replica without a request adds nothing
     running = max(1.0, served.running)
-    decode = breakdown(model, Batch(decodes=running / plan.adp / min(plan.pp, max(1.0, running)), context=served.context))
-    chunk = min(new_tokens(workload), room.token_budget)
-    prefill = breakdown(model, Batch(prefills=1, new=chunk, past=workload.prefix_cached_tokens))
+    decode = decode_breakdown(model, running, served.context)
+    prefill = prefill_breakdown(model, new_tokens(workload), workload.prefix_cached_tokens, room.token_budget)
     output_rate = served.output_tokens_per_s * replicas
     device = problem.cluster.device
     usd = None
@@ -217,6 +210,7 @@ def _prediction(
         within_limits=_within(workload, served.ttft_s, served.tpot_s) and not served.overloaded,
         usd_per_million_tokens=usd,
         calibration=calibration.name,
+        overloaded=served.overloaded,
         notes=notes,
     )
 
@@ -256,9 +250,8 @@ def spread_for(engine: Engine, calibration: Calibration, figure: str) -> Spread:
 
 def _bottleneck(decode: StepTime, prefill: StepTime, served: Served, workload: Workload) -> str:
     """The largest part of a replica's time, decode and prefill weighted by how much of each a request needs."""
-    chunks = new_tokens(workload) / max(1.0, min(new_tokens(workload), 8192))
     weights: dict[str, float] = {}
-    for step, times in ((decode, workload.output_tokens / max(1.0, served.running)), (prefill, chunks)):
+    for step, times in ((decode, workload.output_tokens / max(1.0, served.running)), (prefill, 1.0)):
         for part in step.parts:
             name = f"prefill {part.name}" if step is prefill and part.name in ("compute", "weights") else part.name
             weights[name] = weights.get(name, 0.0) + part.amount * times

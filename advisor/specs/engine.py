@@ -20,7 +20,8 @@ class HostTime:
     the GPU, the rest adds. `request_s` is paid once a request before its first token (HTTP, tokeniser, first scheduling) and
     `admit_s` is the part of it that one request makes the next wait for; both stretch by 1 / (1 - `token_s` * tokens per second)
     because the same process streams the tokens out. `wait_steps` of the running batch pass before a new request is seen
-    (asynchronous scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph.
+    (asynchronous scheduling). `kernel_s` is the launch of one kernel outside a CUDA graph. `stage_s` is what each boundary between
+    pipeline stages adds to the way of a token beside the transfer: from the end of one stage's kernels to the launch of the next's.
     """
 
     step_s: float
@@ -34,6 +35,7 @@ class HostTime:
     prefill_s: float = 0.0
     context_s: float = 0.0
     ranks_s: float = 0.0
+    stage_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,8 @@ class MemoryRule:
 
     `of` "total" (vLLM): KV = total * fraction - weights - activations - other. "free" (TensorRT-LLM): KV = (free after weights,
     activations and other) * fraction. "static" (SGLang): weights + KV = total * fraction, activations and graphs live in the rest.
-    `fraction` 0 is the engine's own choice: 1 - (0.5 GiB + `reserve_bytes_per_token` * budget + 2 MiB * graph batch + GPUs / 8 GiB)
-    / total. Other: `context_bytes` (CUDA context, allocator), `collective_bytes` a rank in a group, `graph_bytes`. Activations
+    `fraction` 0 is the engine's own choice, (M2) of docs/physics.md with `reserve_bytes_per_token` for each token of a step. Other:
+    `context_bytes` (CUDA context, allocator), `collective_bytes` a rank in a group, `graph_bytes`. Activations
     peak at `logit_copies` fp32 logits of all sequences plus `hidden_copies` hidden rows a token beside the widest inner row.
     """
 

@@ -22,8 +22,8 @@ class Band:
 class LoadCurve:
     """Figures by users in flight (a closed loop in its steady state), linear between neighbours; of `replicas` replicas.
 
-    Rates are of all the replicas; `running` are the sequences that decode. Plans that differ in the number of replicas alone can
-    share a curve: each replica serves its share of the users.
+    The first load gives every replica one user. Rates are of all the replicas; `running` are the sequences that decode. Plans that
+    differ in the number of replicas alone can share a curve: a replica serves its share of the users, wherever the others are.
     """
 
     replicas: int
@@ -81,7 +81,7 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantPlan:
-    """A plan of a changed question: its curve, or the reason why it cannot run; the memory of its fullest rank where it is legal."""
+    """A plan of a changed question: its curve, or why it cannot run; the memory of its fullest rank where it is legal."""
 
     plan: Plan
     curve: LoadCurve | None
