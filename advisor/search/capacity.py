@@ -33,7 +33,7 @@ def ranked_by_capacity(predictor: Predictor, advice: Advice) -> Advice:
 
 def _carried(alone: Predictor, p: Prediction, workload: Workload) -> float:
     """Users, or requests/s, that a plan carries within the limits; 0 where even one user misses them."""
-    found = alone.predict(replace(p.plan, settings=None))
+    found = alone.screen(replace(p.plan, settings=None))
     if not found.within_limits:
         return 0.0
     return found.requests_per_s.value if workload.mode == "open_loop" else users(found)
@@ -43,7 +43,7 @@ def expected(predictor: Predictor, workload: Workload, advice: Advice) -> Predic
     """The first plan with as much as keeps the limits of `workload` on average; None where that is what was asked for."""
     if workload.mode != "capacity" or workload == predictor.problem.workload or not advice.choices:
         return None
-    return predictor.under(workload).predict(replace(advice.choices[0].plan, settings=None))
+    return predictor.under(workload).screen(replace(advice.choices[0].plan, settings=None))
 
 
 def users(p: Prediction) -> float:

@@ -25,7 +25,7 @@ def with_curve(predictor: Predictor, advice: Advice) -> Advice:
     if workload.mode != "capacity" or not advice.choices:
         return advice
     points = [
-        predictor.under(replace(workload, mode="closed_loop", users=users)).predict(p.plan)
+        predictor.under(replace(workload, mode="closed_loop", users=users)).screen(p.plan)
         for p in _best(advice.choices)
         for users in _loads(p)
     ]

@@ -44,7 +44,7 @@ def _more_replicas(predictor: Predictor, first: Prediction) -> Remedy | None:
         if cluster.gpus < wanted * first.plan.replica_gpus:
             continue
         plan = _filled(cluster, first.plan)
-        if Predictor(replace(problem, cluster=cluster), predictor.calibration).predict(plan).within_limits:
+        if Predictor(replace(problem, cluster=cluster), predictor.calibration).screen(plan).within_limits:
             return Remedy(change=gpus_option(cluster), plan=plan)
         tries += 1
         if tries > EXTRA_NODES:
