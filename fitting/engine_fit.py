@@ -77,7 +77,8 @@ def _residual_of_job(job: tuple[int, Engine]) -> list[Residual]:
 
 
 def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residual]:
-    prediction = answer(cases[index], engine, _PREDICTORS)
+    load = cases[index].problem.workload
+    prediction = answer(cases[index], engine, _PREDICTORS, screen=load.start == "steady")
     if prediction is None:
         return []
     rows = []
@@ -103,12 +104,12 @@ HOST_PRIORS = {
     "context_s": 1.0,
     "ranks_s": 1.0,
 }
-# Matrix products and attention were measured in the engines that the tables are of; experts and collectives vary more.
-SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.8, "attention": 0.3}
+# Matrix products, attention and experts were measured in the engines that the tables are of; collectives vary more.
+SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.3, "attention": 0.3}
 FINER_PRIORS = {**SCALE_PRIORS, "host": 0.2}  # the engine's own host times are in HOST_PRIORS
 
 
-OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3}  # of an engine that the tables are not of
+OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3, "experts": 0.8}  # of an engine that the tables are not of
 
 
 def coefficients(engine: Engine, finer: Mapping[str, float], *, measured: bool = True) -> list[tuple[str, float]]:
@@ -218,7 +219,7 @@ def _steady(case: Case) -> Case:
     load = case.problem.workload
     if load.mode != "closed_loop" or not load.requests:
         return case
-    return replace(case, problem=replace(case.problem, workload=replace(load, requests=0)))
+    return replace(case, problem=replace(case.problem, workload=replace(load, start="steady", requests=0)))
 
 
 def touches(name: str, case: Case) -> bool:
