@@ -34,7 +34,7 @@ def ranked_by_capacity(predictor: Predictor, advice: Advice) -> Advice:
 
 def _carried(alone: Predictor, p: Prediction, workload: Workload) -> float:
     """Users, or requests/s, that a plan carries within the limits; 0 where even one user misses them."""
-    found = alone.predict(with_ceiling(alone.problem, p.plan))
+    found = alone.screen(with_ceiling(alone.problem, p.plan))
     if not found.within_limits:
         return 0.0
     return found.requests_per_s.value if workload.mode == "open_loop" else users(found)
@@ -45,7 +45,7 @@ def expected(predictor: Predictor, workload: Workload, advice: Advice) -> Predic
     if workload.mode != "capacity" or workload == predictor.problem.workload or not advice.choices:
         return None
     average = predictor.under(workload)
-    return average.predict(with_ceiling(average.problem, advice.choices[0].plan))
+    return average.screen(with_ceiling(average.problem, advice.choices[0].plan))
 
 
 def users(p: Prediction) -> float:

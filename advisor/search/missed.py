@@ -46,7 +46,7 @@ def _more_replicas(predictor: Predictor, first: Prediction) -> Remedy | None:
             continue
         enlarged = replace(problem, cluster=cluster)
         plan = with_ceiling(enlarged, _filled(cluster, first.plan))
-        if Predictor(enlarged, predictor.calibration).predict(plan).within_limits:
+        if Predictor(enlarged, predictor.calibration).screen(plan).within_limits:
             return Remedy(change=gpus_option(cluster), plan=plan)
         tries += 1
         if tries > EXTRA_NODES:

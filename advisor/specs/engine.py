@@ -70,13 +70,37 @@ class SmallGpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """How the engine chooses what a step carries: a family of rules (one file each in `serving/schedulers`) and its parameters.
+
+    `chunked_prefill`: a prompt longer than what a step's token budget leaves is cut. `mixed_steps` False: a step with prompts
+    carries no decodes (vLLM before v1, SGLang, engines with one static batch). vLLM: `reserve_prompt` admits only where blocks for
+    the whole prompt are free, `watermark` is the share of blocks that an admission leaves free. SGLang: `max_prefill_tokens`
+    bounds a prefill batch beside the chunk. TensorRT-LLM: `guaranteed_no_evict` reserves prompt and output of every request, else
+    (MAX_UTILIZATION) requests are admitted by what they need now and paused when the cache is full.
+    """
+
+    family: Literal["vllm", "sglang", "trtllm", "slots"]
+    chunked_prefill: bool
+    mixed_steps: bool
+    reserve_prompt: bool = True
+    watermark: float = 0.0
+    max_prefill_tokens: int = 0
+    guaranteed_no_evict: bool = True
+
+    @property
+    def reserves_output(self) -> bool:
+        """Whether a request is admitted only where its whole output fits, and is never preempted."""
+        return self.family == "slots" or (self.family == "trtllm" and self.guaranteed_no_evict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """An engine profile. `axes` are the degrees it can use; `version` is the year whose releases it stands for.
 
-    `admission` "reserve" keeps blocks for the whole output, "preempt" admits while blocks are free and preempts.
     `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager). `fused_elementwise` scales the memory passes and
-    kernels of norms, activations and RoPE that the engine does not fuse away. `mixed_steps` False means that a prefill step
-    stalls all decodes instead of carrying them. Every `polling_steps` the scheduler looks for new requests.
+    kernels of norms, activations and RoPE that the engine does not fuse away. Every `polling_steps` the scheduler looks for new
+    requests.
     Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
     NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
 
@@ -105,8 +129,7 @@ class Engine:
     host: HostTime
     memory: MemoryRule
     page_tokens: int
-    chunked_prefill: bool
-    admission: Literal["reserve", "preempt"]
+    scheduler: Scheduler
     max_sequences: int
     token_budget: int
     graphs_up_to: int
@@ -118,7 +141,6 @@ class Engine:
     attention_dp: Literal["groups", "all_ranks"] = "groups"
     uneven_layers: bool = False
     whole_blocks: tuple[str, ...] = ("fp8-block", "int4", "nvfp4")
-    mixed_steps: bool = True
     polling_steps: int = 1
     piece_tokens: int = 0
     paged_kernels_on: tuple[str, ...] = ()

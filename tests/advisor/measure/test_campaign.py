@@ -325,10 +325,12 @@ def test_an_endpoint_may_name_its_path() -> None:
 
 def test_as_many_as_fit_becomes_a_load_that_can_be_made() -> None:
     open_ended = Workload(input_tokens=100, output_tokens=100)
-    assert load_for(open_ended, 41.6).users == 42
-    assert load_for(open_ended, 0.2).mode == "single_stream"
-    fixed = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
-    assert load_for(fixed, 10) is fixed
+    assert load_for(open_ended, 41.6) == replace(open_ended, mode="closed_loop", users=42, start="burst", requests=420)
+    assert load_for(open_ended, 0.2).users == 1
+    arrivals = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
+    assert (load_for(arrivals, 10).start, load_for(arrivals, 10).rate_per_s) == ("burst", 3)
+    batch = Workload(input_tokens=100, output_tokens=100, mode="static_batch", users=8)
+    assert load_for(batch, 8) is batch
 
 
 def test_a_torch_that_does_not_start_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
