@@ -24,6 +24,8 @@ def with_ceiling(problem: Problem, plan: Plan) -> Plan:
     load = problem.workload
     if load.mode in ("closed_loop", "static_batch", "single_stream"):
         sequences = math.ceil(load.users / plan.dp / plan.adp / STEP) * STEP
+        if _held(problem, plan, replace(settings, max_sequences=min(most, sequences))) < sequences:
+            sequences = min(sequences, _as_many_as_fit(problem, plan, settings))
     else:
         sequences = _as_many_as_fit(problem, plan, settings)
     return _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, min(most, sequences))))
