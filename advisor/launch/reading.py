@@ -38,7 +38,7 @@ def read(text: str) -> Plan:
     said, part = _said(text)
     started = _yaml(text) if "\n---\n" in text else _shell(text)
     if started is None:
-        node_of_ranks = part and "/usr/sbin/sshd" in text  # the engine's command is in the head's file
+        node_of_ranks = part and "openssh-server" in text  # the engine's command is in the head's file
         if node_of_ranks or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
             return said
         raise ProfileError("the file starts no vllm, sglang or trtllm-serve; it is no launch script of the advisor.")
