@@ -41,6 +41,9 @@ def test_a_stated_load_sets_the_ceiling_of_its_share() -> None:
     problem = question(model="8b", gpu="h100", gpus=4, users=100).problem
     assert settings_of(with_ceiling(problem, Plan(dp=4))).max_sequences == 32  # 25 users a replica, in steps of 8
     assert settings_of(with_ceiling(problem, Plan(tp=4))).max_sequences == 104
+    many = question(model="70b", gpu="h100", gpus=8, users=1000).problem
+    plan = with_ceiling(many, Plan(pp=2, dp=4))  # logits of 250 sequences leave no room for even one; the cache holds fewer
+    assert rank_memory(many, plan).shortfall_bytes <= 0
 
 
 def test_sglang_takes_the_memory_that_activations_do_not_need() -> None:
