@@ -173,7 +173,7 @@ def point_row(result: Result, problem: Problem, plan: Plan, *, name: str, date: 
         "id": name, "source": "own run", "date": date, "hardware": problem.cluster.device.name,
         "interconnect": problem.cluster.node.default_link.kind, "nodes": problem.cluster.nodes, "gpus": plan.world,
         "engine": problem.engine.name, "engine_version": problem.engine.flags_version or problem.engine.version,
-        "model": model.repo or model.name, "weight_dtype": model.formats.experts if model.is_moe else model.formats.ffn,
+        "model": model.repo or model.name, "weight_dtype": model.weight_format,
         "kv_dtype": model.kv_format, "tp": plan.tp, "pp": plan.pp, "dp": plan.adp if plan.adp > 1 else plan.dp, "ep": plan.ep,
         "input_tokens": round(result.input_tokens), "output_tokens": round(result.output_tokens), "mode": mode,
         "load": result.users or "", "request_rate_per_s": result.rate_per_s or "", "ttft_s": result.ttft_s,
