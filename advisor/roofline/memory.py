@@ -6,9 +6,10 @@ Symbols: `D` hidden size, `V` vocabulary, `t` tensor-parallel degree, `T` token 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from advisor.roofline.attention import local_kv_heads, projection_work
-from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_layers
+from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_kinds, stage_layers
 from advisor.roofline.work import Gemm
 from advisor.specs.engine import Engine
 from advisor.specs.formats import FORMATS
@@ -172,7 +173,12 @@ def rank_memory(problem: Problem, plan: Plan) -> RankMemory:
     The stage whose cache holds the fewest sequences binds; on mixed boxes so does the smallest device.
     """
     settings = plan.settings or default_settings(problem, plan)
-    found = [_stage_memory(problem, plan, settings, stage) for stage in range(plan.pp)]
+    stages: Sequence[int] = range(plan.pp)
+    node = problem.cluster.node
+    if plan.pp > 2 and node.is_uniform and not node.free_bytes:  # equal stages need equally much
+        layers = [count_equal(stage_layers(problem.model, plan, problem.engine, stage)) for stage in stages]
+        stages = [stage for stage, _ in stage_kinds(layers)]
+    found = [_stage_memory(problem, plan, settings, stage) for stage in stages]
     return min(found, key=lambda memory: (-memory.shortfall_bytes, memory.kv_tokens))
 
 

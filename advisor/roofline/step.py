@@ -81,17 +81,10 @@ class StepModel:
         self._fabrics, self._lines = fabrics, lines
         self._rates = DeviceRates(self.device, calibration, self.engine.name)
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
-        self.stage_kinds = self._stage_kinds()
+        self.stage_kinds = graph.stage_kinds(self.stages)
         self._scale = EngineScales(self.engine, calibration, self.device, self.problem.model)
         self._memo: dict[tuple[str, int, float, float], float] = {}
         self._light = (-1.0, -1.0, 0.0, 0.0)
-
-    def _stage_kinds(self) -> list[tuple[int, int]]:
-        """(a stage, how many are like it): equal layers, and the ends apart, which carry embedding and vocabulary."""
-        alike: dict[tuple[object, ...], list[int]] = {}
-        for stage, layers in enumerate(self.stages):
-            alike.setdefault((stage == 0, stage == self.plan.pp - 1, *layers), []).append(stage)
-        return [(stages[0], len(stages)) for stages in alike.values()]
 
     def work_s(self, work: Work) -> float:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
