@@ -52,7 +52,7 @@ class Row:
 
     @property
     def covered(self) -> bool:
-        """Whether the interval held the measured figure."""
+        """Whether the measured figure is inside the interval."""
         return self.low <= self.measured <= self.high
 
 

@@ -17,7 +17,7 @@ FLOOR = 0.03  # no figure is known better than 3%: repeats of the same benchmark
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scatter:
-    """Median and 90th percentile of |predicted / measured - 1|, and the share of intervals that held the measured figure."""
+    """Median and 90th percentile of |predicted / measured - 1|, and the share of measured figures inside their interval."""
 
     points: int
     median: float

@@ -1,4 +1,4 @@
-"""Calibration files: the one of a device, its family's where it has none, the user's own; read with distrust, written whole."""
+"""Calibration files: the one of a device, its family's where it has none, the user's own; checked when read, written whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advisor.untrusted import parse_json, parse_yaml, read_text
 VERSION = 1
 _CLOSENESS = ("device", "family", "default")
 # A kernel may beat a data sheet by reading from cache or by a clock above the rated one, and NVLink SHARP adds in the switch, so
-# that fewer bytes cross the links than the ring's count; half as much again is a slip of the pen.
+# that fewer bytes cross the links than the ring's count; half as much again is a typing mistake.
 MOST_REACH = 1.5
 _LONGEST_S = 0.1  # of one kernel's launch or one collective's start: measured ones are 1 us to 1 ms
 

@@ -64,7 +64,7 @@ def read_sheet(data: dict[str, Any], *, origin: str) -> tuple[ModelSheet, ModelS
     spec = read_fields(fields, None, source=source, repo=sheet.repo)
     if unread := fields.unread():
         raise ProfileError(
-            f"{origin}: nothing reads config field {unread[0][:60]!r} of this architecture; remove it or mend its name."
+            f"{origin}: nothing reads config field {unread[0][:60]!r} of this architecture; remove it or correct its name."
         )
     if sheet.weights is not None:
         spec = _with_formats(spec, sheet.weights, origin)

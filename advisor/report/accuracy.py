@@ -35,7 +35,7 @@ def accuracy_markdown(
         "",
         "Made by `advisor accuracy --markdown`; do not edit. Figures that others published, with their address, beside",
         "what the model says of them. Headlines count only rows predicted by coefficients fitted without their own model (or GPU).",
-        "Error is predicted / measured - 1; the interval is the 90% one; *held* is how often it held the measured figure.",
+        "Error is predicted / measured - 1; *inside* is the share of measured figures inside the 90% interval.",
         "",
         "## Each row's own model left out",
         "",
@@ -88,15 +88,15 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
-_SCORE_HEAD = ("figure", "rows", "median", "aim", "p90", "aim", "bias", "held")
+_SCORE_HEAD = ("figure", "rows", "median", "aim", "p90", "aim", "bias", "inside")
 
 
 def _score_cells(line: Line) -> tuple[str, ...]:
     reached, target = line.reached, line.target
-    held = "" if reached.covered is None else f"{reached.covered:.0%}"
+    inside = "" if reached.covered is None else f"{reached.covered:.0%}"
     return (
         target.name, str(reached.points), f"{reached.median:.1%}", f"{target.median:.0%}", f"{reached.p90:.0%}",
-        f"{target.p90:.0%}", f"{reached.bias:+.1%}", held,
+        f"{target.p90:.0%}", f"{reached.bias:+.1%}", inside,
     )  # fmt: skip
 
 

@@ -189,14 +189,14 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
     activations = activation_bytes(problem, plan, settings)
     other = rule.context_bytes + rule.graph_bytes + (rule.collective_bytes if plan.replica_gpus > 1 else 0.0)
     if rule.of == "total":
-        room = min(total * settings.memory_fraction, usable) - weights - activations - other
+        left = min(total * settings.memory_fraction, usable) - weights - activations - other
     elif rule.of == "static":
-        room = min(total * settings.memory_fraction, usable - activations - other) - weights
+        left = min(total * settings.memory_fraction, usable - activations - other) - weights
     else:
-        room = (usable - weights - activations - other) * settings.memory_fraction
+        left = (usable - weights - activations - other) * settings.memory_fraction
     tokens = max(1.0, problem.workload.context_tokens)
     each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=settings.token_budget / settings.max_sequences)
-    kv = max(0.0, room)
+    kv = max(0.0, left)
     # A stage without any cache leaves the batch ceiling as the only limit.
     capacity = kv / each * tokens if each > 0 else settings.max_sequences * tokens
     pages = math.floor(capacity / engine.page_tokens) * engine.page_tokens
@@ -209,7 +209,7 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
         reserved_bytes=max(0.0, total - weights - activations - other - kv),
         kv_bytes_per_token=each / tokens,
         kv_tokens=max(0, pages) * plan.adp,
-        shortfall_bytes=max(0.0, each - room),
+        shortfall_bytes=max(0.0, each - left),
     )
 
 
