@@ -23,7 +23,8 @@ from advisor.units import parse, show
 if TYPE_CHECKING:
     from typing import Unpack
 
-SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average they would be missed half the time
+# The chance with which limits are kept where as many users as fit are asked for; a limit on the mean would be missed half the time.
+SURE = 0.9
 MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
@@ -37,7 +38,7 @@ class Question:
 
 
 def question(*, model: str, **options: Unpack[Options]) -> Question:
-    """The problem that these options state. Raises QuestionError (one sentence) where they contradict each other or are impossible."""
+    """The problem that these options state. Raises QuestionError (one sentence) where they are impossible."""
     from advisor.catalog.calibrations import load_calibration, read_calibration
     from advisor.catalog.engines import load_engine
 

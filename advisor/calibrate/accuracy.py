@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.recipes import unstated
 from advisor.calibrate.residuals import Choices, Scatter, choices, scatter
@@ -79,18 +79,19 @@ def score(
     left_out: LeftOut,
     *,
     group: Group = model_group,
-    desk: Desk | None = None,
+    lookup: Lookup | None = None,
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """(scored figures, rows that could not be computed with the reason). Rows whose group was left out use that fit."""
-    desk = desk or Desk(online=False, local=False)
+    lookup = lookup or Lookup(online=False, local=False)
     predictors = Predictors()
     scored: list[Row] = []
     failed: list[tuple[str, str]] = []
     for row in rows:
         try:
             point = point_of_row(row)
-            problem = desk.problem(point)
-            case = Case(id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
+            problem = lookup.problem(point)
+            known = lookup.coefficients(problem.cluster)
+            case = Case(id=point.id, problem=problem, plan=point.plan, calibration=known, measured=())
         except AdvisorError as error:
             failed.append((row.get("id") or "", str(error)))
             continue

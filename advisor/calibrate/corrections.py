@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.errors import AdvisorError
 from advisor.roofline.memory import stage_weight_bytes
@@ -52,13 +52,13 @@ class _Own:
 
 
 def scales_from_points(
-    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, *, desk: Desk | None = None
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, *, lookup: Lookup | None = None
 ) -> Correction:
     """Correct `calibration` by measured rows in the columns of `advisor.calibrate.points`. Rows of other GPUs, rows that cannot
     be computed, contradict each other or beat the memory roofline are named and left out. Raises nothing for a bad row."""
-    desk = desk or Desk()
+    lookup = lookup or Lookup()
     predictors = Predictors()
-    cases, left_out = _usable(rows, calibration, desk, predictors)
+    cases, left_out = _usable(rows, calibration, lookup, predictors)
     if not cases:
         return Correction(calibration=calibration, used=(), left_out=tuple(left_out))
     directions = _directions(len(cases))
@@ -135,7 +135,7 @@ def _solved(
 
 
 def _usable(
-    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, desk: Desk, predictors: Predictors
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, lookup: Lookup, predictors: Predictors
 ) -> tuple[list[_Own], list[tuple[str, str]]]:
     found: list[_Own] = []
     left_out: list[tuple[str, str]] = []
@@ -143,7 +143,7 @@ def _usable(
         name = (row.get("id") or "").strip() or f"row {number}"
         try:
             point = point_of_row(row)
-            problem = desk.problem(point)
+            problem = lookup.problem(point)
         except AdvisorError as error:
             left_out.append((name, str(error)))
             continue

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class Lookup:
     """What has been looked up while answering rows.
 
     `calibration` overrules the one of every machine; `local` lets this machine's own file count, `own` the shipped file of the

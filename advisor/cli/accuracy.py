@@ -17,7 +17,7 @@ def accuracy(
 ) -> None:
     """Predicted beside published figures, each row's own model (then GPU) left out of the fit."""
     from advisor.calibrate.accuracy import ANOTHER_GPU, gpu_group, plan_choices, score, scoreboard
-    from advisor.calibrate.lookup import Desk
+    from advisor.calibrate.lookup import Lookup
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
     from advisor.report.terminal import progress
@@ -28,7 +28,7 @@ def accuracy(
         progress(rows, "without their GPU", total=len(rows)),
         without,
         group=gpu_group,
-        desk=Desk(online=False, local=False, own=False),
+        lookup=Lookup(online=False, local=False, own=False),
     )
     by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere, ANOTHER_GPU), plan_choices(scored)
     if as_json:
