@@ -233,9 +233,9 @@ def _often(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count >= FEWEST_ROWS)
 
 
-def _lookup(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Lookup | None = None) -> Lookup:
+def _lookup(*, exact: bool = True, fitted: tuple[Engine, ...] = (), known: Lookup | None = None) -> Lookup:
     """A lookup of shipped figures only, with what another one has already found."""
-    lookup = Lookup(online=False, local=False, own=own, fitted=fitted)
+    lookup = Lookup(online=False, local=False, exact=exact, fitted=fitted)
     if known is not None:
         lookup.models, lookup.clusters = known.models, known.clusters
     return lookup
@@ -258,8 +258,8 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, lookup: Look
     kernels (family), and wider (default); of all rows, of each family, and of families left out (unseen)."""
     spreads: dict[SpreadKey, Spread] = {}
     errors = scatter([0.0])
-    for near, kind, group, own in _TRIALS:
-        found, _ = score(rows, left_out, group=group, lookup=_lookup(own=own, fitted=(engine,), known=lookup))
+    for near, kind, group, exact in _TRIALS:
+        found, _ = score(rows, left_out, group=group, lookup=_lookup(exact=exact, fitted=(engine,), known=lookup))
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
         if near == "device":
             usable = [row for row in usable if closeness(lookup.coefficients(lookup.cluster(row.point))) == "device"]

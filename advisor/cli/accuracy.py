@@ -28,7 +28,7 @@ def accuracy(
         progress(rows, "without their GPU", total=len(rows)),
         without,
         group=gpu_group,
-        lookup=Lookup(online=False, local=False, own=False),
+        lookup=Lookup(online=False, local=False, exact=False),
     )
     by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere, ANOTHER_GPU), plan_choices(scored)
     if as_json:

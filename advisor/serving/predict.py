@@ -201,7 +201,7 @@ def _prediction(
     def estimate(figure: str, value: float) -> Estimate:
         spread = spread_for(problem.engine, calibration, figure, problem.model)
         width = Z90 * math.hypot(spread.shared, spread.independent)
-        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), independent=spread.independent)
 
     replicas = plan.dp
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:
