@@ -26,8 +26,8 @@ class Speculation:
     """`drafts` tokens are proposed a step (K) and `length` tokens come out of it on average (1 to K + 1).
 
     `length_low` and `length_high` bound the 90% interval of the length. `method`: "mtp" drafts with the checkpoint's own
-    multi-token-prediction layer, "eagle3" with one dense decoder layer and a reduced vocabulary, "ngram" by a look-up in the text so
-    far. `source` says where the length is from.
+    multi-token-prediction layer, "eagle3" with one dense decoder layer and a reduced vocabulary, "ngram" by a look-up in the text.
+    `source` says where the length is from.
     """
 
     method: Method

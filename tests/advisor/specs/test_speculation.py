@@ -28,5 +28,5 @@ def test_one_rate_for_all_positions_is_the_geometric_sum(rate: float, drafts: in
 
 @pytest.mark.parametrize(("drafts", "length"), [(0, 1.0), (3, 4.5), (3, 0.5)])
 def test_an_impossible_length_is_refused(drafts: int, length: float) -> None:
-    with pytest.raises(ValueError, match="token|length"):
+    with pytest.raises(ValueError, match=r"token|length"):
         Speculation(method="mtp", drafts=drafts, length=length, length_low=length, length_high=length, source="x")
