@@ -116,7 +116,7 @@ def step_work(problem: Problem, plan: Plan, *, stage: int, batch: Batch) -> list
     works += token_work(model, plan, layers, batch.tokens)
     works += sequence_work(model, plan, layers, batch)
     if stage == plan.pp - 1:
-        return works + head_work(model, plan, batch.sequences)
+        return works + head_work(model, plan, batch.logits)
     return works + transfer_work(model, plan, batch.tokens)
 
 
