@@ -114,7 +114,7 @@ def tandem(pools: Pools, workload: Workload, rate_per_s: float) -> Tandem:
 
 
 def closed_loop(pools: Pools, workload: Workload, users: float) -> Tandem:
-    """(D8) `users` requests in flight: the rate at which C = rate (TTFT + X + D). Users that the slower pool has no place for wait."""
+    """(D8) `users` requests in flight: the rate at which C = rate (TTFT + X + D). Users beyond what a pool carries wait."""
     top = FULL * min(carried(pools, workload))
     full = tandem(pools, workload, top)
     inside = full.requests_per_s * full.latency_s
