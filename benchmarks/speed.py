@@ -55,12 +55,13 @@ def processes() -> None:
 def sweeps() -> None:
     from advisor.api.question import question
     from advisor.search.advise import advise
+    from advisor.serving.predict import Predictor
 
     for users in (None, 20_000):
         for model, each, nodes in SWEEPS:
             asked = question(model=model, gpu="h100-80g-sxm", gpus=each, nodes=nodes, users=users)
             began = time.process_time()
-            advice = advise(asked.problem, asked.calibration)
+            advice = advise(Predictor(asked.problem, asked.calibration))
             taken = time.process_time() - began
             load = f"{users:,} users" if users else "as many users as fit"
             print(f"{taken:6.2f} s CPU  {len(advice.choices):5} plans  {model}, {each * nodes:,} GPUs, {load}")

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from advisor.calibrate.cases import Case, answer, figure
+from advisor.calibrate.cases import Case, Predictors, answer, figure
 from advisor.specs.engine import Engine
+from advisor.specs.keys import ScaleKey
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,7 @@ def residuals(cases: Sequence[Case], engines: Sequence[Engine], *, processes: in
     return [[r for rows in found[i * size : (i + 1) * size] for r in rows] for i in range(len(engines))]
 
 
+_PREDICTORS = Predictors()  # of this process
 _CASES: Sequence[Case] = ()  # handed to forked workers once, instead of pickling every case with every job
 
 
@@ -71,7 +73,7 @@ def _residual_of_job(job: tuple[int, Engine]) -> list[Residual]:
 
 
 def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residual]:
-    prediction = answer(cases[index], engine)
+    prediction = answer(cases[index], engine, _PREDICTORS)
     if prediction is None:
         return []
     rows = []
@@ -116,7 +118,7 @@ def coefficients(engine: Engine, finer: Mapping[str, float], *, measured: bool =
 
 def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Iterable[float]) -> Engine:
     """The engine with each named coefficient multiplied by exp(x); the overlap moves on the logit scale."""
-    host, scales = engine.host, dict(engine.scales)
+    host, scales = engine.host, {str(key): factor for key, factor in engine.scales}
     for (name, _), value in zip(names, x, strict=True):
         kind, _, rest = name.partition("/")
         if name == "host/overlap":
@@ -126,7 +128,7 @@ def with_coefficients(engine: Engine, names: Sequence[tuple[str, float]], x: Ite
             host = replace(host, **{rest: getattr(host, rest) * math.exp(value)})
         else:
             scales[rest] = scales.get(rest, 1.0) * math.exp(value)
-    return replace(engine, host=host, scales=tuple(sorted(scales.items())))
+    return replace(engine, host=host, scales=tuple((ScaleKey.parse(name), scales[name]) for name in sorted(scales)))
 
 
 def fit_engine(

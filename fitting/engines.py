@@ -300,7 +300,13 @@ def _widened(spread: Spread, factor: float) -> Spread:
 def _left_out_data(left_out: LeftOut) -> dict[str, object]:
     """The coefficients of each left-out fit, without what the profile already says."""
     fits = [
-        {"engine": name, "version": version, "without": group, "host": wire.to_data(engine.host), "scales": dict(engine.scales)}
+        {
+            "engine": name,
+            "version": version,
+            "without": group,
+            "host": wire.to_data(engine.host),
+            "scales": {str(key): factor for key, factor in engine.scales},
+        }
         for (name, version, group), engine in sorted(left_out.items())
     ]
     return {"made_by": "python -m fitting.engines", "fits": fits}

@@ -24,6 +24,7 @@ from advisor.roofline.compute import peak_flop_per_s
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
+from advisor.specs.keys import KernelKey, Op, WireKey
 from advisor.specs.wire import to_data
 from fitting import tables
 from fitting.reach import Fit, by_key, error_of, fit_reach, rounded
@@ -125,10 +126,10 @@ def stream_reach(plain: Reach) -> Reach:
 
 def fit_wires(folder: Path, devices: dict[str, Device]) -> dict[str, dict[str, WireReach]]:
     """Lines of every device's own links, by key. Those of a PCIe server stand for its paths over bridges and sockets alike."""
-    groups: dict[tuple[str, str, str], dict[int, list[WireSample]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, Op, str], dict[int, list[WireSample]]] = defaultdict(lambda: defaultdict(list))
     for sample in [*tables.collectives(folder), *tables.point_to_point(folder)]:
         if sample.hardware in devices and (kept := _kept(sample, devices[sample.hardware])):
-            op = "all_gather" if kept.op == "reduce_scatter" else kept.op
+            op: Op = "all_gather" if kept.op == "reduce_scatter" else kept.op
             groups[kept.hardware, op, kept.algorithm][kept.ranks].append(kept)
     found: dict[str, dict[str, WireReach]] = defaultdict(dict)
     for (hardware, op, algorithm), by_ranks in sorted(groups.items()):
@@ -308,8 +309,8 @@ def _calibration(name: str, kernels: dict[str, Reach], wires: dict[str, WireReac
         device=name,
         version=VERSION,
         date=DATE,
-        kernels=tuple(sorted(kernels.items())),
-        wires=tuple(sorted(wires.items())),
+        kernels=tuple((KernelKey.parse(key), kernels[key]) for key in sorted(kernels)),
+        wires=tuple((WireKey.parse(key), wires[key]) for key in sorted(wires)),
     )
 
 

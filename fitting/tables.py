@@ -13,9 +13,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from advisor.errors import ProfileError
 from advisor.roofline.work import SKEW, DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
+from advisor.specs.keys import Op
 
 # What the tables call a number format -> ours.
 FORMAT = {
@@ -173,7 +175,7 @@ class WireSample:
     """One measured collective: `payload_bytes` is what one rank puts in (as in `work.Collective`)."""
 
     hardware: str
-    op: str
+    op: Op
     algorithm: str
     ranks: int
     payload_bytes: float
@@ -191,7 +193,8 @@ def collectives(folder: Path) -> Iterator[WireSample]:
         algorithm = {"NCCL": "nccl", "TRTLLM": "lamport"}.get(name, "custom")
         if algorithm == "custom" and not name.endswith("_graph"):
             continue
-        op, ranks, total = row["op"].replace("alltoall", "all_to_all"), int(row["ranks"]), float(row["bytes"])
+        op = cast(Op, row["op"].replace("alltoall", "all_to_all"))
+        ranks, total = int(row["ranks"]), float(row["bytes"])
         yield WireSample(
             hardware=row["hardware"],
             op=op,

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advisor.api.question import Question, machine_words
+from advisor.api.starting import cannot_start
 from advisor.errors import PlanError
 from advisor.specs.advice import Advice, Asked
-from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 
+if TYPE_CHECKING:
+    from advisor.serving.predict import Predictor
+
 
 def answer(asked: Question) -> Advice:
     """The advice, with what was asked and said, the launch line of the first choice, or what would help where nothing fits."""
+    from advisor.report.reason import reason
     from advisor.search.advise import advise
     from advisor.search.curve import with_curve
+    from advisor.search.network import network_need
+    from advisor.serving.predict import Predictor
 
-    advice = with_curve(asked.problem, asked.calibration, advise(asked.problem, asked.calibration))
-    advice = replace(advice, said=asked.said, asked=in_short(asked.problem))
+    predictor = Predictor(asked.problem, asked.calibration)
+    advice = with_curve(predictor, advise(predictor, cannot_start(asked.problem)))
+    advice = replace(
+        advice, said=asked.said, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
+        network_need=network_need(predictor, advice.choices),
+    )  # fmt: skip
     if advice.choices:
         from advisor.launch import launch_line
 
@@ -42,22 +53,26 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
-    return predicted(asked.problem, plan, asked.calibration)
+    from advisor.serving.predict import Predictor
+
+    return predicted(Predictor(asked.problem, asked.calibration), plan)
 
 
-def predicted(problem: Problem, plan: str | Plan, calibration: Calibration) -> Prediction:
+def predicted(predictor: Predictor, plan: str | Plan) -> Prediction:
     """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
-    from advisor.search.space import block_refusal
-    from advisor.serving.predict import predict
+    from advisor.search.legal import block_refusal
 
-    found = predict(problem, legal_plan(problem, plan), calibration)
-    cut = block_refusal(problem.model, found.plan)
+    problem = predictor.problem
+    found = predictor.predict(legal_plan(problem, plan))
+    cut = block_refusal(problem, found.plan)
     return replace(found, notes=(*found.notes, f"some engine versions refuse this plan: {cut}")) if cut else found
 
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
-    from advisor.search.space import needs, placed, refusal
+    from advisor.search.legal import refusal
+    from advisor.search.place import Placer
+    from advisor.search.space import needs
 
     if isinstance(plan, str):
         try:
@@ -67,7 +82,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     reason = refusal(problem, plan)
     if reason:
         raise PlanError(f"{reason}.")
-    plan = placed(problem, plan)
+    plan = Placer(problem).placed(plan)
     from advisor.roofline.memory import rank_memory
 
     memory = rank_memory(problem, plan)

@@ -12,11 +12,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from advisor.api.answer import predicted
+from advisor.calibrate.cases import Predictors
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import FIGURES, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
-from advisor.search.space import tensor_refusal
+from advisor.search.legal import tensor_refusal
 from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
@@ -125,19 +126,20 @@ def _pieces(order: Sequence[int], rows: Sequence[Row], about: int) -> list[list[
 
 
 def _answers(rows: Sequence[Row], calibration: Calibration | None, online: bool) -> list[dict[str, object]]:
-    desk = Desk(online=online)
+    desk, predictors = Desk(online=online), Predictors()
     if calibration is not None:
         desk.calibrations[load_device(calibration.device).name] = calibration
-    return [_answer(desk, row) for row in rows]
+    return [_answer(desk, predictors, row) for row in rows]
 
 
-def _answer(desk: Desk, row: Row) -> dict[str, object]:
+def _answer(desk: Desk, predictors: Predictors, row: Row) -> dict[str, object]:
     """The answer to one row; a bad row says why."""
     name = (row.get("id") or "").strip()
     try:
         point = point_of_row(row)
         problem = desk.problem(point)
-        prediction = predicted(problem, _meant(problem, point.plan), desk.coefficients(problem.cluster))
+        predictor = predictors.of(problem, desk.coefficients(problem.cluster))
+        prediction = predicted(predictor, _meant(problem, point.plan))
     except PlanError as error:
         return {"id": name, "status": "infeasible", "reason": str(error)}
     except AdvisorError as error:

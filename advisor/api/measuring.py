@@ -189,10 +189,12 @@ def validate_engine(
     options: Options = {**asked, "engine": engine}
     found = question(model=model, **options)
     problem, calibration = found.problem, found.calibration
-    from advisor.serving.predict import predict
+    from advisor.serving.predict import Predictor
+
+    predictor = Predictor(problem, calibration)
 
     if plans:
-        predictions = [predict(problem, legal_plan(problem, text), calibration) for text in dict.fromkeys(plans)]
+        predictions = [predictor.predict(legal_plan(problem, text)) for text in dict.fromkeys(plans)]
     else:
         predictions = list(answer(found).choices[:top])
         if not predictions:
@@ -203,7 +205,7 @@ def validate_engine(
     for number, choice in enumerate(predictions, 1):
         load = load_for(problem.workload, choice.sequences)
         loaded = replace(problem, workload=load)
-        prediction = predict(loaded, choice.plan, calibration)
+        prediction = predictor.under(load).predict(choice.plan)
         head = f"[{number}/{len(predictions)}] {choice.plan.label}"
         test = LoadTest(
             problem=loaded, prediction=prediction, tool=generator, endpoint=endpoint, model=checkpoint, time_limit_s=time_limit_s

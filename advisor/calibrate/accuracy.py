@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from advisor.calibrate.cases import Case, answer, figure
+from advisor.calibrate.cases import Case, Predictors, answer, figure
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.recipes import unstated
@@ -70,6 +70,7 @@ def score(
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """(scored figures, rows that could not be computed with the reason). Rows whose group was left out use that fit."""
     desk = desk or Desk(online=False, local=False)
+    predictors = Predictors()
     scored: list[Row] = []
     failed: list[tuple[str, str]] = []
     for row in rows:
@@ -82,7 +83,7 @@ def score(
             continue
         engine = problem.engine
         without = left_out.get((engine.name, engine.version, group(point)))
-        prediction = answer(case, engine if without is None else without)
+        prediction = answer(case, engine if without is None else without, predictors)
         if prediction is None:
             failed.append((point.id, "the plan does not fit in memory by the model"))
             continue

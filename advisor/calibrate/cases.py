@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from advisor.errors import AdvisorError
-from advisor.serving.predict import predict
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan
@@ -42,12 +42,32 @@ def figure(prediction: Prediction, name: str) -> float:
     return float(getattr(prediction, name).value)
 
 
-def answer(case: Case, engine: Engine) -> Prediction | None:
+class Predictors:
+    """The newest predictors of rows of many questions: neighbouring rows of one question share theirs."""
+
+    KEPT = 16
+
+    def __init__(self) -> None:
+        self._newest: list[Predictor] = []
+
+    def of(self, problem: Problem, calibration: Calibration) -> Predictor:
+        """The predictor of a problem, with what an earlier row of the same model, machine and engine prepared."""
+        for known in self._newest:
+            other = known.problem
+            same = other.model is problem.model and other.cluster is problem.cluster and known.calibration is calibration
+            if same and other.engine == problem.engine:
+                return known.under(problem.workload)
+        found = Predictor(problem, calibration)
+        self._newest = [found, *self._newest[: self.KEPT - 1]]
+        return found
+
+
+def answer(case: Case, engine: Engine, predictors: Predictors) -> Prediction | None:
     """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run."""
     started = case.problem.engine
     if (engine.token_budget, engine.polling_steps) != (started.token_budget, started.polling_steps):
         engine = replace(engine, token_budget=started.token_budget, polling_steps=started.polling_steps)
     try:
-        return predict(replace(case.problem, engine=engine), case.plan, case.calibration)
+        return predictors.of(replace(case.problem, engine=engine), case.calibration).predict(case.plan)
     except AdvisorError:
         return None

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from advisor.calibrate.cases import Case, answer, figure
+from advisor.calibrate.cases import Case, Predictors, answer, figure
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.errors import AdvisorError
@@ -52,15 +52,16 @@ def scales_from_points(
     """Correct `calibration` by measured rows in the columns of `advisor.calibrate.points`. Rows of other GPUs, rows that cannot
     be computed, contradict each other or beat the memory roofline are named and left out. Raises nothing for a bad row."""
     desk = desk or Desk()
-    cases, left_out = _usable(rows, calibration, desk)
+    predictors = Predictors()
+    cases, left_out = _usable(rows, calibration, desk, predictors)
     if not cases:
         return Correction(calibration=calibration, used=(), left_out=tuple(left_out))
     names = list(PRIOR)
-    base = [_logs(own.case, calibration) for own in cases]
+    base = [_logs(own.case, calibration, predictors) for own in cases]
     shifted = []
     for name in names:
         moved = _with_scales(calibration, {name: math.exp(0.05)})
-        shifted.append([_logs(own.case, moved) for own in cases])
+        shifted.append([_logs(own.case, moved, predictors) for own in cases])
     residuals: list[float] = []
     jacobian: list[list[float]] = []
     scatters: list[float] = []
@@ -86,7 +87,7 @@ def scales_from_points(
 
 
 def _usable(
-    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, desk: Desk
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, desk: Desk, predictors: Predictors
 ) -> tuple[list[_Own], list[tuple[str, str]]]:
     found: list[_Own] = []
     left_out: list[tuple[str, str]] = []
@@ -99,7 +100,7 @@ def _usable(
             left_out.append((name, str(error)))
             continue
         case = Case(id=name, problem=problem, plan=point.plan, calibration=calibration, measured=tuple(figures_of_row(row).items()))
-        reason = _refusal(case, calibration)
+        reason = _refusal(case, calibration, predictors)
         if reason:
             left_out.append((name, reason))
         else:
@@ -117,14 +118,14 @@ def _usable(
     return kept, left_out
 
 
-def _refusal(case: Case, calibration: Calibration) -> str:
+def _refusal(case: Case, calibration: Calibration, predictors: Predictors) -> str:
     """Why a row does not count, or nothing."""
     device, measured = case.problem.cluster.device, dict(case.measured)
     if not measured:
         return "has no measured figure"
     if calibration.device not in (device.name, ""):
         return f"is of {device.name}, the calibration of {calibration.device}"
-    if answer(case, case.problem.engine) is None:
+    if answer(case, case.problem.engine, predictors) is None:
         return "does not fit in memory by the model, so what ran was something else"
     tpot_s = measured.get("tpot_s")
     model = case.problem.model
@@ -144,8 +145,8 @@ def _contradict(owns: Sequence[_Own]) -> bool:
     return False
 
 
-def _logs(case: Case, calibration: Calibration) -> dict[str, float]:
-    prediction = answer(replace(case, calibration=calibration), case.problem.engine)
+def _logs(case: Case, calibration: Calibration, predictors: Predictors) -> dict[str, float]:
+    prediction = answer(replace(case, calibration=calibration), case.problem.engine, predictors)
     if prediction is None:
         return {}
     logs = {}

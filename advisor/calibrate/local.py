@@ -17,12 +17,13 @@ from statistics import median, quantiles
 
 from advisor.calibrate.corrections import PRIOR
 from advisor.roofline.comm import CLASS, wire_bytes
-from advisor.roofline.compute import kernel_s
+from advisor.roofline.compute import DeviceRates, kernel_s
 from advisor.roofline.work import DecodeAttention, Gemm, Kernel, PrefillAttention
 from advisor.specs.benchmark import Benchmarks, KernelTime, WireTime
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Cluster, Device, Link, Node
 from advisor.specs.engine import Engine
+from advisor.specs.keys import KernelKey, LinkClass, Op, WireKey
 
 SCATTER = 0.1  # of one kernel around its formula, as a logarithm: what the public tables leave
 WIDTH = 0.25  # how far a machine lies from others of its kind
@@ -64,25 +65,25 @@ def fit(found: Benchmarks, base: Calibration, cluster: Cluster, *, unknown: bool
     width = UNKNOWN_WIDTH if unknown else WIDTH
     source = f"micro-benchmarks of this machine, {found.date[:10]}"
     kernels, fitted, stays = dict(base.kernels), [], []
-    groups: dict[str, list[tuple[Kernel, float]]] = defaultdict(list)
+    groups: dict[KernelKey, list[tuple[Kernel, float]]] = defaultdict(list)
     for sample in found.kernels:
         work = work_of(sample)
         if work is not None:
-            groups[f"{sample.kind}/{sample.format}"].append((work, sample.median_s))
+            groups[KernelKey(sample.kind, sample.format)].append((work, sample.median_s))
     for key, samples in groups.items():
         prior = _prior(kernels, key)
         prior = replace(prior, shape=()) if unknown else prior  # the terms of GPU kernels mean nothing there
         before = _errors(prior, key, samples, device)
-        if prior.provenance.closeness == "device" and not key.startswith("gemm/") and not unknown:
-            stays.append(Fitted(key=key, points=len(samples), before=before[0], after=before[0]))
+        if prior.provenance.closeness == "device" and key.kind != "gemm" and not unknown:
+            stays.append(Fitted(key=str(key), points=len(samples), before=before[0], after=before[0]))
             continue
         kernels[key] = _fit_reach(prior, key, samples, device, width, source)
         after = kernels[key].provenance
         assert after.median is not None
-        fitted.append(Fitted(key=key, points=len(samples), before=before[0], after=after.median))
-    stream = _stream(found, device, kernels["stream"], source)
+        fitted.append(Fitted(key=str(key), points=len(samples), before=before[0], after=after.median))
+    stream = _stream(found, device, kernels[KernelKey("stream")], source)
     if stream is not None:
-        kernels["stream"] = stream
+        kernels[KernelKey("stream")] = stream
     wires, lines = _wires(found, base, cluster, source)
     calibration = replace(
         base, name=f"{device.name}, measured here", device=device.name, date=found.date[:10],
@@ -157,14 +158,15 @@ def cpu_engine(engine: Engine, found: Benchmarks) -> Engine:
 # One kernel kind.
 
 
-def _prior(kernels: dict[str, Reach], key: str) -> Reach:
+def _prior(kernels: dict[KernelKey, Reach], key: KernelKey) -> Reach:
     """The base's coefficients of a key, or of its kind in 16 bits, or of any."""
-    kind = key.split("/")[0]
-    found = kernels.get(key) or kernels.get(f"{kind}/bf16") or kernels.get(kind)
-    return found or next(reach for name, reach in kernels.items() if name.startswith(kind.split("_")[0]))
+    found = kernels.get(key) or kernels.get(KernelKey(key.kind, "bf16")) or kernels.get(KernelKey(key.kind))
+    return found or next(reach for other, reach in kernels.items() if other.kind.startswith(key.kind.split("_")[0]))
 
 
-def _fit_reach(prior: Reach, key: str, samples: Sequence[tuple[Kernel, float]], device: Device, width: float, source: str) -> Reach:
+def _fit_reach(
+    prior: Reach, key: KernelKey, samples: Sequence[tuple[Kernel, float]], device: Device, width: float, source: str
+) -> Reach:
     start = [math.log(prior.memory), math.log(prior.compute), math.log(max(prior.launch_s, 1e-7)), math.log(prior.sharpness)]
 
     def cost(x: Sequence[float]) -> float:
@@ -189,12 +191,12 @@ def _reach(prior: Reach, x: Sequence[float]) -> Reach:
     )  # fmt: skip
 
 
-def _seconds(reach: Reach, key: str, work: Kernel, device: Device) -> float:
+def _seconds(reach: Reach, key: KernelKey, work: Kernel, device: Device) -> float:
     alone = Calibration(name="fit", device=device.name, version=1, date="", kernels=((key, reach),), wires=())
-    return kernel_s(work, device, alone)
+    return kernel_s(work, DeviceRates(device, alone))
 
 
-def _errors(reach: Reach, key: str, samples: Sequence[tuple[Kernel, float]], device: Device) -> tuple[float, float]:
+def _errors(reach: Reach, key: KernelKey, samples: Sequence[tuple[Kernel, float]], device: Device) -> tuple[float, float]:
     return _median_p90(abs(_seconds(reach, key, work, device) / measured - 1) for work, measured in samples)
 
 
@@ -236,9 +238,9 @@ def _stream(found: Benchmarks, device: Device, base: Reach, source: str) -> Reac
 # Messages.
 
 
-def _wires(found: Benchmarks, base: Calibration, cluster: Cluster, source: str) -> tuple[dict[str, WireReach], list[Fitted]]:
+def _wires(found: Benchmarks, base: Calibration, cluster: Cluster, source: str) -> tuple[dict[WireKey, WireReach], list[Fitted]]:
     """The base's lines with those that were measured in place of it."""
-    groups: dict[tuple[str, str, int, int], list[WireTime]] = defaultdict(list)
+    groups: dict[tuple[Op, str, int, int], list[WireTime]] = defaultdict(list)
     for sample in found.wires:
         groups[sample.op, sample.algorithm, sample.ranks, sample.nodes].append(sample)
     wires, fitted = dict(base.wires), []
@@ -246,20 +248,19 @@ def _wires(found: Benchmarks, base: Calibration, cluster: Cluster, source: str) 
         link, rate = _link(cluster, ranks, nodes)
         count = ranks if nodes == 1 else nodes
         lines, middle = _fit_lines(samples, rate, source)
-        stem = f"{op}/{algorithm}/{link}/{count}"
-        for key in [key for key in wires if key == stem or key.startswith(stem + "/")]:
-            del wires[key]
-        wires |= {f"{stem}/{number}": line for number, line in enumerate(lines, 1)}
-        fitted.append(Fitted(key=stem, points=len(samples), before=None, after=middle))
+        measured = WireKey(op, algorithm, link, count)
+        wires = {key: line for key, line in wires.items() if replace(key, line=0) != measured}
+        wires |= {replace(measured, line=number): line for number, line in enumerate(lines, 1)}
+        fitted.append(Fitted(key=str(measured), points=len(samples), before=None, after=middle))
     return wires, fitted
 
 
-def _link(cluster: Cluster, ranks: int, nodes: int) -> tuple[str, float]:
+def _link(cluster: Cluster, ranks: int, nodes: int) -> tuple[LinkClass, float]:
     """The class of link that the first `ranks` GPUs share, and its data-sheet rate."""
     from advisor.roofline.comm import link_class
-    from advisor.roofline.fabric import group_fabric
+    from advisor.roofline.fabric import LinkGraph, group_fabric
 
-    fabric = group_fabric(cluster, range(min(ranks, cluster.gpus)))
+    fabric = group_fabric(LinkGraph(cluster), range(min(ranks, cluster.gpus)))
     return link_class(fabric) if fabric.ranks > 1 else CLASS[cluster.node.default_link.kind], fabric.bytes_per_s
 
 

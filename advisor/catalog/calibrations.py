@@ -106,8 +106,8 @@ def local_calibration_path(device: Device) -> Path:
 
 def checked(calibration: Calibration, *, origin: str) -> Calibration:
     """The calibration itself when its figures are possible. Raises ProfileError naming the first key that is not."""
-    births = [(key, reach.provenance) for key, reach in calibration.kernels]
-    births += [(key, line.provenance) for key, line in calibration.wires]
+    births = [(str(key), reach.provenance) for key, reach in calibration.kernels]
+    births += [(str(key), line.provenance) for key, line in calibration.wires]
     for key, born in births:
         if born.closeness not in _CLOSENESS:
             raise ProfileError(f"{origin} says closeness {born.closeness[:20]!r} for {key}; use {', '.join(_CLOSENESS)}.")
@@ -119,18 +119,18 @@ def checked(calibration: Calibration, *, origin: str) -> Calibration:
 
 def _figures(calibration: Calibration) -> Iterator[tuple[str, float, float, float]]:
     """(name, figure, lowest, highest) of every figure that the physics divides or multiplies by."""
-    for key, reach in calibration.kernels:
-        yield f"{key} memory", reach.memory, 0.001, MOST_REACH
-        yield f"{key} compute", reach.compute, 0.001, MOST_REACH
-        yield f"{key} launch_s", reach.launch_s, 0.0, _LONGEST_S
-        yield f"{key} sharpness", reach.sharpness, 0.2, 100.0
+    for kernel, reach in calibration.kernels:
+        yield f"{kernel} memory", reach.memory, 0.001, MOST_REACH
+        yield f"{kernel} compute", reach.compute, 0.001, MOST_REACH
+        yield f"{kernel} launch_s", reach.launch_s, 0.0, _LONGEST_S
+        yield f"{kernel} sharpness", reach.sharpness, 0.2, 100.0
         for name, figure in reach.shape:
-            yield f"{key} {name}", figure, -1e9, 1e15
-    for key, line in calibration.wires:
-        yield f"{key} alpha_s", line.alpha_s, 0.0, _LONGEST_S
-        yield f"{key} alpha_per_rank_s", line.alpha_per_rank_s, 0.0, _LONGEST_S
-        yield f"{key} bandwidth", line.bandwidth, 0.0001, MOST_REACH
-        yield f"{key} up_to_bytes", line.up_to_bytes, 0.0, 1e30
+            yield f"{kernel} {name}", figure, -1e9, 1e15
+    for wire, line in calibration.wires:
+        yield f"{wire} alpha_s", line.alpha_s, 0.0, _LONGEST_S
+        yield f"{wire} alpha_per_rank_s", line.alpha_per_rank_s, 0.0, _LONGEST_S
+        yield f"{wire} bandwidth", line.bandwidth, 0.0001, MOST_REACH
+        yield f"{wire} up_to_bytes", line.up_to_bytes, 0.0, 1e30
     for key, spread in calibration.spreads:
         yield f"{key} bias", spread.bias, -5.0, 5.0
         yield f"{key} shared", spread.shared, 0.0, 5.0

@@ -51,6 +51,7 @@ def load_cluster(
     if network and count == 1:
         raise QuestionError(f"--network {network} joins several nodes, and there is one; add --nodes, or leave it out.")
     joined = network_of(network_sheet(network or device.network), gpus_of_a_node=each) if count > 1 else None
+    joined = replace(joined, assumed=not network) if joined else None
     if not node and each > 1 and sheet.assumed:
         said.append(f"{each} {device.name} in one machine are taken as {sheet.assumed} (node {sheet.name})")
     if count > 1 and not network:

@@ -10,6 +10,7 @@ from advisor.catalog.engines import load_engine
 from advisor.catalog.shipped import folder, sheet_text
 from advisor.catalog.yaml_file import parse_yaml
 from advisor.specs.engine import Engine, HostTime
+from advisor.specs.keys import ScaleKey
 from advisor.specs.wire import from_data
 
 LEFT_OUT = "left_out"
@@ -34,6 +35,7 @@ def left_out() -> dict[tuple[str, str, str], Engine]:
         fitted_on = engine.fitted_on
         if kind == "gpu":
             fitted_on = tuple(device for device in fitted_on if device != load_device(name).name)
+        scales = tuple((ScaleKey.parse(name), factor) for name, factor in sorted(entry["scales"].items()))
         key = (entry["engine"], entry["version"], entry["without"])
-        found[key] = replace(engine, host=host, scales=tuple(sorted(entry["scales"].items())), fitted_on=fitted_on)
+        found[key] = replace(engine, host=host, scales=scales, fitted_on=fitted_on)
     return found

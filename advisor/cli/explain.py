@@ -73,9 +73,10 @@ def explain(
     context = load.input_tokens + load.output_tokens / 2
     sequences = prediction.sequences / prediction.plan.dp
     if batch is not None:
-        from advisor.serving.predict import explain as explain_step
+        from advisor.serving.predict import Predictor
 
-        step = explain_step(problem, prediction.plan, asked.calibration, phase="decode", batch=batch, context_tokens=context)
+        predictor = Predictor(problem, asked.calibration)
+        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=context)
         prediction, sequences = replace(prediction, decode=step), float(batch)
     if as_json:
         from advisor.report.data import explanation_json

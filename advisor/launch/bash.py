@@ -9,7 +9,8 @@ from advisor.launch import shell as sh
 from advisor.launch import words as c
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
-from advisor.launch.words import quoted
+from advisor.launch.template import lines
+from advisor.launch.words import Raw, quoted
 
 NAME = "start.sh"
 
@@ -36,42 +37,19 @@ class Parts:
     variables: tuple[str, ...]
     functions: tuple[str, ...]
     checks: tuple[str, ...]
-    after_stop: str = ""
+    after_stop: tuple[str, ...] = ()
 
 
 def assemble(request: Request, parts: Parts) -> ScriptFile:
     """The whole script: what to expect and to change, what is started, the helpers, and the course of events."""
     opening = header(request.problem, request.prediction, what="Start", use=use(request, parts.name))
-    helpers = sh.HELPERS.replace("    @AFTER_STOP@\n", f"    {parts.after_stop}\n" if parts.after_stop else "")
-    lines = [
-        "#!/usr/bin/env bash",
-        *sh.comment(opening),
-        "set -euo pipefail",
-        "",
-        "# ---- what you may change, here or in the environment",
-        *parts.variables,
-        "",
-        "# ---- what is started",
-        *parts.functions,
-        "# ---- how: checks, start, wait, stop (the same in every script)",
-        helpers,
-        "",
-        sh.LOCK,
-        sh.TRAPS,
-        "",
-        *parts.checks,
-        *port_checks(request),
-        "",
-        *environment(request),
-        *config_lines(request),
-        "",
-        *_calls(request),
-        "",
-        *until_ready(request),
-        sh.FOREVER,
-        "",
-    ]
-    return ScriptFile(name=parts.name, text="\n".join(lines), executable=True)
+    text = lines(
+        "script.sh", opening=sh.comment(opening), variables=parts.variables, functions=parts.functions,
+        helpers=lines("helpers.sh", after_stop=parts.after_stop), lock=lines("lock.sh"), traps=lines("traps.sh"),
+        checks=parts.checks, port_checks=port_checks(request), environment=environment(request), config=config_lines(request),
+        calls=_calls(request), until_ready=until_ready(request), until_end=lines("until_end.sh"),
+    )  # fmt: skip
+    return ScriptFile(name=parts.name, text="\n".join([*text, ""]), executable=True)
 
 
 def use(request: Request, name: str) -> list[str]:
@@ -109,16 +87,16 @@ def node_variables(request: Request) -> list[str]:
     """What a script on several nodes has to be told."""
     if request.nodes == 1:
         return []
-    lines = [sh.required("HOSTS", f'the addresses of the {request.nodes} nodes, in order: HOSTS="{example_hosts(request)}"')]
+    found = [sh.required("HOSTS", f'the addresses of the {request.nodes} nodes, in order: HOSTS="{example_hosts(request)}"')]
     if not request.from_head:
-        lines.append(sh.required("NODE_RANK", f"the place of this node in HOSTS, 0 to {request.nodes - 1}"))
+        found.append(sh.required("NODE_RANK", f"the place of this node in HOSTS, 0 to {request.nodes - 1}"))
     if request.spans:
         if request.command.per_rank:
-            lines.append(sh.setting("SSH_PORT", "22" if request.from_head else "2233", "of the other nodes"))
+            found.append(sh.setting("SSH_PORT", "22" if request.from_head else "2233", "of the other nodes"))
         else:
-            lines.append(sh.setting("DIST_PORT", "29500", "where the nodes meet"))
-        lines.append(sh.setting("IFNAME", "", "network interface between the nodes; empty: the one that routes to them"))
-    return lines
+            found.append(sh.setting("DIST_PORT", "29500", "where the nodes meet"))
+        found.append(sh.setting("IFNAME", "", "network interface between the nodes; empty: the one that routes to them"))
+    return found
 
 
 def variables(request: Request, own: tuple[str, ...] = ()) -> list[str]:
@@ -142,24 +120,24 @@ def start_server(request: Request, run_lines: list[str]) -> list[str]:
     """The function that starts one server, and what it needs to know about it."""
     several = request.balanced
     what = "server number, its GPUs in rank order" + (", rank of this node in it, address of its head" if request.spans else "")
-    lines = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2"]
+    found = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2"]
     if request.command.per_rank:
-        lines.append("  local rank=$3")
+        found.append("  local rank=$3")
     elif request.spans and not _ray(request):
-        lines.append("  local rank=$3 head=$4 dist_port=$((DIST_PORT + 10 * server))")
+        found.append("  local rank=$3 head=$4 dist_port=$((DIST_PORT + 10 * server))")
     if any(flag.value == c.START_RANK for flag in request.command.worker_flags):
         each = len(request.servers[0].gpus[0]) // (request.plan.tp * request.plan.pp)
-        lines.append(f"  local start_rank=$(({each} * rank))")
+        found.append(f"  local start_rank=$(({each} * rank))")
     if several:
         where = "127.0.0.1" if request.nodes == 1 else "0.0.0.0"
-        lines.append(f"  local listen={where} port=$((PORT + 1 + server))")
+        found.append(f"  local listen={where} port=$((PORT + 1 + server))")
     else:
-        lines.append("  local listen=$LISTEN port=$PORT")
+        found.append("  local listen=$LISTEN port=$PORT")
     command = request.bound({**sh.LOCAL})
-    lines += pcie_hint(request)
-    lines += sh.array("command", command)
-    lines += sh.more("command", command.worker_flags)
-    return [*lines, *run_lines, "}"]
+    found += pcie_hint(request)
+    found += sh.array("command", command)
+    found += sh.more("command", command.worker_flags)
+    return [*found, *run_lines, "}"]
 
 
 def pcie_hint(request: Request) -> list[str]:
@@ -174,15 +152,8 @@ def _run_lines(request: Request) -> list[str]:
     if not request.command.per_rank:
         return ['  run "server-$server" env CUDA_VISIBLE_DEVICES="$gpus" "${command[@]}"']
     first = request.servers[0]
-    return [
-        f'  local at=("${{hosts[@]:rank:{len(first.nodes)}}}") forward=() list name',
-        f"  printf -v list '%s:{len(first.gpus[0])},' \"${{at[@]}}\"",
-        "  for name in HF_TOKEN HF_HOME NCCL_SOCKET_IFNAME; do",
-        '    [[ -z ${!name:-} ]] || forward+=(-x "$name")',
-        "  done",
-        f'  run "server-$server" mpirun -n {sum(map(len, first.gpus))} -H "${{list%,}}" --mca plm_rsh_args "-p $SSH_PORT" \\',
-        '    -x CUDA_VISIBLE_DEVICES="$gpus" "${forward[@]}" trtllm-llmapi-launch "${command[@]}"',
-    ]
+    each = len(first.gpus[0])
+    return sh.indented(lines("mpirun.sh", nodes=len(first.nodes), each=each, ranks=each * len(first.nodes)))
 
 
 def _ray(request: Request) -> bool:
@@ -192,70 +163,35 @@ def _ray(request: Request) -> bool:
 def _ray_functions(request: Request) -> list[str]:
     if not _ray(request):
         return []
-    each, total = len(request.servers[0].gpus[0]), request.plan.world
-    return [
-        "start_ray() { # GPUs of this node, its rank: the head of the Ray cluster, or one that joins it",
-        "  local gpus=$1 rank=$2 address=${hosts[NODE_RANK]}",
-        "  if ((rank == 0)); then",
-        '    run ray env CUDA_VISIBLE_DEVICES="$gpus" ray start --head --block --port "$DIST_PORT" \\',
-        f'      --node-ip-address "$address" --num-gpus {each}',
-        "  else",
-        '    run ray env CUDA_VISIBLE_DEVICES="$gpus" ray start --block --address "${hosts[0]}:$DIST_PORT" \\',
-        f'      --node-ip-address "$address" --num-gpus {each}',
-        "  fi",
-        "}",
-        "",
-        "wait_ray() { # until every node has joined",
-        "  local deadline=$((SECONDS + READY_SECONDS)) seen=0",
-        '  local ask=\'import ray; ray.init(address="auto", logging_level=40); print(int(ray.cluster_resources().get("GPU", 0)))\'',
-        f"  until ((seen >= {total})); do",
-        "    check_running",
-        '    ((SECONDS < deadline)) || die "the other nodes did not join the Ray cluster within $READY_SECONDS s"',
-        "    sleep 2",
-        '    seen=$(python3 -c "$ask" 2>/dev/null) || seen=0',
-        "  done",
-        "}",
-    ]
+    return lines("ray.sh", each=len(request.servers[0].gpus[0]), total=request.plan.world)
 
 
 def _balancer(request: Request) -> list[str]:
     if not request.balanced:
         return []
     if request.engine.BALANCER == "nginx":
-        return [sh.NGINX.replace("@RUN_NGINX@", 'run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr'), ""]
-    return [sh.ROUTER.replace("@RUN_ROUTER@", "run balancer python3 -m sglang_router.launch_router"), ""]
+        run = ['run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr']
+        return [*lines("balancer_nginx.sh", folder=Raw(""), run_nginx=run), ""]
+    return [*lines("balancer_router.sh", run_router=Raw("run balancer python3 -m sglang_router.launch_router")), ""]
 
 
 def environment(request: Request) -> list[str]:
     """Exports that the engine reads, and the addresses of the nodes."""
-    lines = []
+    found = []
     for name, word in request.command.env:
-        lines.append(f"export {name}={quoted(word)} # layers of each pipeline stage")
+        found.append(f"export {name}={quoted(word)} # layers of each pipeline stage")
     if request.nodes > 1:
-        lines += [
-            'read -ra hosts <<<"$HOSTS"',
-            f"((${{#hosts[@]}} == {request.nodes})) ||",
-            f'  die "HOSTS has ${{#hosts[@]}} addresses and the plan uses {request.nodes} nodes"',
-            'for host in "${hosts[@]}"; do',
-            '  [[ $host =~ ^[A-Za-z0-9][A-Za-z0-9.:_-]*$ ]] || die "HOSTS holds $host, which is no address"',
-            "done",
-        ]
+        found += lines("hosts.sh", nodes=request.nodes)
         if not request.from_head:
             last = request.nodes - 1
             place = f"[[ $NODE_RANK =~ ^(0|[1-9][0-9]*)$ && $NODE_RANK -le {last} ]]"
-            lines.append(f'{place} || die "NODE_RANK is 0 to {last}"')
+            found.append(f'{place} || die "NODE_RANK is 0 to {last}"')
     if request.spans:
         here = "${hosts[0]}" if request.from_head else "${hosts[NODE_RANK]}"
-        peer = "${hosts[1]}" if request.from_head else "${hosts[NODE_RANK == 0]}"
-        lines += [
-            "if [[ -z $IFNAME ]]; then",
-            f"  IFNAME=$(ip -o route get \"{peer}\" 2>/dev/null | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p') || true",
-            "fi",
-            "[[ -z $IFNAME ]] || export NCCL_SOCKET_IFNAME=$IFNAME GLOO_SOCKET_IFNAME=$IFNAME",
-        ]
+        found += lines("interface.sh", peer=Raw("${hosts[1]}" if request.from_head else "${hosts[NODE_RANK == 0]}"))
         if request.problem.engine.name == "vllm":
-            lines.append(f"export VLLM_HOST_IP={here} # each node's own; vLLM may pick the wrong interface")
-    return lines
+            found.append(f"export VLLM_HOST_IP={here} # each node's own; vLLM may pick the wrong interface")
+    return found
 
 
 def server_calls(request: Request) -> list[str]:
@@ -264,7 +200,7 @@ def server_calls(request: Request) -> list[str]:
         return [f"start_server {s.index} {request.gpu_list(s, 0)}" for s in request.servers]
     if request.from_head:
         return [f'start_server {s.index} {request.gpu_list(s, 0)} {s.nodes[0]} "${{hosts[{s.nodes[0]}]}}"' for s in request.servers]
-    lines = ["case $NODE_RANK in"]
+    found = ["case $NODE_RANK in"]
     for node in range(request.nodes):
         calls = []
         for s in request.servers:
@@ -274,36 +210,36 @@ def server_calls(request: Request) -> list[str]:
                 tail = f' {rank} "${{hosts[{s.nodes[0]}]}}"' if request.spans else ""
                 calls.append(f"start_server {s.index} {request.gpu_list(s, rank)}{tail}")
         body = calls or ['say "this node has no part in the plan"', "exit 0"]
-        lines += [f"  {node})", *(f"    {call}" for call in body), "    ;;"]
-    return [*lines, "esac"]
+        found += [f"  {node})", *(f"    {call}" for call in body), "    ;;"]
+    return [*found, "esac"]
 
 
 def _calls(request: Request) -> list[str]:
     if not _ray(request):
         return server_calls(request)
     server = request.servers[0]
-    lines = ["case $NODE_RANK in"]
+    found = ["case $NODE_RANK in"]
     for rank, node in enumerate(server.nodes):
-        lines.append(f"  {node}) start_ray {request.gpu_list(server, rank)} {rank} ;;")
-    lines += ["esac", f"if ((NODE_RANK == {server.nodes[0]})); then", "  wait_ray"]
+        found.append(f"  {node}) start_ray {request.gpu_list(server, rank)} {rank} ;;")
+    found += ["esac", f"if ((NODE_RANK == {server.nodes[0]})); then", "  wait_ray"]
     gpus = request.gpu_list(server, 0)
-    return [*lines, f'  start_server {server.index} {gpus} 0 "${{hosts[{server.nodes[0]}]}}"', "fi"]
+    return [*found, f'  start_server {server.index} {gpus} 0 "${{hosts[{server.nodes[0]}]}}"', "fi"]
 
 
 def _checks(request: Request) -> list[str]:
-    lines = [
+    found = [
         f"check_program {request.engine.PROGRAM[0]} {quoted(request.install)}",
         "check_program curl 'install it with the package manager'",
     ]
     if request.balanced and request.engine.BALANCER == "nginx":
-        lines.append("check_program nginx 'install it with the package manager'")
+        found.append("check_program nginx 'install it with the package manager'")
     elif request.balanced:
-        lines.append("python3 -c 'import sglang_router' 2>/dev/null || die 'the router is missing: pip install sglang-router'")
+        found.append("python3 -c 'import sglang_router' 2>/dev/null || die 'the router is missing: pip install sglang-router'")
     if request.command.per_rank:
-        lines.append("check_program mpirun 'install Open MPI'")
+        found.append("check_program mpirun 'install Open MPI'")
     if _ray(request):
-        lines.append("check_program ray 'pip install ray'")
-    return [*lines, f"check_gpus {request.gpus_needed}", "check_model"]
+        found.append("check_program ray 'pip install ray'")
+    return [*found, f"check_gpus {request.gpus_needed}", "check_model"]
 
 
 def config_lines(request: Request) -> list[str]:

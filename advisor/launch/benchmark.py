@@ -7,6 +7,7 @@ from advisor.launch import shell as sh
 from advisor.launch.bash import model_variable
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, figures, load_words, plan_line
+from advisor.launch.template import lines
 from advisor.specs.workload import Workload
 
 NAME = "bench.sh"
@@ -34,27 +35,17 @@ def render(request: Request) -> ScriptFile:
         "",
         plan_line(request.plan),
     ]
-    lines = [
-        "#!/usr/bin/env bash",
-        *sh.comment(top),
-        "set -euo pipefail",
-        "",
-        "# ---- what you may change, here or in the environment",
-    ]
-    lines += model_variable(request)
-    lines += [sh.setting("URL", f"http://127.0.0.1:{request.options.port}", "where the server answers")]
+    variables = model_variable(request)
+    variables.append(sh.setting("URL", f"http://127.0.0.1:{request.options.port}", "where the server answers"))
     if load.mode == "open_loop":
-        lines.append(sh.setting("RATE", repr(float(load.rate_per_s)), "requests per second that arrive"))
+        variables.append(sh.setting("RATE", repr(float(load.rate_per_s)), "requests per second that arrive"))
     elif load.mode != "offline":
-        lines.append(sh.setting("USERS", str(users), "requests kept in flight"))
-    lines += [
-        sh.setting("REQUESTS", str(requests), "in all"),
-        sh.setting("OUT", "bench-result", "folder of the result"),
-        "",
-        *(_vllm(load) if tool == "vllm" else _aiperf(load)),
-        "",
-    ]
-    return ScriptFile(name=NAME, text="\n".join(lines), executable=True)
+        variables.append(sh.setting("USERS", str(users), "requests kept in flight"))
+    variables.append(sh.setting("REQUESTS", str(requests), "in all"))
+    variables.append(sh.setting("OUT", "bench-result", "folder of the result"))
+    write = _vllm if tool == "vllm" else _aiperf
+    text = write(load, opening=sh.comment(top), variables=variables)
+    return ScriptFile(name=NAME, text="\n".join([*text, ""]), executable=True)
 
 
 def load_size(load: Workload, sequences: float) -> tuple[int, int]:
@@ -73,59 +64,32 @@ def _lengths(load: Workload) -> tuple[int, int, int]:
     return max(1, round(load.input_tokens) - prefix), prefix, max(1, round(load.output_tokens))
 
 
-def _vllm(load: Workload) -> list[str]:
+def _vllm(load: Workload, *, opening: list[str], variables: list[str]) -> list[str]:
     own, prefix, out = _lengths(load)
     spread = (1 - load.length_spread) / (1 + load.length_spread)
     pace = {"open_loop": ['--request-rate "$RATE"'], "offline": ["--request-rate inf"]}.get(
         load.mode, ['--request-rate inf --max-concurrency "$USERS"']
     )
     middle = (1 + load.length_spread) / 2
-    return [
-        "command -v vllm >/dev/null || {",
-        "  echo 'error: vllm is not installed here: pip install vllm' >&2",
-        "  exit 1",
-        "}",
-        'mkdir -p "$OUT"',
-        "command=(",
-        '  vllm bench serve --backend openai --base-url "$URL" --model "$MODEL"',
-        "  --endpoint /v1/completions # no chat template: the prompt has the tokens that were ranked",
-        f"  --dataset-name random --random-input-len {max(1, round(own * middle))}",
-        f"  --random-output-len {max(1, round(out * middle))}",
-        *([f"  --random-prefix-len {prefix} # found in the prefix cache"] if prefix else []),
-        *([f"  --random-range-ratio {spread:.4g} # lengths drawn uniformly around the middle"] if spread else []),
-        "  --ignore-eos # every answer has its full length",
-        '  --num-prompts "$REQUESTS"',
-        *(f"  {words}" for words in pace),
-        '  --save-result --result-dir "$OUT" --result-filename result.json',
-        ")",
-        '"${command[@]}"',
-        'echo "result: $OUT/result.json"',
-    ]
+    lengths = [f"--random-prefix-len {prefix} # found in the prefix cache"] if prefix else []
+    if spread:
+        lengths.append(f"--random-range-ratio {spread:.4g} # lengths drawn uniformly around the middle")
+    return lines(
+        "bench_vllm.sh", opening=opening, variables=variables, input_tokens=max(1, round(own * middle)),
+        output_tokens=max(1, round(out * middle)), lengths=lengths, pace=pace,
+    )  # fmt: skip
 
 
-def _aiperf(load: Workload) -> list[str]:
+def _aiperf(load: Workload, *, opening: list[str], variables: list[str]) -> list[str]:
     own, prefix, out = _lengths(load)
     middle = (1 + load.length_spread) / 2
     deviation = (1 - load.length_spread) / 12**0.5  # of a uniform draw
     pace = {"open_loop": ['--request-rate "$RATE"']}.get(load.mode, ['--concurrency "$USERS"'])
     if load.mode == "offline":
         pace = ['--concurrency "$REQUESTS" # everything queued at once']
-    return [
-        "command -v aiperf >/dev/null || {",
-        "  echo 'error: aiperf is not installed here: pip install aiperf' >&2",
-        "  exit 1",
-        "}",
-        "command=(",
-        '  aiperf profile --model "$MODEL" --url "$URL" --streaming',
-        "  --endpoint-type completions # no chat template: the prompt has the tokens that were ranked",
-        f"  --synthetic-input-tokens-mean {round(own * middle)} --synthetic-input-tokens-stddev {round(own * deviation)}",
-        f"  --output-tokens-mean {round(out * middle)} --output-tokens-stddev {round(out * deviation)}",
-        *([f"  --num-prefix-prompts 1 --prefix-prompt-length {prefix} # found in the prefix cache"] if prefix else []),
-        "  --extra-inputs ignore_eos:true # every answer has its full length",
-        '  --request-count "$REQUESTS"',
-        *(f"  {words}" for words in pace),
-        '  --artifact-dir "$OUT"',
-        ")",
-        '"${command[@]}"',
-        'echo "result: $OUT/profile_export_aiperf.json"',
-    ]
+    shared = [f"--num-prefix-prompts 1 --prefix-prompt-length {prefix} # found in the prefix cache"] if prefix else []
+    return lines(
+        "bench_aiperf.sh", opening=opening, variables=variables, input_tokens=round(own * middle),
+        input_spread=round(own * deviation), output_tokens=round(out * middle), output_spread=round(out * deviation),
+        prefix=shared, pace=pace,
+    )  # fmt: skip

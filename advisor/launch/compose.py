@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 
 from advisor.errors import QuestionError
+from advisor.launch import shell as sh
 from advisor.launch import words as c
 from advisor.launch import yaml_text as y
 from advisor.launch.docker import NGINX_IMAGE, needs_image
 from advisor.launch.layout import Server
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
+from advisor.launch.template import lines
 from advisor.launch.words import Command, Flag, Raw, Variable, Word
-from advisor.launch.yaml_text import MERGE, Alias, Anchor, Node, Noted
+from advisor.launch.yaml_text import MERGE, Alias, Node, Noted
 
 NAME = "compose.yaml"
 DIST_PORT = 29500
@@ -44,20 +46,15 @@ def _file(request: Request, node: int, name: str) -> ScriptFile:
         opening[-1] += f" node={node}"
     here = [(s, s.nodes.index(node)) for s in request.servers if node in s.nodes]
     services: dict[str, Node] = {f"server-{s.index}": _service(request, s, rank, node) for s, rank in here}
-    what = "What you may change: a model id of the hub, or a folder."
-    tree: dict[str, Node] = {
-        "x-model": Noted(Anchor("model", _model(request)), what),
-        "x-image": Anchor("image", _escaped(request.image)),
-        "x-server": Noted(Anchor("server", _common(request)), "What all servers have in common."),
-    }
-    tree |= {"name": request.name, "services": services}
     if request.balanced and node == 0:
         services["balancer"] = _balancer(request)
     configs = _configs(request, node)
-    if configs:
-        tree["configs"] = configs
-    text = "\n".join(f"# {line}".rstrip() for line in opening) + "\n---\n" + y.document(tree)
-    return ScriptFile(name=name, text=text)
+    text = lines(
+        "compose.yaml", opening=sh.comment(opening), model=_model(request), image=_escaped(request.image),
+        volumes=y.sequence(_more_volumes(request)), common=y.mapping(_common(request)), name=request.name,
+        services=y.mapping(services), configs=y.mapping({"configs": configs} if configs else {}),
+    )  # fmt: skip
+    return ScriptFile(name=name, text="\n".join([*text, ""]))
 
 
 def _model(request: Request) -> str:
@@ -92,17 +89,7 @@ def _service(request: Request, server: Server, rank: int, node: int) -> dict[str
 
 
 def _common(request: Request) -> dict[str, Node]:
-    common: dict[str, Node] = {
-        "image": Alias("image"),
-        "network_mode": Noted("host", "No proxy between client and server, nor between nodes."),
-        "ipc": Noted("host", "The workers exchange tensors through shared memory."),
-        "init": True,
-        "ulimits": {"memlock": -1, "stack": 67108864},
-        "volumes": ["${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface", *_more_volumes(request)],
-        "deploy": {"resources": {"reservations": {"devices": [_devices()]}}},
-        "stop_grace_period": "60s",
-        "restart": "unless-stopped",
-    }
+    common: dict[str, Node] = {}
     if request.command.config:
         common["configs"] = [{"source": "trtllm", "target": "/etc/advisor/trtllm.yaml"}]
     if request.spans:
@@ -135,11 +122,6 @@ def _more_volumes(request: Request) -> list[Node]:
     if request.command.per_rank:
         volumes.append(Noted("~/.ssh:/root/.ssh:ro", "Keys between the containers, owned by root."))
     return volumes
-
-
-def _devices() -> Node:
-    why = "All of them: CUDA_VISIBLE_DEVICES chooses and orders, device_ids would lose the order."
-    return {"driver": "nvidia", "count": Noted("all", why), "capabilities": ["gpu"]}
 
 
 def _network(request: Request, node: int) -> dict[str, Node]:
@@ -225,11 +207,4 @@ def _configs(request: Request, node: int) -> dict[str, Node]:
 
 def nginx(ends: list[str], port: int) -> str:
     """nginx's configuration in front of `ends`."""
-    rows = "".join(f"    server {end};\n" for end in ends)
-    return (
-        "events { worker_connections 4096; }\nhttp {\n  access_log off;\n  upstream servers {\n    least_conn;\n"
-        + rows
-        + f"  }}\n  server {{\n    listen {port};\n    client_max_body_size 100m;\n    location / {{\n      proxy_pass http://servers;\n"
-        '      proxy_http_version 1.1;\n      proxy_set_header Connection "";\n      proxy_buffering off;\n'
-        "      proxy_read_timeout 3600s;\n    }\n  }\n}\n"
-    )
+    return "\n".join(lines("nginx.conf", servers=[f"server {end};" for end in ends], port=port)) + "\n"

@@ -6,16 +6,17 @@ device plugin gives a pod its GPUs, so their order can be kept only where a pod 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 from advisor.errors import QuestionError
+from advisor.launch import shell as sh
 from advisor.launch import words as c
 from advisor.launch import yaml_text as y
 from advisor.launch.docker import needs_image
 from advisor.launch.layout import Span
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header, slug
+from advisor.launch.template import lines
 from advisor.launch.words import Command, Flag, Raw, Variable, Word
 from advisor.launch.yaml_text import Node, Noted
 
@@ -44,12 +45,12 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
     if request.plan.gpus:
         use.append("The device plugin chooses the GPUs of a pod; their order is kept only where a pod has a whole node.")
     opening = header(request.problem, request.prediction, what="Start", use=use)
-    documents: list[dict[str, Node]] = [_service(request, name)]
+    documents = [_service(request, name)]
     if request.command.config:
-        documents.append(_config(request, name))
+        documents.append(lines("configmap.yaml", name=name, config=sh.config_rows(request.command)))
     documents.append(_leader_worker_set(request, name) if request.spans else _deployment(request, name))
-    head = "\n".join(f"# {line}".rstrip() for line in opening) + "\n"
-    return (ScriptFile(name=NAME, text=head + "".join("---\n" + y.document(d) for d in documents)),)
+    text = [*sh.comment(opening), *(row for document in documents for row in ("---", *document))]
+    return (ScriptFile(name=NAME, text="\n".join([*text, ""])),)
 
 
 def _one_replica_a_pod(request: Request) -> Request:
@@ -63,76 +64,25 @@ def _one_replica_a_pod(request: Request) -> Request:
     return replace(request, command=command)
 
 
-def _labels(name: str) -> dict[str, Node]:
-    return {"app": name}
+def _service(request: Request, name: str) -> list[str]:
+    leader = ["# The leaders answer, the workers do not.", 'leaderworkerset.sigs.k8s.io/worker-index: "0"'] if request.spans else []
+    return lines("service.yaml", name=name, leader=leader, port=request.options.port)
 
 
-def _service(request: Request, name: str) -> dict[str, Node]:
-    selector = _labels(name)
-    if request.spans:
-        selector |= {"leaderworkerset.sigs.k8s.io/worker-index": Noted("0", "The leaders answer, the workers do not.")}
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": name, "labels": _labels(name)},
-        "spec": {"selector": selector, "ports": [{"name": "http", "port": request.options.port, "targetPort": "http"}]},
-    }
+def _deployment(request: Request, name: str) -> list[str]:
+    return lines("deployment.yaml", name=name, replicas=request.plan.dp, pod=_pod(request, name, head=True))
 
 
-def _config(request: Request, name: str) -> dict[str, Node]:
-    rows = [f"{key}: {json.dumps(value)}" for key, value in request.command.config.items()]
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": _labels(name)},
-        "data": {"trtllm.yaml": "\n".join(rows) + "\n"},
-    }
+def _leader_worker_set(request: Request, name: str) -> list[str]:
+    return lines(
+        "leaderworkerset.yaml", name=name, replicas=request.plan.dp, size=len(request.servers[0].nodes),
+        leader=_pod(request, name, head=True), worker=_pod(request, name, head=False),
+    )  # fmt: skip
 
 
-def _deployment(request: Request, name: str) -> dict[str, Node]:
-    pod = _pod(request, name, _arguments(request, head=True), head=True)
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "labels": _labels(name)},
-        "spec": {
-            "replicas": Noted(request.plan.dp, "One pod a replica of the model."),
-            "selector": {"matchLabels": _labels(name)},
-            "strategy": Noted({"type": "Recreate"}, "A rolling update would need GPUs beside those in use."),
-            "template": {"metadata": {"labels": _labels(name)}, "spec": pod},
-        },
-    }
-
-
-def _leader_worker_set(request: Request, name: str) -> dict[str, Node]:
-    size = len(request.servers[0].nodes)
-
-    def template(head: bool) -> Node:
-        return {"metadata": {"labels": _labels(name)}, "spec": _pod(request, name, _arguments(request, head=head), head=head)}
-
-    return {
-        "apiVersion": "leaderworkerset.x-k8s.io/v1",
-        "kind": "LeaderWorkerSet",
-        "metadata": {"name": name, "labels": _labels(name)},
-        "spec": {
-            "replicas": Noted(request.plan.dp, "Replicas of the model."),
-            "leaderWorkerTemplate": {
-                "size": Noted(size, "Nodes of a replica, a pod each."),
-                "restartPolicy": Noted("RecreateGroupOnPodRestart", "The ranks of a group only work together."),
-                "leaderTemplate": template(True),
-                "workerTemplate": template(False),
-            },
-        },
-    }
-
-
-def _pod(request: Request, name: str, process: dict[str, Node], *, head: bool) -> dict[str, Node]:
-    gpus = str(len(request.servers[0].gpus[0]) // request.servers[0].replicas)
-    mounts: list[Node] = [{"name": "dshm", "mountPath": "/dev/shm"}, {"name": "cache", "mountPath": "/root/.cache/huggingface"}]
-    volumes: list[Node] = [
-        {"name": "dshm", "emptyDir": Noted({"medium": "Memory"}, "The workers exchange tensors through shared memory.")},
-        {"name": "cache", "emptyDir": Noted({}, "A persistentVolumeClaim here keeps the weights between starts.")},
-    ]
+def _pod(request: Request, name: str, *, head: bool) -> list[str]:
+    mounts: list[Node] = []
+    volumes: list[Node] = []
     if request.command.config:
         mounts.append({"name": "config", "mountPath": "/etc/advisor"})
         volumes.append({"name": "config", "configMap": {"name": name}})
@@ -140,27 +90,19 @@ def _pod(request: Request, name: str, process: dict[str, Node], *, head: bool) -
         mounts.append({"name": "ssh", "mountPath": "/root/.ssh-keys", "readOnly": True})
         secret: dict[str, Node] = {"secretName": "mpi-ssh", "defaultMode": 256}
         volumes.append({"name": "ssh", "secret": Noted(secret, "Keys between the pods: id_rsa, id_rsa.pub, authorized_keys.")})
-    container: dict[str, Node] = {
-        "name": "server",
-        "image": request.image,
-        "env": _environment(request, head=head),
-        **process,
-        **({"ports": [{"name": "http", "containerPort": request.options.port}]} if head else {}),
-        "resources": {"limits": {"nvidia.com/gpu": gpus}},
-        "volumeMounts": mounts,
-        **(_probes(request) if head else {}),
-    }
-    if request.spans:
-        container["securityContext"] = Noted({"capabilities": {"add": ["IPC_LOCK"]}}, "RDMA pins memory.")
-    return {
-        "enableServiceLinks": Noted(False, "A Service called vllm would set VLLM_PORT to an address, and vLLM would not start."),
-        "terminationGracePeriodSeconds": 60,
-        "containers": [container],
-        "volumes": volumes,
-    }
+    rights = Noted({"capabilities": {"add": ["IPC_LOCK"]}}, "RDMA pins memory.")
+    security: dict[str, Node] = {"securityContext": rights} if request.spans else {}
+    ports: dict[str, Node] = {"ports": [{"name": "http", "containerPort": request.options.port}]} if head else {}
+    return lines(
+        "pod.yaml", image=request.image, environment=y.sequence(_environment(request)),
+        process=y.mapping(_arguments(request, head=head)), ports=y.mapping(ports),
+        gpus=str(len(request.servers[0].gpus[0]) // request.servers[0].replicas), mounts=y.sequence(mounts),
+        probes=lines("probes.yaml", health=request.engine.HEALTH) if head else [], security=y.mapping(security),
+        volumes=y.sequence(volumes),
+    )  # fmt: skip
 
 
-def _environment(request: Request, *, head: bool) -> list[Node]:
+def _environment(request: Request) -> list[Node]:
     token: dict[str, Node] = {"secretKeyRef": {"name": "hf-token", "key": "token", "optional": True}}
     found: list[Node] = [
         Noted({"name": "MODEL", "value": _escaped(request.checkpoint)}, "A model id of the hub, or a folder mounted below."),
@@ -235,26 +177,13 @@ def _computed(request: Request, words: list[str], flags: tuple[Flag, ...]) -> di
 
 def _mpi(request: Request, words: list[str], flags: tuple[Flag, ...], *, head: bool) -> dict[str, Node]:
     """TensorRT-LLM over MPI: the workers offer ssh, the leader starts a rank for each GPU."""
-    keys = "mkdir -p /run/sshd /root/.ssh\ncp /root/.ssh-keys/* /root/.ssh/\nchmod 600 /root/.ssh/*"
     if not head:
-        return {"command": ["bash", "-c", f"{keys}\nexec /usr/sbin/sshd -D -e -p {SSH_PORT}"]}
-    server = request.servers[0]
-    size, each = len(server.nodes), len(server.gpus[0])
+        return {"command": ["bash", "-c", "\n".join(lines("mpi_worker.sh", ssh_port=SSH_PORT))]}
+    size, each = len(request.servers[0].nodes), len(request.servers[0].gpus[0])
     # LWS names the pods of a group LEADER-0 ... : LEADER is the leader's own host name, its workers add -1, -2, ... to it.
-    lines = [
-        keys,
-        f"hosts=$LWS_LEADER_ADDRESS:{each}",
-        f"for i in $(seq 1 {size - 1}); do",
-        "  worker=${LWS_LEADER_ADDRESS/./-$i.}",
-        f"  until (exec 3<>/dev/tcp/$worker/{SSH_PORT}) 2>/dev/null; do sleep 2; done",
-        f"  hosts+=,$worker:{each}",
-        "done",
-        f'exec mpirun --allow-run-as-root -n {size * each} -H "$hosts" \\',
-        f'  --mca plm_rsh_args "-p {SSH_PORT} -o StrictHostKeyChecking=accept-new" \\',
-        '  -x HF_TOKEN -x NCCL_SOCKET_IFNAME trtllm-llmapi-launch "$@"',
-    ]
+    text = "\n".join(lines("mpi_leader.sh", each=each, workers=size - 1, ssh_port=SSH_PORT, ranks=size * each))
     arguments: list[Node] = [_flag(flag) for flag in flags]
-    return {"command": ["bash", "-c", "\n".join(lines).replace("$(", "$$(")], "args": ["bash", *words, *arguments]}
+    return {"command": ["bash", "-c", text.replace("$(", "$$(")], "args": ["bash", *words, *arguments]}
 
 
 def _text(word: Word) -> str:
@@ -264,12 +193,3 @@ def _text(word: Word) -> str:
 def _flag(flag: Flag) -> Node:
     text = flag.name if flag.value is None else f"{flag.name}={_text(flag.value)}"
     return Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text
-
-
-def _probes(request: Request) -> dict[str, Node]:
-    ask: dict[str, Node] = {"httpGet": {"path": request.engine.HEALTH, "port": "http"}, "timeoutSeconds": 5}
-    return {
-        "startupProbe": {**ask, "periodSeconds": 10, "failureThreshold": Noted(360, "An hour for loading the weights.")},
-        "readinessProbe": {**ask, "periodSeconds": 5},
-        "livenessProbe": {**ask, "periodSeconds": 20, "failureThreshold": 6},
-    }

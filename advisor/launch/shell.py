@@ -20,201 +20,6 @@ LOCAL: dict[Variable, Word] = {
     c.CONFIG: c.Raw('"$RUN_DIR/trtllm.yaml"'),
 }
 
-HELPERS = r"""
-say() { printf '%s\n' "$*" >&2; }
-die() {
-  say "error: $*"
-  exit 1
-}
-
-NAMES=() PIDS=()
-
-run() { # name, command: starts it in a process group of its own, its output in $RUN_DIR/name.log
-  local name=$1
-  shift
-  setsid "$@" >"$RUN_DIR/$name.log" 2>&1 9>&- &
-  NAMES+=("$name") PIDS+=("$!")
-  say "started $name, log $RUN_DIR/$name.log"
-}
-
-any_alive() {
-  local pid
-  for pid in "${PIDS[@]}"; do
-    if kill -0 "$pid" 2>/dev/null || kill -0 -- "-$pid" 2>/dev/null; then return 0; fi
-  done
-  return 1
-}
-
-signal_all() { # signal: to every process group that was started
-  local pid
-  for pid in "${PIDS[@]}"; do kill "-$1" "$pid" "-$pid" 2>/dev/null || true; done
-}
-
-stop_all() { # runs on every exit: nothing that was started stays behind
-  local status=$? left=$((STOP_SECONDS * 5))
-  trap - EXIT
-  trap '' INT TERM HUP
-  if ((${#PIDS[@]})); then
-    say "stopping ${NAMES[*]}"
-    signal_all TERM
-    while any_alive && ((left-- > 0)); do sleep 0.2; done
-    signal_all KILL
-    @AFTER_STOP@
-  fi
-  exit "$status"
-}
-
-check_running() { # ends the script when something it started has ended
-  local i
-  for i in "${!PIDS[@]}"; do
-    kill -0 "${PIDS[i]}" 2>/dev/null && continue
-    say "last lines of $RUN_DIR/${NAMES[i]}.log:"
-    tail -n 20 "$RUN_DIR/${NAMES[i]}.log" >&2 || true
-    die "${NAMES[i]} has ended, so the rest is stopped too"
-  done
-}
-
-wait_ready() { # URL that answers once the weights are loaded
-  local deadline=$((SECONDS + READY_SECONDS))
-  until curl --noproxy '*' -fsS -o /dev/null --max-time 5 "$1" 2>/dev/null; do
-    check_running
-    ((SECONDS < deadline)) || die "$1 gave no answer within $READY_SECONDS s; see the logs in $RUN_DIR"
-    sleep 1
-  done
-  check_running
-}
-
-check_program() { # program, how to get it
-  command -v "$1" >/dev/null || die "$1 is not installed here: $2"
-}
-
-check_port() {
-  if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
-    die "port $1 is in use; stop what listens there, or start with another PORT"
-  fi
-}
-
-check_address() { # address, port: as they go into configuration files
-  [[ $1 =~ ^[A-Za-z0-9][A-Za-z0-9.:_-]*$ ]] || die "LISTEN is $1, which is no address"
-  [[ $2 =~ ^[1-9][0-9]*$ && $2 -le 65000 ]] || die "PORT is $2; give 1 to 65000"
-}
-
-reach() { # the address at which this machine finds what listens on $LISTEN
-  if [[ $LISTEN == 0.0.0.0 ]]; then echo 127.0.0.1; else echo "$LISTEN"; fi
-}
-
-check_gpus() { # how many this machine needs
-  check_program nvidia-smi "it comes with the NVIDIA driver"
-  local found
-  found=$(nvidia-smi -L | grep -c '^GPU') || true
-  ((found >= $1)) || die "this machine shows $found GPUs and the plan needs $1"
-}
-
-check_model() { # a folder that is there, or a model of the hub that this user may read
-  case $MODEL in
-    /* | ./* | ../* | "~"*)
-      [[ -e $MODEL ]] || die "there is no folder $MODEL; set MODEL"
-      return
-      ;;
-  esac
-  local cache=${HF_HOME:-$HOME/.cache/huggingface} token code
-  [[ -e $MODEL || -n ${HF_HUB_OFFLINE:-} || -d $cache/hub/models--${MODEL//\//--} ]] && return
-  [[ $MODEL =~ ^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$ ]] || die "MODEL is neither a folder here nor a model id: $MODEL"
-  token=${HF_TOKEN:-$(cat "$cache/token" 2>/dev/null || true)}
-  # The token goes through standard input, so that no process list shows it.
-  code=$(printf '%s' "${token:+header = \"Authorization: Bearer $token\"}" |
-    curl -sL -o /dev/null --max-time 10 -w '%{http_code}' -K - \
-      "${HF_ENDPOINT:-https://huggingface.co}/$MODEL/resolve/main/config.json") || return 0
-  case $code in
-    401 | 403) die "$MODEL is gated or does not exist: put a token that may read it into HF_TOKEN" ;;
-  esac
-}
-""".strip("\n")
-
-LOCK = r"""
-mkdir -p "$RUN_DIR"
-exec 9>>"$RUN_DIR/lock" # held while this script runs
-case ${1:-start} in
-  start)
-    flock -n 9 || {
-      say "already running; \`$0 stop\` ends it"
-      exit 0
-    }
-    echo $$ >"$RUN_DIR/pid"
-    ;;
-  stop)
-    if flock -n 9; then
-      say "nothing is running"
-      exit 0
-    fi
-    kill -TERM "$(cat "$RUN_DIR/pid")"
-    flock -w $((STOP_SECONDS + 10)) 9 || die "it does not stop; see process $(cat "$RUN_DIR/pid")"
-    say "stopped"
-    exit 0
-    ;;
-  *) die "usage: $0 [stop]" ;;
-esac
-""".strip("\n")
-
-TRAPS = r"""
-trap stop_all EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
-""".strip("\n")
-
-FOREVER = r"""
-while any_alive; do
-  wait -n "${PIDS[@]}" || true # until one of them ends, or Ctrl-C
-  check_running
-done
-""".strip("\n")
-
-NGINX = r"""
-start_balancer() { # host:port of each server
-  local server upstream=""
-  for server in "$@"; do upstream+="    server $server;"$'\n'; done
-  cat >"$RUN_DIR/nginx.conf" <<EOF
-daemon off;
-pid nginx.pid;
-error_log stderr;
-worker_processes auto;
-events { worker_connections 4096; }
-http {
-  access_log off;
-  client_body_temp_path tmp-body;
-  proxy_temp_path tmp-proxy;
-  fastcgi_temp_path tmp-fastcgi;
-  uwsgi_temp_path tmp-uwsgi;
-  scgi_temp_path tmp-scgi;
-  upstream servers {
-    least_conn; # to the server with the fewest requests in flight
-$upstream  }
-  server {
-    listen $LISTEN:$PORT;
-    client_max_body_size 100m;
-    location / {
-      proxy_pass http://servers;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_buffering off; # tokens are passed on as they come
-      proxy_read_timeout 3600s;
-    }
-  }
-}
-EOF
-  @RUN_NGINX@
-}
-""".strip("\n")
-
-ROUTER = r"""
-start_balancer() { # host:port of each server
-  # cache_aware sends requests that share a prefix to the same server.
-  @RUN_ROUTER@ --host "$LISTEN" --port "$PORT" \
-    --policy cache_aware --worker-urls "${@/#/http://}"
-}
-""".strip("\n")
-
 
 def setting(name: str, default: Word, why: str = "", *, width: int = 34) -> str:
     """`NAME=${NAME:-default}  # why`; the default is quoted."""
@@ -249,14 +54,23 @@ def more(name: str, flags: Sequence[Flag], *, indent: str = "  ") -> list[str]:
     return [f"{indent}((rank == 0)) || {name}+=({text})" + (f" # {why}" if why else "")]
 
 
+def config_rows(command: Command) -> list[str]:
+    """TensorRT-LLM's YAML file; JSON is YAML, and its values are numbers, booleans and fixed words."""
+    return [f"{key}: {json.dumps(value)}" for key, value in command.config.items()]
+
+
 def config_file(command: Command) -> list[str]:
-    """The heredoc that writes TensorRT-LLM's YAML; JSON is YAML, and its values are numbers, booleans and fixed words."""
+    """The heredoc that writes the engine's YAML file where it needs one."""
     if not command.config:
         return []
-    rows = [f"{key}: {json.dumps(value)}" for key, value in command.config.items()]
-    return ["cat >\"$RUN_DIR/trtllm.yaml\" <<'EOF'", *rows, "EOF"]
+    return ["cat >\"$RUN_DIR/trtllm.yaml\" <<'EOF'", *config_rows(command), "EOF"]
 
 
 def comment(lines: Iterable[str]) -> list[str]:
     """Lines as shell comments."""
     return [f"# {line}".rstrip() for line in lines]
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    """Lines inside a function."""
+    return [f"  {line}" for line in lines]

@@ -7,6 +7,7 @@ from advisor.launch import words as c
 from advisor.launch.bash import config_lines, model_variable, pcie_hint
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
+from advisor.launch.template import lines
 from advisor.launch.words import Raw, Variable, Word, quoted
 
 NAME = "job.sbatch"
@@ -27,47 +28,21 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
         "A gated model takes its token from HF_TOKEN in the environment; it is never written here.",
     ]
     opening = header(request.problem, request.prediction, what="Start", use=use)
-    helpers = sh.HELPERS.replace("    @AFTER_STOP@\n", "")
-    lines = [
-        "#!/usr/bin/env bash",
-        *sh.comment(opening),
-        *_directives(request),
-        "set -euo pipefail",
-        "",
-        "# ---- what you may change, here or in the environment",
-        *_variables(request),
-        "",
-        "# ---- what is started",
-        *_start_server(request),
-        "",
-        *_balancer(request),
-        "# ---- how: checks, start, wait, stop (the same in every script)",
-        helpers,
-        "",
-        'mkdir -p "$RUN_DIR"',
-        sh.TRAPS,
-        "",
-        *_main(request),
-        "",
-    ]
-    return (ScriptFile(name=NAME, text="\n".join(lines)),)
+    text = lines(
+        "job.sbatch.sh", opening=sh.comment(opening), directives=_directives(request), variables=_variables(request),
+        start_server=_start_server(request), balancer=_balancer(request), helpers=lines("helpers.sh", after_stop=()),
+        traps=lines("traps.sh"), checks=_checks(request), environment=_environment(request), config=config_lines(request),
+        calls=_calls(request), until_ready=_until_ready(request), until_end=lines("until_end.sh"),
+    )  # fmt: skip
+    return (ScriptFile(name=NAME, text="\n".join([*text, ""])),)
 
 
 def _directives(request: Request) -> list[str]:
     tasks = 1
     if _tasks(request):
         tasks = max(sum(len(s.gpus[0]) for s in request.servers if node in s.nodes) for node in range(request.nodes))
-    return [
-        f"#SBATCH --job-name={request.name}",
-        f"#SBATCH --nodes={request.nodes}",
-        f"#SBATCH --ntasks-per-node={tasks}",
-        f"#SBATCH --gpus-per-node={request.problem.cluster.node.gpus_per_host}",
-        "#SBATCH --exclusive",
-        "#SBATCH --mem=0",
-        "#SBATCH --time=24:00:00",
-        "#SBATCH --output=%x-%j.log",
-        "#SBATCH --signal=B:TERM@120",
-    ]
+    gpus = request.problem.cluster.node.gpus_per_host
+    return lines("slurm_directives.sh", name=request.name, nodes=request.nodes, tasks=tasks, gpus=gpus)
 
 
 def _tasks(request: Request) -> bool:
@@ -77,7 +52,7 @@ def _tasks(request: Request) -> bool:
 
 def _variables(request: Request) -> list[str]:
     ports = f"the {len(request.servers)} servers take the ports after it" if request.balanced else ""
-    lines = [
+    found = [
         *model_variable(request),
         sh.setting("PORT", str(request.options.port), ports),
         sh.setting("LISTEN", "0.0.0.0", "address that the job listens on"),
@@ -85,11 +60,11 @@ def _variables(request: Request) -> list[str]:
         "HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} # where the weights are kept, on every node",
     ]
     if request.spans and not request.command.per_rank:
-        lines.append(sh.setting("DIST_PORT", "29500", "where the nodes meet"))
+        found.append(sh.setting("DIST_PORT", "29500", "where the nodes meet"))
     if request.spans:
-        lines.append(sh.setting("IFNAME", "", "network interface between the nodes; empty: NCCL chooses"))
+        found.append(sh.setting("IFNAME", "", "network interface between the nodes; empty: NCCL chooses"))
     return [
-        *lines,
+        *found,
         sh.setting("READY_SECONDS", "3600", "how long loading may take"),
         sh.setting("STOP_SECONDS", "60", "how long stopping may take before it is forced"),
         'RUN_DIR=${RUN_DIR:-"${SLURM_SUBMIT_DIR:-$PWD}/run-${SLURM_JOB_ID:-0}"} # logs, on storage that all nodes share',
@@ -99,26 +74,19 @@ def _variables(request: Request) -> list[str]:
 def _start_server(request: Request) -> list[str]:
     what = "server number, its GPUs in rank order, its nodes" + (", address of its head" if request.spans else "")
     port = "$((PORT + 1 + server))" if request.balanced else "$PORT"
-    lines = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2 nodes=$3", f"  local port={port}"]
+    found = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2 nodes=$3", f"  local port={port}"]
     if request.spans and not request.command.per_rank:
-        lines.append("  local head=$4 dist_port=$((DIST_PORT + 10 * server))")
+        found.append("  local head=$4 dist_port=$((DIST_PORT + 10 * server))")
     host = Raw("0.0.0.0") if request.balanced else Variable("LISTEN")
     command = request.bound({**LOCAL, c.HOST: host})
     # Each task fills in its own rank.
     flags = tuple(flag for flag in command.flags if flag.value != c.NODE_RANK)
-    lines += pcie_hint(request)
-    lines += sh.array("command", type(command)(program=command.program, flags=flags))
-    lines += [
-        "  local step=(",
-        f'    --nodes={len(request.servers[0].nodes)} --nodelist="$nodes" --overlap --cpu-bind=none --kill-on-bad-exit=1',
-        f"    --ntasks-per-node={len(request.servers[0].gpus[0]) if _tasks(request) else 1}",
-        *(["    --mpi=pmix # TensorRT-LLM's ranks find each other through MPI"] if _tasks(request) else []),
-        "  )",
-        "  if [[ -n $IMAGE ]]; then",
-        '    step+=(--container-image="$IMAGE" --container-mounts="$HF_HOME:/root/.cache/huggingface,$RUN_DIR:$RUN_DIR")',
-        "  fi",
-    ]
-    return [*lines, *_step(request), "}"]
+    found += pcie_hint(request)
+    found += sh.array("command", type(command)(program=command.program, flags=flags))
+    mpi = ["--mpi=pmix # TensorRT-LLM's ranks find each other through MPI"] if _tasks(request) else []
+    tasks = len(request.servers[0].gpus[0]) if _tasks(request) else 1
+    found += sh.indented(lines("slurm_step.sh", nodes=len(request.servers[0].nodes), tasks=tasks, mpi=mpi))
+    return [*found, *_step(request), "}"]
 
 
 def _step(request: Request) -> list[str]:
@@ -127,64 +95,63 @@ def _step(request: Request) -> list[str]:
         return [f'  run "server-$server" {launch}']
     if not request.spans:
         return ['  run "server-$server" srun "${step[@]}" env CUDA_VISIBLE_DEVICES="$gpus" "${command[@]}"']
-    inner = ["    export CUDA_VISIBLE_DEVICES=$0"]
+    inner = []
     if request.problem.engine.name == "vllm":
-        inner.append('    VLLM_HOST_IP=$(getent ahostsv4 "$SLURMD_NODENAME" | { read -r address _; echo "$address"; })')
-        inner.append("    export VLLM_HOST_IP # each node its own; vLLM may pick the wrong interface")
+        inner.append('VLLM_HOST_IP=$(getent ahostsv4 "$SLURMD_NODENAME" | { read -r address _; echo "$address"; })')
+        inner.append("export VLLM_HOST_IP # each node its own; vLLM may pick the wrong interface")
     if any(flag.value == c.START_RANK for flag in request.command.worker_flags):
         each = len(request.servers[0].gpus[0]) // (request.plan.tp * request.plan.pp)
-        inner.append(f'    ((SLURM_PROCID == 0)) || set -- "$@" --headless --data-parallel-start-rank $(({each} * SLURM_PROCID))')
+        inner.append(f'((SLURM_PROCID == 0)) || set -- "$@" --headless --data-parallel-start-rank $(({each} * SLURM_PROCID))')
     elif request.command.worker_flags:
-        inner.append('    ((SLURM_PROCID == 0)) || set -- "$@" --headless # no API server: only the head answers requests')
+        inner.append('((SLURM_PROCID == 0)) || set -- "$@" --headless # no API server: only the head answers requests')
     ranked = any(flag.value == c.NODE_RANK for flag in request.command.flags)
-    inner.append('    exec "$@"' + (' --node-rank "$SLURM_PROCID"' if ranked else ""))
-    return [
-        "  # shellcheck disable=SC2016 # each task fills in its own rank",
-        '  run "server-$server" srun "${step[@]}" bash -c \'',
-        *inner,
-        '  \' "$gpus" "${command[@]}"',
-    ]
+    inner.append('exec "$@"' + (' --node-rank "$SLURM_PROCID"' if ranked else ""))
+    return sh.indented(lines("slurm_rank.sh", rank=inner))
 
 
 def _balancer(request: Request) -> list[str]:
     if not request.balanced:
         return []
     if request.engine.BALANCER == "nginx":
-        return [sh.NGINX.replace("@RUN_NGINX@", 'run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr'), ""]
+        run = ['run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr']
+        return [*lines("balancer_nginx.sh", folder=Raw(""), run_nginx=run), ""]
     router = 'run balancer srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" --overlap ${IMAGE:+--container-image="$IMAGE"} \\\n'
-    return [sh.ROUTER.replace("@RUN_ROUTER@", router + "    python3 -m sglang_router.launch_router"), ""]
+    return [*lines("balancer_router.sh", run_router=Raw(router + "    python3 -m sglang_router.launch_router")), ""]
 
 
-def _main(request: Request) -> list[str]:
-    health = request.engine.HEALTH
-    lines = [
-        'mapfile -t hosts < <(scontrol show hostnames "${SLURM_JOB_NODELIST:?submit this file with sbatch}")',
-        f'((${{#hosts[@]}} >= {request.nodes})) || die "the job has ${{#hosts[@]}} nodes and the plan uses {request.nodes}"',
-        "check_program curl 'install it with the package manager'",
-        f"[[ -n $IMAGE ]] || check_program {request.engine.PROGRAM[0]} {quoted(request.install + ', or set IMAGE')}",
-    ]
-    if request.balanced and request.engine.BALANCER == "nginx":
-        lines.append("check_program nginx 'install it with the package manager'")
-    lines += [f"check_gpus {request.gpus_needed}", "check_model", 'check_address "$LISTEN" "$PORT"', 'check_port "$PORT"', ""]
-    lines += [f"export {name}={quoted(word)} # layers of each pipeline stage" for name, word in request.command.env]
+def _checks(request: Request) -> list[str]:
+    nginx = request.balanced and request.engine.BALANCER == "nginx"
+    return lines(
+        "slurm_checks.sh", nodes=request.nodes, program=request.engine.PROGRAM[0], install=f"{request.install}, or set IMAGE",
+        balancer=["check_program nginx 'install it with the package manager'"] if nginx else [], gpus=request.gpus_needed,
+    )  # fmt: skip
+
+
+def _environment(request: Request) -> list[str]:
+    found = [f"export {name}={quoted(word)} # layers of each pipeline stage" for name, word in request.command.env]
     if request.spans:
-        lines.append("[[ -z $IFNAME ]] || export NCCL_SOCKET_IFNAME=$IFNAME GLOO_SOCKET_IFNAME=$IFNAME")
-    lines += [*config_lines(request), ""]
+        found.append("[[ -z $IFNAME ]] || export NCCL_SOCKET_IFNAME=$IFNAME GLOO_SOCKET_IFNAME=$IFNAME")
+    return found
+
+
+def _calls(request: Request) -> list[str]:
+    found = []
     for server in request.servers:
         nodes = ",".join(f"${{hosts[{node}]}}" for node in server.nodes)
         head = f' "${{hosts[{server.nodes[0]}]}}"' if request.spans and not request.command.per_rank else ""
-        lines.append(f'start_server {server.index} {request.gpu_list(server, 0)} "{nodes}"{head}')
+        found.append(f'start_server {server.index} {request.gpu_list(server, 0)} "{nodes}"{head}')
+    return found
+
+
+def _until_ready(request: Request) -> list[str]:
+    health = request.engine.HEALTH
     if not request.balanced:
-        first = request.servers[0].nodes[0]
-        end = f"http://${{hosts[{first}]}}:$PORT"
-        return [*lines, "", f'wait_ready "{end}{health}"', f'say "ready: {end}/v1"', sh.FOREVER]
+        end = f"http://${{hosts[{request.servers[0].nodes[0]}]}}:$PORT"
+        return [f'wait_ready "{end}{health}"', f'say "ready: {end}/v1"']
     ends = [f"${{hosts[{s.nodes[0]}]}}:$((PORT + {s.index + 1}))" for s in request.servers]
     return [
-        *lines,
-        "",
         *(f'wait_ready "http://{end}{health}"' for end in ends),
         "start_balancer " + " ".join(f'"{end}"' for end in ends),
         f'wait_ready "http://127.0.0.1:$PORT{health}"',
         'say "ready: http://${hosts[0]}:$PORT/v1"',
-        sh.FOREVER,
     ]

@@ -23,34 +23,30 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Anchor:
-    """A scalar or mapping that others refer to by `name`."""
-
-    name: str
-    value: str | Mapping[str, Node]
-
-
-@dataclass(frozen=True, slots=True)
 class Alias:
     """A reference to an anchor."""
 
     name: str
 
 
+COMMENT_WIDTH = 60
 MERGE = "<<"
 Scalar = str | int | bool | None
-Node = Scalar | Noted | Anchor | Alias | Mapping[str, "Node"] | Sequence["Node"]
+Node = Scalar | Noted | Alias | Mapping[str, "Node"] | Sequence["Node"]
 
 
-def document(value: Mapping[str, Node]) -> str:
-    """One YAML document, without its `---`."""
-    return "\n".join(_mapping(value, 0)) + "\n"
+def mapping(value: Mapping[str, Node]) -> list[str]:
+    """The lines of a mapping."""
+    return list(_mapping(value, 0))
 
 
-def scalar(value: Scalar | Anchor | Alias) -> str:
+def sequence(value: Sequence[Node]) -> list[str]:
+    """The lines of a sequence."""
+    return list(_sequence(value, 0))
+
+
+def scalar(value: Scalar | Alias) -> str:
     """One scalar as YAML writes it on a line of its own."""
-    if isinstance(value, Anchor):
-        return f"&{value.name} {scalar(value.value)}" if isinstance(value.value, str) else f"&{value.name}"
     if isinstance(value, Alias):
         return f"*{value.name}"
     if value is None:
@@ -68,10 +64,10 @@ def scalar(value: Scalar | Anchor | Alias) -> str:
 
 
 def _note(why: str, indent: int) -> Iterable[str]:
-    """The comment, broken at the 80 columns that linters like."""
+    """The comment, broken so that it stays within the 80 columns that linters like where a template indents it further."""
     line = ""
     for word in why.split():
-        if line and indent + 2 + len(line) + 1 + len(word) > 78:
+        if line and len(line) + 1 + len(word) > COMMENT_WIDTH:
             yield f"{' ' * indent}# {line}"
             line = word
         else:
@@ -85,10 +81,7 @@ def _mapping(value: Mapping[str, Node], indent: int) -> Iterable[str]:
         if isinstance(item, Noted):
             yield from _note(item.why, indent)
             item = item.value
-        if isinstance(item, Anchor) and isinstance(item.value, Mapping):
-            yield f"{pad}{scalar(key)}: {scalar(item)}"
-            yield from _mapping(item.value, indent + 2)
-        elif isinstance(item, Mapping):
+        if isinstance(item, Mapping):
             yield f"{pad}{scalar(key)}:{'' if item else ' {}'}"
             yield from _mapping(item, indent + 2)
         elif isinstance(item, Sequence) and not isinstance(item, str):

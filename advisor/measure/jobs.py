@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.roofline.memory import rank_memory
-from advisor.serving.predict import step_model
+from advisor.serving.predict import Predictor
 from advisor.specs import wire
 from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine
@@ -120,7 +120,7 @@ def whole_batch(batch: int, plan: Plan) -> int:
 
 def slowest_rank(problem: Problem, plan: Plan, calibration: Calibration) -> int:
     """A rank of the stage that the model calls slowest in decode: the one to measure where only one can be."""
-    model = step_model(problem, plan, calibration)
+    model = Predictor(problem, calibration).step_model(plan)
     stages = [model.tokens_s(s, 16) + (model.head_s(16) if s == plan.pp - 1 else 0.0) for s in range(plan.pp)]
     return stages.index(max(stages)) * plan.tp * plan.adp
 

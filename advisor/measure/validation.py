@@ -15,7 +15,7 @@ from advisor.roofline.attention import Batch
 from advisor.roofline.memory import rank_memory
 from advisor.roofline.step import StepModel
 from advisor.roofline.work import Collective
-from advisor.serving.predict import step_model
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Calibration
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
 from advisor.specs.plan import Plan
@@ -117,7 +117,7 @@ def plan_result(
     problem: Problem, job: Job, measurement: Measurement, calibration: Calibration, *, batch: int, resumed: bool = False
 ) -> PlanResult:
     """One plan's figures from its Measurement, whole or partial; `problem` is the runner's own."""
-    model = step_model(problem, job.plan, calibration)
+    model = Predictor(problem, calibration).step_model(job.plan)
     timings = sorted(measurement.timings, key=lambda t: (t.cell.phase, t.cell.context_tokens, t.cell.batch))
     cells = tuple(_cell(model, job, t) for t in timings)
     load = problem.workload

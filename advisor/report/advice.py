@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from advisor.report.plot import Dot, scatter
 from advisor.report.screen import PLAIN, Screen, shell, table, wrap
 from advisor.report.words import asked_for, count, rate, seconds, short
-from advisor.search.rank import front, per_gpu
+from advisor.search.front import front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
 from advisor.specs.workload import Workload
@@ -47,7 +47,7 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
     lines = [screen.bold(f"{word}: {advice.choices[0].plan.label}") + f"   ({used})"]
     lines.append(f"  TTFT {seconds(first.ttft_s)}, TPOT {seconds(first.tpot_s)}")
     lines.append(f"  {rate(first.output_tokens_per_s, 'output tokens/s')}, {count(round(first.sequences), 'request')} in flight")
-    for text in (advice.reason, _certainty(advice), *advice.notes, *first.notes, _idle(advice, idle)):
+    for text in (advice.reason, _certainty(advice), _network(advice), *advice.notes, *first.notes, _idle(advice, idle)):
         if text:
             lines.append(wrap(_sentence(text), indent="  "))
     if advice.launch:
@@ -66,6 +66,18 @@ def _certainty(advice: Advice) -> str:
     share = advice.first_share
     odds = "more than 99%" if share > 0.99 else ("less than 1%" if share < 0.01 else f"{share * 100:.0f}%")
     return f"It comes first in {odds} of draws from the error bars; intervals are 90%, calibration {advice.choices[0].calibration}."
+
+
+def _network(advice: Advice) -> str:
+    """What the network must give, where the first plan's tp crosses it."""
+    need = advice.network_need
+    if need is None:
+        return ""
+    crosses = f"tp={advice.choices[0].plan.tp} crosses nodes"
+    other, kind = short(need.other), "RDMA" if need.rdma else "TCP"
+    if not need.bytes_per_s:
+        return f"{crosses} and stays ahead of {other} at any bandwidth of the network."
+    return f"{crosses}: below {show(need.bytes_per_s, 'B/s')} of {kind} for each GPU between nodes, {other} is better."
 
 
 def _idle(advice: Advice, idle: int) -> str:

@@ -90,12 +90,12 @@ def gpu_page(device: Device, calibration: Calibration, *, screen: Screen = PLAIN
     lines.append(screen.bold(f"What it reaches: calibration {calibration.name} of {calibration.date}"))
     head = ("kernel", "memory", "compute", "launch", "closeness", "points", "median", "p90")
     kernels = [
-        (name, f"{r.memory:.2f}", f"{r.compute:.2f}", show(r.launch_s, "s"), *_provenance(r.provenance))
-        for name, r in calibration.kernels
+        (str(key), f"{r.memory:.2f}", f"{r.compute:.2f}", show(r.launch_s, "s"), *_provenance(r.provenance))
+        for key, r in calibration.kernels
     ]
     lines += ["  " + line for line in table(head, kernels, right=(1, 2, 3, 5, 6, 7))] if kernels else []
     columns = ("collective", "latency", "bandwidth", "closeness", "points", "median", "p90")
-    wires = [(name, show(w.alpha_s, "s"), f"{w.bandwidth:.2f}", *_provenance(w.provenance)) for name, w in calibration.wires]
+    wires = [(str(key), show(w.alpha_s, "s"), f"{w.bandwidth:.2f}", *_provenance(w.provenance)) for key, w in calibration.wires]
     lines += ["", *("  " + line for line in table(columns, wires, right=(1, 2, 4, 5, 6)))] if wires else []
     sources = sorted({p.source for p in _provenances(calibration)})
     lines += ["", "Sources", *(wrap(source, first="  ", indent="    ") for source in sources)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.probe.readings import NVLINKS, GpuReading, PairReading, Readings
 from advisor.report.screen import PLAIN, Screen, table, wrap
-from advisor.roofline.fabric import Fabric, group_fabric, is_direct, typical_bytes_per_s
+from advisor.roofline.fabric import Fabric, LinkGraph, group_fabric, is_direct, typical_bytes_per_s
 from advisor.specs.cluster import Cluster, Link
 from advisor.units import show, show_bytes
 
@@ -95,7 +95,7 @@ class _Speeds:
         self.place = {gpu: at for at, gpu in enumerate(healthy)}
 
     def group(self, gpus: Sequence[int]) -> Fabric | None:
-        return group_fabric(self.cluster, [self.place[g] for g in gpus]) if self.cluster else None
+        return group_fabric(LinkGraph(self.cluster), [self.place[g] for g in gpus]) if self.cluster else None
 
     def link(self, pair: PairReading) -> Link | None:
         return self.cluster.node.link(self.place[pair.a], self.place[pair.b]) if self.cluster else None

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import log2
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from advisor.errors import ProfileError
 from advisor.specs.calibration import Calibration, WireReach
+from advisor.specs.keys import LinkClass, Op
 
 if TYPE_CHECKING:
     from advisor.roofline.fabric import Fabric
-
-Op = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"]
-LinkClass = Literal["nvswitch", "nvlink", "pcie", "host", "sys", "staged", "network", "tcp"]
 
 # The class whose lines stand for a kind of link. NCCL reaches a peer directly up to a PCIe bridge (PXB); behind a host bridge it
 # copies through host memory, and between sockets over their link too.
@@ -40,7 +38,7 @@ CLASS: dict[str, LinkClass] = {
     "unknown": "host",
 }
 # Where a class has no lines of its own: the classes that behave most like it, nearest first.
-NEAREST_CLASS: dict[str, tuple[str, ...]] = {
+NEAREST_CLASS: dict[LinkClass, tuple[LinkClass, ...]] = {
     "nvswitch": ("nvlink",),
     "nvlink": ("nvswitch",),
     "pcie": ("host", "sys"),
@@ -51,8 +49,8 @@ NEAREST_CLASS: dict[str, tuple[str, ...]] = {
     "tcp": ("network",),
 }
 # A reduce-scatter is an all-gather run backwards: the same wire bytes and, in the tables, the same times within 5%.
-NEAREST_OP = {"reduce_scatter": "all_gather"}
-WIRE: dict[str, Callable[[float, int], float]] = {
+NEAREST_OP: dict[Op, Op] = {"reduce_scatter": "all_gather"}
+WIRE: dict[Op, Callable[[float, int], float]] = {
     "all_reduce": lambda p, n: 2 * p * (n - 1) / n,
     "all_gather": lambda p, n: p * (n - 1),
     "reduce_scatter": lambda p, n: p * (n - 1) / n,
@@ -67,13 +65,11 @@ def more_ranks(ranks: int, known: int) -> float:
     return max(0.0, min(ranks - known, known * log2(ranks / known))) if ranks > known else 0.0
 
 
-_CACHED = 64
-
 Line = tuple[float, float, float]
 """(alpha seconds, share of B, up to bytes)."""
 
 
-def wire_bytes(op: str, payload_bytes: float, ranks: int) -> float:
+def wire_bytes(op: Op, payload_bytes: float, ranks: int) -> float:
     """(C2) Bytes one rank sends for a payload p of n ranks by the algorithm that sends least: all-reduce 2 p (n - 1) / n,
     all-gather p (n - 1), reduce-scatter and all-to-all p (n - 1) / n, point to point p."""
     return WIRE[op](payload_bytes, ranks)
@@ -92,30 +88,29 @@ def link_class(fabric: Fabric) -> LinkClass:
     return "host" if link == "pcie" and not fabric.p2p else link
 
 
-class _Prepared:
-    """Lines of one calibration, looked up once."""
+class Lines:
+    """The lines of one calibration by collective; each is looked up once."""
 
-    __slots__ = ("calibration", "found", "known")
+    __slots__ = ("_found", "_known", "name")
 
     def __init__(self, calibration: Calibration) -> None:
-        self.calibration = calibration
-        self.known: dict[str, dict[int, list[WireReach]]] = {}
-        for key, reach in calibration.wires:  # op/algorithm/class/ranks[/line]
-            op, algorithm, link, ranks, *_ = key.split("/")
-            self.known.setdefault(f"{op}/{algorithm}/{link}", {}).setdefault(int(ranks), []).append(reach)
-        self.found: dict[tuple[str, str, str, int], tuple[Line, ...]] = {}
+        self.name = calibration.name
+        self._known: dict[tuple[Op, str, LinkClass], dict[int, list[WireReach]]] = {}
+        for key, reach in calibration.wires:
+            self._known.setdefault((key.op, key.algorithm, key.link), {}).setdefault(key.ranks, []).append(reach)
+        self._found: dict[tuple[Op, str, LinkClass, int], tuple[Line, ...]] = {}
 
-    def of(self, op: str, algorithm: str, link: str, ranks: int) -> tuple[Line, ...]:
+    def of(self, op: Op, algorithm: str, link: LinkClass, ranks: int) -> tuple[Line, ...]:
         """Lines of a collective; empty when nothing like it is known."""
         key = (op, algorithm, link, ranks)
-        if key not in self.found:
-            self.found[key] = self._find(op, algorithm, link, ranks)
-        return self.found[key]
+        if key not in self._found:
+            self._found[key] = self._find(op, algorithm, link, ranks)
+        return self._found[key]
 
-    def _find(self, op: str, algorithm: str, link: str, ranks: int) -> tuple[Line, ...]:
+    def _find(self, op: Op, algorithm: str, link: LinkClass, ranks: int) -> tuple[Line, ...]:
         for near in (link, *NEAREST_CLASS[link]):
             for like in (op, NEAREST_OP.get(op, op)):
-                by_ranks = self.known.get(f"{like}/{algorithm}/{near}")
+                by_ranks = self._known.get((like, algorithm, near))
                 if by_ranks:
                     nearest = max((r for r in by_ranks if r <= ranks), default=min(by_ranks))
                     extra = more_ranks(ranks, nearest)
@@ -123,38 +118,25 @@ class _Prepared:
         return ()
 
 
-_prepared: dict[int, _Prepared] = {}
-
-
-def _prepare(calibration: Calibration) -> _Prepared:
-    """The prepared lines of this object; a bounded memo that keeps it alive, so that an id is never another's."""
-    found = _prepared.get(id(calibration))
-    if found is None:
-        if len(_prepared) >= _CACHED:
-            _prepared.clear()
-        found = _prepared[id(calibration)] = _Prepared(calibration)
-    return found
-
-
-def collective_s(op: Op, payload_bytes: float, fabric: Fabric, calibration: Calibration, *, own: Sequence[str]) -> float:
+def collective_s(op: Op, payload_bytes: float, fabric: Fabric, known: Lines, *, kernels: Sequence[str]) -> float:
     """Seconds of one collective, (C1). `payload_bytes` as in `work.Collective`; one rank needs none.
 
-    `own`: the all-reduce kernels that the engine has beside NCCL's; they run inside one node, over NVLink or between exactly two
-    GPUs that map each other's memory, up to the size where the engine itself turns to NCCL. Between nodes the lines are those of
-    the number of nodes. Raises ProfileError when the calibration knows no such collective.
+    `kernels`: the engine's all-reduce kernels beside NCCL's; they run inside one node, over NVLink or between exactly two GPUs
+    that map each other's memory, up to the size where the engine itself turns to NCCL. Between nodes the lines are those of the
+    number of nodes. Raises ProfileError when the calibration knows no such collective.
     """
     n = fabric.ranks
     if n <= 1:
         return 0.0
-    prepared, link = _prepare(calibration), link_class(fabric)
+    link = link_class(fabric)
     wire, inside = WIRE[op](payload_bytes, n), fabric.nodes == 1
     rate = fabric.point_bytes_per_s if op == "p2p" or (op == "all_to_all" and not inside) else fabric.bytes_per_s
-    lines = prepared.of(op, "nccl", link, n if inside else fabric.nodes)
+    lines = known.of(op, "nccl", link, n if inside else fabric.nodes)
     if not lines:
-        raise ProfileError(f"calibration {calibration.name} has no coefficients for {op}/nccl/{link}: add that key to the file.")
+        raise ProfileError(f"calibration {known.name} has no coefficients for {op}/nccl/{link}: add that key to the file.")
     best = min([alpha + wire / (rate * share) for alpha, share, _ in lines])
-    if own and inside and fabric.peer_access and (n == 2 or link in ("nvswitch", "nvlink")):
-        for algorithm in own:
-            faster = prepared.of(op, algorithm, link, n)
+    if kernels and inside and fabric.peer_access and (n == 2 or link in ("nvswitch", "nvlink")):
+        for algorithm in kernels:
+            faster = known.of(op, algorithm, link, n)
             best = min([best, *[alpha + wire / (rate * share) for alpha, share, up_to in faster if payload_bytes <= up_to]])
     return best

@@ -29,6 +29,7 @@ from advisor.roofline.work import (
 from advisor.specs.calibration import Calibration, Reach
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
+from advisor.specs.keys import KernelKey
 
 # Where a format has no coefficients of its own: the formats that are read and multiplied most like it, nearest first.
 NEAREST = {
@@ -120,7 +121,6 @@ _DEMANDS: dict[type, Callable[..., Demand]] = {
     LatentPrefill: _latent_prefill,
     LatentDecode: _latent_decode,
 }
-_CACHED = 64
 
 
 def demand(work: Kernel, sms: int) -> Demand:
@@ -145,45 +145,32 @@ class _Rates:
         self.launch_s, self.q, self.root = reach.launch_s, reach.sharpness, 1.0 / reach.sharpness
 
 
-class _Prepared:
-    """Rates of one device under one calibration, looked up once."""
+class DeviceRates:
+    """Rates of one device under one calibration; those of a kind and format are looked up once."""
 
-    __slots__ = ("calibration", "device", "rates", "reaches")
+    __slots__ = ("_found", "_name", "_reaches", "device")
 
     def __init__(self, device: Device, calibration: Calibration) -> None:
-        self.device, self.calibration = device, calibration
-        self.reaches = dict(calibration.kernels)
-        self.rates: dict[tuple[type, str], _Rates] = {}
+        self.device, self._name = device, calibration.name
+        self._reaches = dict(calibration.kernels)
+        self._found: dict[tuple[type, str], _Rates] = {}
 
     def find(self, kind: type, number_format: str) -> _Rates:
         """Rates of a kind of kernel in a number format."""
-        found = self.rates.get((kind, number_format))
+        found = self._found.get((kind, number_format))
         if found is None:
-            reach = reach_of(self.reaches, KINDS[kind], number_format, self.calibration.name)
-            found = self.rates[kind, number_format] = _Rates(reach, self.device, kind, number_format)
+            reach = reach_of(self._reaches, KINDS[kind], number_format, self._name)
+            found = self._found[kind, number_format] = _Rates(reach, self.device, kind, number_format)
         return found
 
 
-_prepared: dict[tuple[int, int], _Prepared] = {}
-
-
-def _prepare(device: Device, calibration: Calibration) -> _Prepared:
-    """The rates of this pair of objects; a bounded memo that keeps them alive, so that an id is never another's."""
-    found = _prepared.get((id(device), id(calibration)))
-    if found is None:
-        if len(_prepared) >= _CACHED:
-            _prepared.clear()
-        found = _prepared[id(device), id(calibration)] = _Prepared(device, calibration)
-    return found
-
-
-def reach_of(reaches: dict[str, Reach], kind: str, number_format: str, name: str) -> Reach:
+def reach_of(reaches: dict[KernelKey, Reach], kind: str, number_format: str, name: str) -> Reach:
     """The coefficients of `kind` in a number format, or in the nearest one that has any. Raises ProfileError when none has."""
     for candidate in nearest(number_format):
-        found = reaches.get(f"{kind}/{candidate}")
+        found = reaches.get(KernelKey(kind, candidate))
         if found is not None:
             return found
-    found = reaches.get(kind)
+    found = reaches.get(KernelKey(kind))
     if found is None:
         raise ProfileError(f"calibration {name} has no coefficients for {kind}/{number_format}: add that key to the file.")
     return found
@@ -200,18 +187,17 @@ def peak_flop_per_s(device: Device, number_format: str) -> float:
     return peak
 
 
-def kernel_s(work: Kernel, device: Device, calibration: Calibration) -> float:
+def kernel_s(work: Kernel, known: DeviceRates) -> float:
     """Seconds of all `work.count` repeats of one kernel on one device, (K1); a kernel without work takes none.
 
     Raises ProfileError when the calibration has nothing for such a kernel or the data sheet lacks its peak.
     """
     kind = type(work)
-    prepared = _prepare(device, calibration)
     if kind is Stream:  # (K6): memory traffic, and a launch for each of its kernels
-        rates = prepared.find(kind, "bf16")
+        rates = known.find(kind, "bf16")
         return work.hbm_bytes * rates.read + rates.launch_s * work.kernels * work.count  # type: ignore[union-attr]
-    rates = prepared.find(kind, work.weights if kind is Gemm or kind is Experts else work.cache)  # type: ignore[union-attr]
-    moved, flop, scores, queue, chain, passes = _DEMANDS[kind](work, device.sms)
+    rates = known.find(kind, work.weights if kind is Gemm or kind is Experts else work.cache)  # type: ignore[union-attr]
+    moved, flop, scores, queue, chain, passes = _DEMANDS[kind](work, known.device.sms)
     read, math = moved * rates.read, flop * rates.flop + scores * rates.score
     longest = read if read > math else math
     if longest <= 0.0:

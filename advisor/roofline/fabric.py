@@ -97,26 +97,25 @@ def typical_bytes_per_s(link: Link) -> float:
     return link.bytes_per_s * (PEER_SHARE if is_direct(link) else STAGED_SHARE)
 
 
-def group_fabric(cluster: Cluster, gpus: Sequence[int]) -> Fabric:
+def group_fabric(graph: LinkGraph, gpus: Sequence[int]) -> Fabric:
     """The fabric of these GPUs (indices over the cluster; GPU g is on node g // GPUs per node). Raises PlanError for others."""
     ordered = tuple(sorted(gpus))
-    if not ordered or ordered[0] < 0 or ordered[-1] >= cluster.gpus or len(set(ordered)) < len(ordered):
+    if not ordered or ordered[0] < 0 or ordered[-1] >= graph.cluster.gpus or len(set(ordered)) < len(ordered):
         raise PlanError(
-            f"GPUs {', '.join(map(str, gpus)) or '(none)'} are no group of this machine, which has 0 to {cluster.gpus - 1}."
+            f"GPUs {', '.join(map(str, gpus)) or '(none)'} are no group of this machine, which has 0 to {graph.cluster.gpus - 1}."
         )
-    return _graph(cluster).group(ordered).fabric
+    return graph.group(ordered).fabric
 
 
-def plan_fabrics(cluster: Cluster, plan: Plan) -> Fabrics:
+def plan_fabrics(graph: LinkGraph, plan: Plan) -> Fabrics:
     """The slowest group of each axis of a plan; for pp the slowest hop between neighbouring stages.
 
     Only replicas that sit differently are looked at. Groups that use one PCIe uplink at the same time share it. Raises PlanError
     where the plan needs more GPUs than there are.
     """
-    if plan.world > cluster.gpus:
-        raise PlanError(f"{plan.label} needs {plan.world} GPUs and the machine has {cluster.gpus}; use smaller degrees.")
-    graph = _graph(cluster)
-    replicas = _replicas(cluster, plan)
+    if plan.world > graph.cluster.gpus:
+        raise PlanError(f"{plan.label} needs {plan.world} GPUs and the machine has {graph.cluster.gpus}; use smaller degrees.")
+    replicas = _replicas(graph.cluster, plan)
     shape = plan.replica()
 
     def slowest(axis: str, degree: int) -> Fabric:
@@ -162,7 +161,7 @@ def _home(gpus: tuple[int, ...], per_node: int) -> tuple[int, ...]:
     return tuple(g - base for g in gpus)
 
 
-def _shared(found: list[list[_Group]], graph: _Graph) -> list[list[Fabric]]:
+def _shared(found: list[list[_Group]], graph: LinkGraph) -> list[list[Fabric]]:
     """Fabrics with the uplinks divided among all groups that use them at once."""
     if not graph.uplinks:
         return [[g.fabric for g in groups] for groups in found]
@@ -174,7 +173,7 @@ def _shared(found: list[list[_Group]], graph: _Graph) -> list[list[Fabric]]:
     return [[_contended(group, load, graph) for group in groups] for groups in found]
 
 
-def _contended(group: _Group, load: dict[tuple[int, int], int], graph: _Graph) -> Fabric:
+def _contended(group: _Group, load: dict[tuple[int, int], int], graph: LinkGraph) -> Fabric:
     fabric = group.fabric
     if not group.flows:
         return fabric
@@ -182,7 +181,7 @@ def _contended(group: _Group, load: dict[tuple[int, int], int], graph: _Graph) -
     return replace(fabric, bytes_per_s=min(fabric.bytes_per_s, room), point_bytes_per_s=min(fabric.point_bytes_per_s, room))
 
 
-def _stages(graph: _Graph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabric:
+def _stages(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabric:
     """The slowest hop from a stage to the next; all ranks of a stage send at the same time."""
     if shape.pp == 1:
         return graph.group((0,)).fabric
@@ -196,7 +195,7 @@ def _stages(graph: _Graph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabr
     return min(found, key=_speed)
 
 
-class _Graph:
+class LinkGraph:
     """The links of one cluster, prepared once: a matrix of one node and its shared uplinks."""
 
     __slots__ = ("cluster", "known", "links", "per_node", "uplink_bytes_per_s", "uplinks")
@@ -388,16 +387,3 @@ def _weakest_cut(weights: list[list[float]]) -> float:
             w[before][v] = w[v][before] = w[before][v] + w[last][v]
         alive.remove(last)
     return best
-
-
-_graphs: dict[int, _Graph] = {}
-
-
-def _graph(cluster: Cluster) -> _Graph:
-    """The prepared graph of this object; a bounded memo that keeps the object alive, so that an id is never another's."""
-    found = _graphs.get(id(cluster))
-    if found is None:
-        if len(_graphs) >= 32:
-            _graphs.clear()
-        found = _graphs[id(cluster)] = _Graph(cluster)
-    return found

@@ -5,9 +5,8 @@ Legend: `n` prompt tokens, `L` layers, `K` key-value heads, `t` tensor-parallel 
 
 from __future__ import annotations
 
-from advisor.roofline.comm import collective_s
+from advisor.roofline.comm import Lines, collective_s
 from advisor.roofline.fabric import Fabric
-from advisor.specs.calibration import Calibration
 from advisor.specs.deployment import Deployment
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import GroupedAttention, ModelSpec, RecurrentMixer
@@ -43,11 +42,11 @@ def _shares(model: ModelSpec, plan: Plan) -> int:
     return plan.pp * (min(plan.tp, max(heads)) if heads else 1)
 
 
-def transfer_s(model: ModelSpec, deployment: Deployment, tokens: float, fabric: Fabric, calibration: Calibration) -> float:
+def transfer_s(model: ModelSpec, deployment: Deployment, tokens: float, fabric: Fabric, lines: Lines) -> float:
     """(D5) Seconds until a prompt's cache is with its decode worker: (D4) / lanes over the link between two ranks of the pools,
     by the point-to-point lines of (C1).
 
     Left out: other transfers on the same link at the same time, and pages that are smaller than a line assumes.
     """
     payload = prompt_cache_bytes(model, tokens) / lanes(model, deployment)
-    return collective_s("p2p", payload, fabric, calibration, own=())
+    return collective_s("p2p", payload, fabric, lines, kernels=())

@@ -16,8 +16,9 @@ from dataclasses import replace
 
 from advisor.roofline import draft, graph
 from advisor.roofline.attention import Batch
-from advisor.roofline.comm import collective_s
-from advisor.roofline.compute import kernel_s, peak_flop_per_s
+from advisor.roofline.comm import Lines, collective_s
+from advisor.roofline.compute import DeviceRates, kernel_s
+from advisor.roofline.engine_scales import EngineScales
 from advisor.roofline.fabric import Fabrics
 from advisor.roofline.work import (
     Collective,
@@ -26,7 +27,6 @@ from advisor.roofline.work import (
     Gemm,
     LatentDecode,
     LatentPrefill,
-    PrefillAttention,
     Stream,
     Work,
 )
@@ -36,7 +36,6 @@ from advisor.specs.engine import Engine
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
-from advisor.specs.prediction import Share, StepTime
 from advisor.specs.problem import Problem
 
 EXACT_UP_TO = 16  # token counts up to here are evaluated one by one; above, on a grid of quarter octaves
@@ -45,21 +44,22 @@ CONTEXTS = [16, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304]
 
 
 class StepModel:
-    """Seconds of a step of one replica of a plan; a memo of pure functions of (problem, plan, calibration).
+    """Seconds of a step of one replica of a plan; remembers pure functions of (problem, plan, calibration).
 
     Batches are those of one attention-DP rank; with `plan.adp` > 1 all ranks carry the same.
     """
 
-    def __init__(self, problem: Problem, plan: Plan, calibration: Calibration, fabrics: Fabrics) -> None:
-        self.problem, self.plan, self.calibration = problem, plan, calibration
+    def __init__(self, problem: Problem, plan: Plan, calibration: Calibration, *, fabrics: Fabrics, lines: Lines) -> None:
+        self.problem, self.plan = problem, plan
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
-        self.fabrics = fabrics
         self.queries = problem.speculation.verified if problem.speculation else 1
         self.tokens_per_step = problem.speculation.length if problem.speculation else 1.0
+        self._fabrics, self._lines = fabrics, lines
+        self._rates = DeviceRates(self.device, calibration)
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
         self._kinds = self._stage_kinds()
-        self._scale = _Scales(self.engine, calibration, self.device, problem)
+        self._scale = EngineScales(self.engine, calibration, self.device, problem.model)
         self._memo: dict[tuple[str, int, float, float], float] = {}
 
     def _stage_kinds(self) -> list[tuple[int, int]]:
@@ -72,16 +72,15 @@ class StepModel:
     def work_s(self, work: Work) -> float:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
         if isinstance(work, Collective):
-            fabric = self.fabrics.axis(work.axis)
-            each = collective_s(work.op, work.payload_bytes, fabric, self.calibration, own=self.engine.all_reduces)
+            fabric = self._fabrics.axis(work.axis)
+            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=self.engine.all_reduces)
             return each * work.count * self._scale.collective
         if isinstance(work, Stream):
-            fused = self.engine.fused_elementwise
-            return kernel_s(work, self.device, self.calibration) * fused
+            return kernel_s(work, self._rates) * self.engine.fused_elementwise
         if isinstance(work, DecodeAttention) and self.device.architecture in self.engine.paged_kernels_on:
             unsplit = self._scale.unsplit if work.batch * work.heads > UNSPLIT_BEYOND else 1.0
-            return kernel_s(replace(work, kv_heads=work.heads), self.device, self.calibration) * self._scale.attention * unsplit
-        return kernel_s(work, self.device, self.calibration) * self._scale.of(work)
+            return kernel_s(replace(work, kv_heads=work.heads), self._rates) * self._scale.attention * unsplit
+        return kernel_s(work, self._rates) * self._scale.of(work)
 
     def works_s(self, works: Iterable[Work]) -> float:
         """Seconds of several works, one after the other."""
@@ -291,44 +290,6 @@ def _launches_of(work: Work) -> float:
     return QUANTISED_LAUNCHES if quantised else 1
 
 
-class _Scales:
-    """Multipliers of the bare kernels in this engine, and the local corrections of the calibration."""
-
-    __slots__ = ("attention", "collective", "decode", "device", "experts", "host", "prefill", "unsplit")
-
-    def __init__(self, engine: Engine, calibration: Calibration, device: Device, problem: Problem) -> None:
-        own, local = dict(engine.scales), dict(calibration.scales)
-        weights = problem.model.formats.experts if problem.model.is_moe else problem.model.formats.ffn
-        names = [device.architecture, f"{device.architecture}/{weights}", device.name]
-        self.decode = _product(own, "decode", names) * local.get("decode", 1.0)
-        self.prefill = _product(own, "prefill", names) * local.get("prefill", 1.0)
-        self.collective = _product(own, "collective", names) * local.get("collective", 1.0)
-        self.experts = _product(own, "experts", names)
-        self.attention = _product(own, "attention", names) * self.decode
-        self.unsplit = own.get("attention/unsplit", 1.0)
-        self.host = _product(own, "host", names) * local.get("host", 1.0)
-        self.device = device
-
-    def of(self, work: Work) -> float:
-        """The decode scale where memory binds, the prefill scale where the tensor cores do, by the ideal share of each."""
-        if isinstance(work, PrefillAttention | LatentPrefill):
-            return self.prefill
-        if isinstance(work, Gemm | Experts):
-            read_s = work.hbm_bytes / self.device.memory_bytes_per_s
-            math_s = work.flop / peak_flop_per_s(self.device, work.weights)
-            share = read_s / (read_s + math_s) if read_s + math_s else 1.0
-            scale = float(self.decode**share * self.prefill ** (1.0 - share))
-            return scale * self.experts if isinstance(work, Experts) else scale
-        return self.attention
-
-
-def _product(scales: dict[str, float], part: str, names: list[str]) -> float:
-    found = scales.get(part, 1.0)
-    for name in names:
-        found *= scales.get(f"{part}/{name}", 1.0)
-    return found
-
-
 def _bracket(grid: list[int], size: float) -> tuple[int, int, float]:
     """Neighbours of `size` in the grid and the weight of the upper one; the last interval extrapolates, below 1 is 1."""
     if size <= grid[0]:
@@ -362,42 +323,3 @@ def stage_device(problem: Problem, plan: Plan) -> Device:
     size = len(node.devices)
     used = {plan.gpu(rank) % size for rank in range(plan.world)}
     return min((node.devices[gpu] for gpu in used), key=lambda device: device.memory_bytes_per_s)
-
-
-def breakdown(model: StepModel, batch: Batch) -> StepTime:
-    """One step of the slowest stage and where it goes; the parts add up to the step as the wall clock sees it.
-
-    A GEMM's time is shared between "weights" and "compute" by the ideal times of reading and multiplying.
-    """
-    stage = max(range(model.plan.pp), key=lambda s: model.stage_s(s, batch))
-    works = graph.step_work(model.problem, model.plan, stage=stage, batch=batch)
-    parts: dict[str, float] = {}
-    flop = hbm = wire = 0.0
-    for work in works:
-        seconds = model.work_s(work)
-        flop, hbm = flop + work.flop, hbm + work.hbm_bytes
-        if isinstance(work, Collective):
-            wire += work.wire_bytes
-            _add(parts, work.op.replace("_", "-"), seconds)
-        elif isinstance(work, Gemm | Experts):
-            read_s = work.hbm_bytes / model.device.memory_bytes_per_s
-            math_s = work.flop / peak_flop_per_s(model.device, work.weights)
-            share = read_s / (read_s + math_s) if read_s + math_s else 1.0
-            _add(parts, "weights", seconds * share)
-            _add(parts, "compute", seconds * (1 - share))
-        elif isinstance(work, Stream):
-            _add(parts, "element-wise", seconds)
-        else:
-            _add(parts, "attention compute" if batch.prefills else "KV read", seconds)
-    gpu_s = sum(parts.values())
-    launched = model.stage_s(stage, batch)
-    if launched > gpu_s * 1.02:
-        _add(parts, "launch", launched - gpu_s)
-        gpu_s = launched
-    _add(parts, "host", model.with_host_s(gpu_s, batch.sequences, round(batch.prefills), batch.decodes * batch.context) - gpu_s)
-    shares = tuple(Share(name=name, amount=amount) for name, amount in parts.items() if amount > 0)
-    return StepTime(total_s=sum(s.amount for s in shares), parts=shares, flop=flop, hbm_bytes=hbm, wire_bytes=wire)
-
-
-def _add(parts: dict[str, float], name: str, seconds: float) -> None:
-    parts[name] = parts.get(name, 0.0) + seconds

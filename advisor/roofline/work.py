@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 from advisor.specs.formats import FORMATS
+from advisor.specs.keys import Op
 
 ACTIVATION_BYTES = 2  # activations travel in 16 bits between kernels
 # How unevenly a router draws its experts: the i-th most popular one in proportion to i ^ -SKEW. Between 0.5 and 0.7 the residual of
@@ -301,7 +302,7 @@ class Collective:
     part; all-to-all: all it sends; p2p: the message)."""
 
     name: str
-    op: Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p"]
+    op: Op
     axis: Literal["tp", "ep", "adp", "pp"]
     payload_bytes: float
     count: float = 1

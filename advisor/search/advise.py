@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from advisor.search.rank import rank
-from advisor.search.space import legal_plans
-from advisor.serving.predict import predict
+from advisor.search.space import CannotStart, legal_plans
+from advisor.serving.predict import Predictor
 from advisor.specs.advice import Advice
-from advisor.specs.calibration import Calibration
-from advisor.specs.problem import Problem
 
 
-def advise(problem: Problem, calibration: Calibration) -> Advice:
-    """Every legal plan of `problem`, predicted and in order."""
-    space = legal_plans(problem)
-    predictions = [predict(problem, plan, calibration) for plan in space.plans]
-    return rank(predictions, problem.workload, space.rejected)
+def advise(predictor: Predictor, cannot_start: CannotStart = lambda plan: "") -> Advice:
+    """Every legal plan of the problem that can be started, predicted and in order."""
+    space = legal_plans(predictor.problem, cannot_start)
+    predictions = [predictor.predict(plan) for plan in space.plans]
+    return rank(predictions, predictor.problem.workload, space.rejected)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from advisor.catalog.models import requantise
 from advisor.roofline.memory import rank_memory
-from advisor.search.space import block_refusal, refusal, replicas
+from advisor.search.legal import block_refusal, refusal
+from advisor.search.space import replicas
 from advisor.specs.advice import Remedy
 from advisor.specs.cluster import Cluster, Network, Node
 from advisor.specs.formats import FORMATS
@@ -46,7 +47,7 @@ def remedies(problem: Problem) -> tuple[Remedy, ...]:
 def fitting(problem: Problem) -> Plan | None:
     """The plan with the fewest stages, then the fewest GPUs, that fits; None where none does."""
     for plan in sorted(replicas(problem, spanning=False), key=lambda p: (p.pp, p.adp, p.ep, p.replica_gpus)):
-        refused = refusal(problem, plan) or block_refusal(problem.model, plan)
+        refused = refusal(problem, plan) or block_refusal(problem, plan)
         if not refused and rank_memory(problem, plan).shortfall_bytes <= 0:
             return plan
     return None

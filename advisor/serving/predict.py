@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from advisor.errors import PlanError
 from advisor.roofline.attention import Batch
-from advisor.roofline.fabric import Fabrics, plan_fabrics
+from advisor.roofline.breakdown import breakdown
+from advisor.roofline.comm import Lines
+from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import default_settings, rank_memory
-from advisor.roofline.step import StepModel, breakdown
+from advisor.roofline.step import StepModel
 from advisor.serving.simulator import Room
 from advisor.serving.steady import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
 from advisor.specs.calibration import Calibration, Spread
@@ -21,12 +25,11 @@ from advisor.specs.workload import Workload
 
 Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
 UNKNOWN = Spread(bias=0.0, shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
-_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
-    """What a step model depends on besides the problem."""
+class _Shape:
+    """What a step model depends on besides the question."""
 
     tp: int
     pp: int
@@ -37,34 +40,52 @@ class _Key:
     gpus: tuple[int, ...]
 
 
-_models: dict[tuple[int, int, _Key], tuple[StepModel, Problem, Calibration]] = {}
+class Predictor:
+    """Answers about the plans of one question: the links and coefficients are prepared once, plans that differ only in dp share a
+    step model."""
+
+    def __init__(self, problem: Problem, calibration: Calibration) -> None:
+        self.problem, self.calibration = problem, calibration
+        self._graph, self._lines = LinkGraph(problem.cluster), Lines(calibration)
+        self._models: dict[_Shape, StepModel] = {}
+
+    def under(self, workload: Workload) -> Predictor:
+        """The same question under another load; step models are shared, for none depends on the load."""
+        other = copy(self)
+        other.problem = replace(self.problem, workload=workload)
+        return other
+
+    def predict(self, plan: Plan) -> Prediction:
+        """TTFT, TPOT and throughput of `plan` under the problem's workload, with intervals.
+
+        Settings the plan leaves open are the engine's defaults. Raises PlanError for a plan the model or engine cannot run and for
+        one whose cache cannot hold a single sequence.
+        """
+        return _predict(self, plan)
+
+    def explain(self, plan: Plan, *, phase: Literal["prefill", "decode"], batch: float, context_tokens: float) -> StepTime:
+        """Where one step of the slowest stage goes: a decode of `batch` sequences a replica at that context, or their prefill.
+
+        `batch` sequences are shared by the attention-DP ranks and, in decode, by the micro-batches in flight.
+        """
+        model = self.step_model(plan)
+        if phase == "decode":
+            flights = min(plan.pp, max(1.0, batch))
+            return breakdown(model, Batch(decodes=batch / plan.adp / flights, context=context_tokens))
+        return breakdown(model, Batch(prefills=batch, new=context_tokens, past=0.0))
+
+    def step_model(self, plan: Plan) -> StepModel:
+        """The step model of a plan's replica."""
+        fabrics = plan_fabrics(self._graph, plan)
+        gpus = () if self.problem.cluster.node.is_uniform else plan.gpus
+        shape = _Shape(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus)
+        if shape not in self._models:
+            self._models[shape] = StepModel(self.problem, plan, self.calibration, fabrics=fabrics, lines=self._lines)
+        return self._models[shape]
 
 
-def step_model(problem: Problem, plan: Plan, calibration: Calibration) -> StepModel:
-    """The step model of a plan's replica; a bounded memo, because plans that differ only in dp share it."""
-    fabrics = plan_fabrics(problem.cluster, plan)
-    gpus = () if problem.cluster.node.is_uniform else plan.gpus
-    key = (
-        id(problem.model),
-        id(calibration),
-        _Key(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus),
-    )
-    found = _models.get(key)
-    if found is not None and found[1].engine is problem.engine and found[1].cluster is problem.cluster:
-        return found[0]
-    if len(_models) >= _REMEMBERED:
-        _models.clear()
-    model = StepModel(problem, plan, calibration, fabrics)
-    _models[key] = (model, problem, calibration)
-    return model
-
-
-def predict(problem: Problem, plan: Plan, calibration: Calibration) -> Prediction:
-    """TTFT, TPOT and throughput of `plan` under the problem's workload, with intervals.
-
-    Settings the plan leaves open are the engine's defaults. Raises PlanError for a plan the model or engine cannot run and for
-    one whose cache cannot hold a single sequence.
-    """
+def _predict(predictor: Predictor, plan: Plan) -> Prediction:
+    problem, calibration = predictor.problem, predictor.calibration
     try:
         settings = plan.settings or default_settings(problem, plan)
         plan = replace(plan, settings=settings)
@@ -78,7 +99,7 @@ def predict(problem: Problem, plan: Plan, calibration: Calibration) -> Predictio
             f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
             "use more GPUs, fewer bytes a weight or a shorter context."
         )
-    model = step_model(problem, plan, calibration)
+    model = predictor.step_model(plan)
     room = Room(
         max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
     )
@@ -200,7 +221,7 @@ def closeness(calibration: Calibration) -> str:
 
     Element-wise kernels do not count: no table measures them, for any device.
     """
-    found = {reach.provenance.closeness for kind, reach in calibration.kernels if kind != "stream"}
+    found = {reach.provenance.closeness for key, reach in calibration.kernels if key.kind != "stream"}
     return next((name for name in ("default", "family") if name in found), "device")
 
 
@@ -233,15 +254,3 @@ def _bottleneck(decode: StepTime, prefill: StepTime, served: Served, workload: W
             name = f"prefill {part.name}" if step is prefill and part.name in ("compute", "weights") else part.name
             weights[name] = weights.get(name, 0.0) + part.amount * times
     return max(weights, key=lambda name: weights[name])
-
-
-def explain(problem: Problem, plan: Plan, calibration: Calibration, *, phase: str, batch: float, context_tokens: float) -> StepTime:
-    """Where one step of the slowest stage goes: a decode of `batch` sequences a replica at that context, or their prefill.
-
-    `batch` sequences are shared by the attention-DP ranks and, in decode, by the micro-batches in flight.
-    """
-    model = step_model(problem, plan, calibration)
-    if phase == "decode":
-        flights = min(plan.pp, max(1.0, batch))
-        return breakdown(model, Batch(decodes=batch / plan.adp / flights, context=context_tokens))
-    return breakdown(model, Batch(prefills=batch, new=context_tokens, past=0.0))

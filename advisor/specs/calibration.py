@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from advisor.specs.keys import KernelKey, WireKey
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
@@ -68,16 +70,15 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """One machine's coefficients. Keys of `kernels`: "gemm/bf16", "attention_prefill/bf16", ... ; of `wires`:
-    "all_reduce/custom/nvswitch/8", ...; of `spreads`: "ttft", "tpot", "throughput" .... `scales` are the local corrections to
+    """One machine's coefficients. Keys of `spreads`: "ttft", "tpot", "throughput" .... `scales` are the local corrections to
     "prefill", "decode", "host", "collective" from the user's own runs (1.0 where absent)."""
 
     name: str
     device: str
     version: int
     date: str
-    kernels: tuple[tuple[str, Reach], ...]
-    wires: tuple[tuple[str, WireReach], ...]
+    kernels: tuple[tuple[KernelKey, Reach], ...]
+    wires: tuple[tuple[WireKey, WireReach], ...]
     spreads: tuple[tuple[str, Spread], ...] = ()
     scales: tuple[tuple[str, float], ...] = ()
     notes: tuple[str, ...] = field(default=())

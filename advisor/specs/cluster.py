@@ -120,12 +120,13 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """What joins nodes: bandwidth is per GPU (its share of the node's adapters), one direction."""
+    """What joins nodes: bandwidth is per GPU (its share of the node's adapters), one direction. `assumed`: nobody stated it."""
 
     name: str
     bytes_per_s: float
     latency_s: float
     rdma: bool
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

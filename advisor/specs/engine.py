@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from advisor.specs.calibration import Spread
+from advisor.specs.keys import ScaleKey
 from advisor.specs.plan import SplitRule
 
 
@@ -80,6 +81,11 @@ class Engine:
     On the architectures of `paged_kernels_on` its decode attention has a block for every query head, which reads the cache once
     for each of them (vLLM's PagedAttention kernels: no FlashAttention there).
 
+    What it can split: `expert_degrees` are one expert group or one for every rank ("one_or_all"), or any divisor of the ranks
+    ("divisors"); `attention_dp` in groups of several tp ranks ("groups") or of one each ("all_ranks"); `uneven_layers` says
+    whether stages may be given layers one by one; the kernels of the formats `whole_blocks` refuse a shard that cuts a block of
+    scales (vLLM issues 54178 and 52997), others pad it.
+
     `scales` multiply parts of a step in this engine against the bare kernels: "decode", "prefill", "collective", "experts",
     "attention" (in decode), and what an architecture or a format on it adds ("prefill/blackwell", "prefill/blackwell/fp8"), or a
     device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply.
@@ -104,12 +110,16 @@ class Engine:
     all_reduces: tuple[str, ...]
     source: str
     layer_split: SplitRule = "last_spared"
+    expert_degrees: Literal["one_or_all", "divisors"] = "divisors"
+    attention_dp: Literal["groups", "all_ranks"] = "groups"
+    uneven_layers: bool = False
+    whole_blocks: tuple[str, ...] = ("fp8-block", "int4", "nvfp4")
     mixed_steps: bool = True
     polling_steps: int = 1
     piece_tokens: int = 0
     paged_kernels_on: tuple[str, ...] = ()
     small_gpu: SmallGpu | None = None
-    scales: tuple[tuple[str, float], ...] = ()
+    scales: tuple[tuple[ScaleKey, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
     fitted_on: tuple[str, ...] = ()
     points: int = 0

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.calibrate.cases import Case, answer
+from advisor.calibrate.cases import Case, Predictors, answer
 from advisor.calibrate.corrections import scales_from_points
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, point_of_row
 from advisor.specs.engine import Engine
+from advisor.specs.keys import ScaleKey
 from fitting.engine_fit import fit_engine
 
 pytest.importorskip("numpy", reason="the fit needs the `fit` extra")
@@ -49,7 +50,7 @@ def cases(truth: Engine | None) -> tuple[list[Case], dict[str, Point]]:
         problem = desk.problem(point)
         case = Case(id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
         if truth is not None:
-            found = answer(case, truth)
+            found = answer(case, truth, Predictors())
             assert found is not None
             case = replace(case, measured=(("latency_s", found.latency_s.value),))
         built.append(case)
@@ -59,14 +60,18 @@ def cases(truth: Engine | None) -> tuple[list[Case], dict[str, Point]]:
 
 def test_the_fit_finds_the_coefficients_that_made_the_rows() -> None:
     start = Desk(online=False, local=False).engine(point_of_row(rows()[0]))
-    truth = replace(start, scales=(("collective", 2.0), ("decode", 1.1)), host=replace(start.host, step_s=start.host.step_s * 1.5))
+    truth = replace(
+        start,
+        scales=((ScaleKey("collective"), 2.0), (ScaleKey("decode"), 1.1)),
+        host=replace(start.host, step_s=start.host.step_s * 1.5),
+    )
     plain = replace(start, scales=())
     measured, points = cases(truth)
     fitted = fit_engine(measured, plain, groups=lambda case: (points[case.id].model,), rounds=6)
     errors = [abs(r.value) for r in fitted.residuals]
     assert sorted(errors)[len(errors) // 2] < 0.02  # the prior pulls a little, the start was off by a fifth and more
     assert max(errors) < 0.06
-    assert dict(fitted.engine.scales)["decode"] == pytest.approx(1.1, rel=0.05)
+    assert dict(fitted.engine.scales)[ScaleKey("decode")] == pytest.approx(1.1, rel=0.05)
     assert {group for group, _ in fitted.left_out} == {"meta-llama/Llama-3.1-8B", "Qwen/Qwen3-32B"}
 
 
@@ -93,7 +98,7 @@ def predicted(calibration=None) -> tuple[float, float]:
     point = point_of_row(own_row(0.01))
     problem = desk.problem(point)
     case = Case(id="", problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
-    found = answer(case, problem.engine)
+    found = answer(case, problem.engine, Predictors())
     assert found is not None
     return found.tpot_s.value, math.log(found.tpot_s.high / found.tpot_s.low)
 

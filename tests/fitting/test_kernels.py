@@ -15,10 +15,11 @@ np = pytest.importorskip("numpy", reason="the fit needs the `fit` extra")
 pytest.importorskip("scipy", reason="the fit needs the `fit` extra")
 
 from advisor.errors import ProfileError  # noqa: E402
-from advisor.roofline.compute import kernel_s  # noqa: E402
+from advisor.roofline.compute import DeviceRates, kernel_s  # noqa: E402
 from advisor.roofline.work import DecodeAttention, Gemm, Kernel  # noqa: E402
 from advisor.specs.calibration import Calibration, Provenance, Reach  # noqa: E402
 from advisor.specs.cluster import Device  # noqa: E402
+from advisor.specs.keys import KernelKey, WireKey  # noqa: E402
 from advisor.specs.wire import from_data  # noqa: E402
 from fitting import kernels, tables  # noqa: E402
 from fitting.reach import error_of, fit_reach  # noqa: E402
@@ -34,9 +35,16 @@ def table(
     key: str, reach: Reach, works: list[Kernel], device: Device, *, factor: float = 1.0, source: str = "engine 1"
 ) -> list[Sample]:
     """Samples that a device with these coefficients would have given, times a factor, one in four held out."""
-    made = Calibration(name="x", device="x", version=1, date="2026-11-21", kernels=((key, reach),), wires=())
+    made = Calibration(name="x", device="x", version=1, date="2026-11-21", kernels=((KernelKey.parse(key), reach),), wires=())
     return [
-        Sample(hardware="x", key=key, work=work, seconds=kernel_s(work, device, made) * factor, source=source, held_out=i % 4 == 0)
+        Sample(
+            hardware="x",
+            key=key,
+            work=work,
+            seconds=kernel_s(work, DeviceRates(device, made)) * factor,
+            source=source,
+            held_out=i % 4 == 0,
+        )
         for i, work in enumerate(works)
     ]
 
@@ -180,8 +188,9 @@ def test_rows_become_work(tmp_path: Path) -> None:
 def test_yaml_reads_back(h100: Device) -> None:
     found = fit_reach(table("gemm/bf16", reach(), gemms(), h100), h100, source="made").reach
     made = Calibration(
-        name="x", device="x", version=1, date="2026-11-21", kernels=(("gemm/bf16", found), ("stream", kernels.stream_reach(found))),
-        wires=tuple(kernels.assumed_wires().items()),
+        name="x", device="x", version=1, date="2026-11-21",
+        kernels=((KernelKey("gemm", "bf16"), found), (KernelKey("stream"), kernels.stream_reach(found))),
+        wires=tuple((WireKey.parse(key), line) for key, line in kernels.assumed_wires().items()),
     )  # fmt: skip
     assert from_data(yaml.safe_load(kernels.as_yaml(made)), Calibration, origin="x") == made
 
@@ -218,7 +227,7 @@ def test_held_out_errors_stay_small() -> None:
         made = from_data(yaml.safe_load(path.read_text()), Calibration, origin=path.name)
         for key, fitted in made.kernels:
             if fitted.provenance.closeness == "device" and fitted.provenance.median is not None:
-                found.setdefault(key.split("/")[0], []).append(fitted.provenance.median)
+                found.setdefault(key.kind, []).append(fitted.provenance.median)
     assert set(found) == set(limit)
     for kind, medians in found.items():
         assert np.median(medians) < limit[kind], kind

@@ -24,11 +24,13 @@ from advisor.catalog.calibrations import load_calibration, read_calibration, wri
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.errors import ProfileError
-from advisor.roofline.compute import kernel_s
+from advisor.roofline.compute import DeviceRates, kernel_s
 from advisor.specs.benchmark import Benchmarks, KernelTime, WireTime
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
+from advisor.specs.keys import KernelKey, WireKey
 
+GEMM = KernelKey("gemm", "bf16")
 SHAPES = [(m, n, k) for m in (1, 16, 128, 1024, 8192) for n, k in ((4096, 4096), (28672, 4096), (8192, 8192))]
 
 
@@ -46,7 +48,7 @@ def bench(box: Cluster, truth: Calibration, *, copy: float = 0.9, slower: float 
         )
         work = work_of(sample)
         assert work is not None
-        seconds = kernel_s(work, box.device, truth) * slower
+        seconds = kernel_s(work, DeviceRates(box.device, truth)) * slower
         return replace(sample, median_s=seconds, low_s=seconds, high_s=seconds)
 
     kernels = [timed("gemm", "bf16", {"m": m, "n": n, "k": k}) for m, n, k in SHAPES]
@@ -79,16 +81,16 @@ def shipped(box: Cluster) -> Calibration:
 
 def with_gemm(calibration: Calibration, **changes: float) -> Calibration:
     kernels = dict(calibration.kernels)
-    kernels["gemm/bf16"] = replace(kernels["gemm/bf16"], **changes)  # type: ignore[arg-type]
+    kernels[GEMM] = replace(kernels[GEMM], **changes)  # type: ignore[arg-type]
     return replace(calibration, kernels=tuple(kernels.items()))
 
 
 def test_a_slower_machine_is_found(box: Cluster, shipped: Calibration) -> None:
     """A card at 80% of the usual memory reach and 70% of the compute reach: times come out within 3%."""
-    usual = dict(shipped.kernels)["gemm/bf16"]
+    usual = dict(shipped.kernels)[GEMM]
     truth = with_gemm(shipped, memory=0.8 * usual.memory, compute=0.7 * usual.compute)
     found = fit(bench(box, truth), shipped, box)
-    ours = dict(found.calibration.kernels)["gemm/bf16"]
+    ours = dict(found.calibration.kernels)[GEMM]
     assert ours.memory == pytest.approx(0.8 * usual.memory, rel=0.05)
     assert ours.compute == pytest.approx(0.7 * usual.compute, rel=0.05)
     assert ours.provenance.closeness == "device"
@@ -103,23 +105,26 @@ def test_a_slower_machine_is_found(box: Cluster, shipped: Calibration) -> None:
 
 def test_attention_of_torch_does_not_replace_the_engines_own(box: Cluster, shipped: Calibration) -> None:
     found = fit(bench(box, shipped, slower=1.5), shipped, box)
-    assert dict(found.calibration.kernels)["attention_decode/bf16"] == dict(shipped.kernels)["attention_decode/bf16"]
+    assert (
+        dict(found.calibration.kernels)[KernelKey("attention_decode", "bf16")]
+        == dict(shipped.kernels)[KernelKey("attention_decode", "bf16")]
+    )
     assert [part.key for part in found.left_as_shipped] == ["attention_decode/bf16"]
     assert found.left_as_shipped[0].after == pytest.approx(1 - 1 / 1.5, rel=0.01)
 
 
 def test_copies_launches_and_messages_take_their_places(box: Cluster, shipped: Calibration) -> None:
     found = fit(bench(box, shipped, copy=0.85), shipped, box).calibration
-    stream = dict(found.kernels)["stream"]
+    stream = dict(found.kernels)[KernelKey("stream")]
     assert stream.memory == pytest.approx(0.85)
     assert stream.launch_s == pytest.approx(2e-6)
-    lines = [line for key, line in found.wires if key.startswith("all_reduce/nccl/nvswitch/4")]
+    lines = [line for key, line in found.wires if replace(key, line=0) == WireKey("all_reduce", "nccl", "nvswitch", 4)]
     rate = box.device.link_bytes_per_s
     for payload in (2.0**10, 2.0**26):
         met = min(line.alpha_s + 1.5 * payload / (rate * line.bandwidth) for line in lines)
         assert met == pytest.approx(12e-6 + 1.5 * payload / 300e9, rel=0.12)
-    eight = {key: line for key, line in found.wires if key.startswith("all_reduce/nccl/nvswitch/8")}
-    assert eight == {key: line for key, line in shipped.wires if key.startswith("all_reduce/nccl/nvswitch/8")}  # not measured here
+    eight = {key: line for key, line in found.wires if (key.link, key.ranks) == ("nvswitch", 8)}
+    assert eight == {key: line for key, line in shipped.wires if (key.link, key.ranks) == ("nvswitch", 8)}  # not measured here
 
 
 def test_the_file_says_what_it_was_made_on_and_is_read_back(box: Cluster, shipped: Calibration, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from advisor.calibrate.accuracy import score, scoreboard
+from advisor.calibrate.cases import Case, Predictors, answer
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import INFERENCEX, point_of_row
 from advisor.calibrate.recipes import as_started, unstated
-from fitting.engine_fit import Case, answer
 
 R1 = {
     "source": INFERENCEX, "hardware": "b200-180g", "gpus": "8", "engine": "trtllm", "engine_version": "1.2.0rc6.post2",
@@ -44,9 +44,9 @@ def test_a_profile_that_is_fitted_keeps_the_recipe() -> None:
         id="", problem=problem, plan=point_of_row(ADP).plan, calibration=desk.coefficients(problem.cluster), measured=()
     )  # fmt: skip
     plain = replace(problem.engine, polling_steps=1, token_budget=8192)
-    assert answer(case, plain) == answer(case, problem.engine)
-    unhurried = answer(replace(case, problem=replace(problem, engine=plain)), plain)
-    waiting = answer(case, problem.engine)
+    assert answer(case, plain, Predictors()) == answer(case, problem.engine, Predictors())
+    unhurried = answer(replace(case, problem=replace(problem, engine=plain)), plain, Predictors())
+    waiting = answer(case, problem.engine, Predictors())
     assert unhurried is not None
     assert waiting is not None
     assert waiting.ttft_s.value > unhurried.ttft_s.value + 20 * unhurried.tpot_s.value  # half of 60 steps

@@ -30,7 +30,7 @@ from advisor.measure.jobs import (
 from advisor.measure.load_test import LoadTest, checked_url, load_for, load_tool, measure
 from advisor.measure.results import Results
 from advisor.measure.validation import Pair, PlanResult, cell_s, engine_result, order_of, plan_result
-from advisor.serving.predict import predict, step_model
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
@@ -143,7 +143,7 @@ def test_ranks_see_the_gpus_they_were_placed_on(ours: Problem, calibration: Cali
 def test_what_runs_as_predicted_has_no_error(ours: Problem, calibration: Calibration) -> None:
     candidate = Candidate(plan=Plan(tp=2, dp=4), sequences=16)
     job = job_for(ours, candidate, ON_EIGHT, calibration)
-    model = step_model(ours, job.plan, calibration)
+    model = Predictor(ours, calibration).step_model(job.plan)
     found = plan_result(ours, job, measured(job, lambda c: cell_s(model, c)), calibration, batch=16)
     assert found.tpot_s.error == pytest.approx(0.0)
     assert found.ttft_s.error == pytest.approx(0.0)
@@ -156,7 +156,7 @@ def test_a_shard_gets_the_models_collectives(ours: Problem, calibration: Calibra
     """One rank of tp=8 as fast as its kernels alone are predicted: with the collectives it is as predicted as a whole."""
     one = replace(ON_EIGHT, gpus=1)
     job = job_for(ours, Candidate(plan=Plan(tp=8), sequences=16), one, calibration)
-    model = step_model(ours, job.plan, calibration)
+    model = Predictor(ours, calibration).step_model(job.plan)
     kernels = plan_result(ours, job, measured(job, lambda c: 1e-9), calibration, batch=16)
     wires = {c.cell: c.from_model_s for c in kernels.cells}
     found = plan_result(ours, job, measured(job, lambda c: cell_s(model, c) - wires[c]), calibration, batch=16)
@@ -259,7 +259,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load_test(problem: Problem, calibration: Calibration, **changes: object) -> LoadTest:
-    prediction = predict(problem, Plan(tp=2), calibration)
+    prediction = Predictor(problem, calibration).predict(Plan(tp=2))
     base = LoadTest(problem=problem, prediction=prediction, tool="vllm", endpoint="http://127.0.0.1:8000", time_limit_s=20)
     return replace(base, **changes)  # type: ignore[arg-type]
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.errors import ProfileError
-from advisor.roofline.comm import CLASS, collective_s, link_class, more_ranks, wire_bytes
+from advisor.roofline.comm import CLASS, Lines, collective_s, link_class, more_ranks, wire_bytes
 from advisor.roofline.fabric import Fabric
 from advisor.specs.calibration import Calibration, Provenance, WireReach
 from advisor.specs.cluster import LINK_ORDER
+from advisor.specs.keys import WireKey
 from advisor.specs.wire import from_data
 
 FOLDER = Path(__file__).parents[3] / "profiles" / "calibration"
@@ -36,25 +37,30 @@ PCIE = replace(SWITCH, kind="pix", ranks=2, bytes_per_s=63e9, point_bytes_per_s=
 
 
 @cache
-def shipped(name: str) -> Calibration:
+def calibration(name: str) -> Calibration:
     return from_data(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), Calibration, origin=name)
+
+
+@cache
+def shipped(name: str) -> Lines:
+    return Lines(calibration(name))
 
 
 def line(alpha_s: float, share: float, *, per_rank_s: float = 0.0, up_to: float = 1e18) -> WireReach:
     return WireReach(alpha_s=alpha_s, alpha_per_rank_s=per_rank_s, bandwidth=share, up_to_bytes=up_to, provenance=HAND)
 
 
-def hand(**wires: WireReach) -> Calibration:
-    keys = tuple((key.replace("__", "/"), reach) for key, reach in wires.items())
-    return Calibration(name="hand", device="round", version=1, date="2026-11-21", kernels=(), wires=keys)
+def hand(**wires: WireReach) -> Lines:
+    keys = tuple((WireKey.parse(key.replace("__", "/")), reach) for key, reach in wires.items())
+    return Lines(Calibration(name="hand", device="round", version=1, date="2026-11-21", kernels=(), wires=keys))
 
 
 TWO_LINES = hand(all_reduce__nccl__nvswitch__8__1=line(17e-6, 0.4), all_reduce__nccl__nvswitch__8__2=line(60e-6, 1.0))
 
 
 def test_c1_the_faster_line_is_taken() -> None:
-    assert collective_s("all_reduce", 2**20, SWITCH, TWO_LINES, own=()) == pytest.approx(27.2e-6, rel=1e-3)
-    assert collective_s("all_reduce", 2**26, SWITCH, TWO_LINES, own=()) == pytest.approx(321e-6, rel=1e-3)
+    assert collective_s("all_reduce", 2**20, SWITCH, TWO_LINES, kernels=()) == pytest.approx(27.2e-6, rel=1e-3)
+    assert collective_s("all_reduce", 2**26, SWITCH, TWO_LINES, kernels=()) == pytest.approx(321e-6, rel=1e-3)
 
 
 def test_c2_wire_bytes() -> None:
@@ -66,8 +72,8 @@ def test_c2_wire_bytes() -> None:
 
 def test_custom_kernels_stop_at_their_limit() -> None:
     made = hand(all_reduce__nccl__nvswitch__8=line(17e-6, 0.4), all_reduce__custom__nvswitch__8=line(5e-6, 0.4, up_to=8 * 2.0**20))
-    small = [collective_s("all_reduce", 4096, SWITCH, made, own=c) for c in (("custom",), ())]
-    large = [collective_s("all_reduce", 2**24, SWITCH, made, own=c) for c in (("custom",), ())]
+    small = [collective_s("all_reduce", 4096, SWITCH, made, kernels=c) for c in (("custom",), ())]
+    large = [collective_s("all_reduce", 2**24, SWITCH, made, kernels=c) for c in (("custom",), ())]
     assert small[1] - small[0] == pytest.approx(12e-6)
     assert large[0] == large[1]
 
@@ -78,16 +84,18 @@ def test_an_engine_takes_the_fastest_of_the_kernels_it_has() -> None:
         all_reduce__custom__nvswitch__8=line(8e-6, 0.4),
         all_reduce__lamport__nvswitch__8=line(6e-6, 0.1),
     )
-    tiny = [collective_s("all_reduce", 0, SWITCH, made, own=own) for own in ((), ("custom",), ("lamport",), ("custom", "lamport"))]
+    tiny = [
+        collective_s("all_reduce", 0, SWITCH, made, kernels=own) for own in ((), ("custom",), ("lamport",), ("custom", "lamport"))
+    ]
     assert tiny == pytest.approx([17e-6, 8e-6, 6e-6, 6e-6])
-    large = [collective_s("all_reduce", 2**23, SWITCH, made, own=own) for own in (("custom",), ("custom", "lamport"))]
+    large = [collective_s("all_reduce", 2**23, SWITCH, made, kernels=own) for own in (("custom",), ("custom", "lamport"))]
     assert large[0] == large[1]
 
 
 def test_tensorrt_llm_s_kernels_on_b200_are_twice_as_fast_as_vllm_s() -> None:
     """4 B200 at 512 KiB: 18 us with vLLM's, 7 to 8 us with TensorRT-LLM's (tables of aiconfigurator)."""
     four = replace(SWITCH, ranks=4, bytes_per_s=900e9)
-    times = [collective_s("all_reduce", 2**19, four, shipped("b200-180g"), own=(name,)) * 1e6 for name in ("custom", "lamport")]
+    times = [collective_s("all_reduce", 2**19, four, shipped("b200-180g"), kernels=(name,)) * 1e6 for name in ("custom", "lamport")]
     assert 14 < times[0] < 21
     assert 6 < times[1] < 10
 
@@ -100,8 +108,8 @@ def test_custom_kernels_need_nvlink_or_one_peer() -> None:
     )
 
     def gain(fabric: Fabric) -> float:
-        return collective_s("all_reduce", 4096, fabric, made, own=()) - collective_s(
-            "all_reduce", 4096, fabric, made, own=("custom",)
+        return collective_s("all_reduce", 4096, fabric, made, kernels=()) - collective_s(
+            "all_reduce", 4096, fabric, made, kernels=("custom",)
         )
 
     assert gain(PCIE) == pytest.approx(2e-6)
@@ -111,26 +119,26 @@ def test_custom_kernels_need_nvlink_or_one_peer() -> None:
 
 def test_a_rank_count_between_two_adds_latency_to_the_smaller() -> None:
     made = hand(all_reduce__nccl__nvswitch__4=line(10e-6, 0.5, per_rank_s=2e-6), all_reduce__nccl__nvswitch__8=line(18e-6, 0.5))
-    six = collective_s("all_reduce", 0, replace(SWITCH, ranks=6), made, own=())
+    six = collective_s("all_reduce", 0, replace(SWITCH, ranks=6), made, kernels=())
     assert six == pytest.approx(14e-6)
 
 
 def test_c3_rings_then_trees() -> None:
     made = hand(all_reduce__nccl__nvswitch__8=line(26e-6, 0.9, per_rank_s=2.6e-6))
-    alphas = [collective_s("all_reduce", 0, replace(SWITCH, ranks=n), made, own=()) * 1e6 for n in (8, 12, 16, 64)]
+    alphas = [collective_s("all_reduce", 0, replace(SWITCH, ranks=n), made, kernels=()) * 1e6 for n in (8, 12, 16, 64)]
     assert alphas == pytest.approx([26, 36.4, 46.8, 88.4])
     assert more_ranks(4, 8) == 0
 
 
 def test_reduce_scatter_runs_as_an_all_gather_backwards() -> None:
     made = hand(all_gather__nccl__nvswitch__8=line(11e-6, 0.7))
-    forward = collective_s("all_gather", 1e6, SWITCH, made, own=())
-    assert collective_s("reduce_scatter", 8e6, SWITCH, made, own=()) == pytest.approx(forward)
+    forward = collective_s("all_gather", 1e6, SWITCH, made, kernels=())
+    assert collective_s("reduce_scatter", 8e6, SWITCH, made, kernels=()) == pytest.approx(forward)
 
 
 def test_unknown_collective_is_an_error() -> None:
     with pytest.raises(ProfileError, match="no coefficients for all_to_all/nccl/nvswitch"):
-        collective_s("all_to_all", 1e6, SWITCH, TWO_LINES, own=())
+        collective_s("all_to_all", 1e6, SWITCH, TWO_LINES, kernels=())
 
 
 def test_link_classes() -> None:
@@ -160,7 +168,7 @@ def test_link_classes() -> None:
 def test_nvswitch_tables(device: str, ranks: int, payload_bytes: float, measured_us: float, tolerance: float) -> None:
     rate = {"a": 300e9, "h": 450e9, "b": 900e9}[device[0]]
     fabric = replace(SWITCH, ranks=ranks, bytes_per_s=rate, point_bytes_per_s=rate)
-    seconds = collective_s("all_reduce", payload_bytes, fabric, shipped(device), own=("custom",))
+    seconds = collective_s("all_reduce", payload_bytes, fabric, shipped(device), kernels=("custom",))
     assert seconds * 1e6 == pytest.approx(measured_us, rel=tolerance)
 
 
@@ -169,10 +177,10 @@ def test_pcie_tables() -> None:
     l40s = replace(PCIE, bytes_per_s=31.5e9)
     for ranks, measured_s in ((2, 3.36e-3), (4, 4.85e-3), (8, 5.70e-3)):
         across = replace(l40s, kind="sys", ranks=ranks, p2p=False)
-        seconds = collective_s("all_reduce", 2**26, across, shipped("l40s"), own=())
+        seconds = collective_s("all_reduce", 2**26, across, shipped("l40s"), kernels=())
         assert seconds == pytest.approx(measured_s, rel=0.15)
     eight = replace(PCIE, ranks=8)
-    seconds = collective_s("all_reduce", 2**26, eight, shipped("rtx-pro-6000-server"), own=())
+    seconds = collective_s("all_reduce", 2**26, eight, shipped("rtx-pro-6000-server"), kernels=())
     assert seconds == pytest.approx(4.93e-3, rel=0.15)
 
 
@@ -182,8 +190,8 @@ def test_geforce_without_peer_access_is_slower_than_a_card_that_has_it() -> None
     made = shipped("l40s")
     assert link_class(staged) == "staged"
     for payload in (2.0**14, 2.0**24):
-        assert collective_s("all_reduce", payload, staged, made, own=("custom",)) > 1.3 * collective_s(
-            "all_reduce", payload, peers, made, own=("custom",)
+        assert collective_s("all_reduce", payload, staged, made, kernels=("custom",)) > 1.3 * collective_s(
+            "all_reduce", payload, peers, made, kernels=("custom",)
         )
 
 
@@ -201,20 +209,20 @@ fabrics = st.builds(
 
 @given(ops, names, fabrics, st.floats(0, 1e9), st.booleans())
 def test_one_rank_needs_no_time(op: str, name: str, fabric: Fabric, payload: float, custom: bool) -> None:
-    assert collective_s(op, payload, replace(fabric, ranks=1, nodes=1), shipped(name), own=("custom",) if custom else ()) == 0.0  # type: ignore[arg-type]
+    assert collective_s(op, payload, replace(fabric, ranks=1, nodes=1), shipped(name), kernels=("custom",) if custom else ()) == 0.0  # type: ignore[arg-type]
 
 
 @given(ops, names, fabrics, st.floats(0, 1e9), st.floats(1, 100), st.booleans())
 def test_more_bytes_never_take_less_time(op: str, name: str, fabric: Fabric, payload: float, factor: float, custom: bool) -> None:
-    less = collective_s(op, payload, fabric, shipped(name), own=("custom",) if custom else ())  # type: ignore[arg-type]
-    more = collective_s(op, payload * factor, fabric, shipped(name), own=("custom",) if custom else ())  # type: ignore[arg-type]
+    less = collective_s(op, payload, fabric, shipped(name), kernels=("custom",) if custom else ())  # type: ignore[arg-type]
+    more = collective_s(op, payload * factor, fabric, shipped(name), kernels=("custom",) if custom else ())  # type: ignore[arg-type]
     assert less <= more * (1 + 1e-12)
 
 
 @given(ops, names, fabrics, st.floats(0, 1e9), st.floats(1, 10), st.booleans())
 def test_more_bandwidth_never_takes_longer(op: str, name: str, fabric: Fabric, payload: float, factor: float, custom: bool) -> None:
     faster = replace(fabric, bytes_per_s=fabric.bytes_per_s * factor, point_bytes_per_s=fabric.point_bytes_per_s * factor)
-    slow, fast = (collective_s(op, payload, f, shipped(name), own=("custom",) if custom else ()) for f in (fabric, faster))  # type: ignore[arg-type]
+    slow, fast = (collective_s(op, payload, f, shipped(name), kernels=("custom",) if custom else ()) for f in (fabric, faster))  # type: ignore[arg-type]
     assert fast <= slow * (1 + 1e-12)
 
 
@@ -225,13 +233,13 @@ def test_more_ranks_never_take_fewer_steps(known: int, ranks: int) -> None:
 
 @given(names, fabrics, st.floats(0, 1e9))
 def test_custom_kernels_never_slow_an_all_reduce_down(name: str, fabric: Fabric, payload: float) -> None:
-    with_own = collective_s("all_reduce", payload, fabric, shipped(name), own=("custom",))
-    assert with_own <= collective_s("all_reduce", payload, fabric, shipped(name), own=())
+    with_own = collective_s("all_reduce", payload, fabric, shipped(name), kernels=("custom",))
+    assert with_own <= collective_s("all_reduce", payload, fabric, shipped(name), kernels=())
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_shipped_lines_are_possible(path: Path) -> None:
-    for key, reach in shipped(path.stem).wires:
+    for key, reach in calibration(path.stem).wires:
         assert 0 < reach.bandwidth <= 1.11, key  # NVLS adds in the switch and may pass what a ring could
         assert 1e-6 <= reach.alpha_s < 500e-6, key
         assert reach.alpha_per_rank_s >= 0, key

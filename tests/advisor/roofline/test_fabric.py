@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.errors import PlanError
-from advisor.roofline.fabric import group_fabric, plan_fabrics, typical_bytes_per_s
+from advisor.roofline.fabric import LinkGraph, group_fabric, plan_fabrics, typical_bytes_per_s
 from advisor.specs.cluster import Cluster, Device, Link, LinkKind, Network, Node, Pair
 from advisor.specs.plan import Plan
 
@@ -40,64 +40,64 @@ def switches(gpus: int = 8, each: int = 4, *, p2p: bool = True) -> Cluster:
 def test_a_switch_gives_every_group_all_of_its_links() -> None:
     hgx = box(8, link("nvswitch", 450e9))
     for group in ((0, 1), (0, 3, 5), range(8)):
-        fabric = group_fabric(hgx, group)
+        fabric = group_fabric(LinkGraph(hgx), group)
         assert (fabric.bytes_per_s, fabric.wiring, fabric.full_mesh, fabric.latency) == (450e9, "switch", True, "switch")
 
 
 def test_direct_links_of_a_mesh_add_up() -> None:
     mesh = box(4, link("nvlink", 100e9))
-    assert group_fabric(mesh, (0, 1)).bytes_per_s == 100e9
-    assert group_fabric(mesh, range(4)).bytes_per_s == 300e9
-    assert group_fabric(mesh, range(4)).point_bytes_per_s == 100e9
+    assert group_fabric(LinkGraph(mesh), (0, 1)).bytes_per_s == 100e9
+    assert group_fabric(LinkGraph(mesh), range(4)).bytes_per_s == 300e9
+    assert group_fabric(LinkGraph(mesh), range(4)).point_bytes_per_s == 100e9
 
 
 def test_a_cube_mesh_uses_all_six_links_of_each_gpu() -> None:
     cube = box(8, link("sys"), {pair: link("nvlink", count * 25e9) for pair, count in CUBE.items()})
-    whole = group_fabric(cube, range(8))
+    whole = group_fabric(LinkGraph(cube), range(8))
     assert (whole.wiring, whole.bytes_per_s, whole.peer_access) == ("cube_mesh", 150e9, False)
-    assert group_fabric(cube, range(4)).wiring == "mesh"
-    assert group_fabric(cube, range(4)).bytes_per_s == 100e9  # GPU0: 1 + 2 + 1 links of 25 GB/s inside
-    assert group_fabric(cube, (0, 1, 4, 5)).kind == "sys"
+    assert group_fabric(LinkGraph(cube), range(4)).wiring == "mesh"
+    assert group_fabric(LinkGraph(cube), range(4)).bytes_per_s == 100e9  # GPU0: 1 + 2 + 1 links of 25 GB/s inside
+    assert group_fabric(LinkGraph(cube), (0, 1, 4, 5)).kind == "sys"
 
 
 def test_two_bridged_pairs_are_as_slow_as_what_joins_them() -> None:
     pairs = box(4, link("sys"), {(0, 1): link("nvlink", 300e9), (2, 3): link("nvlink", 300e9)})
-    assert group_fabric(pairs, (0, 1)).bytes_per_s == 300e9
-    whole = group_fabric(pairs, range(4))
+    assert group_fabric(LinkGraph(pairs), (0, 1)).bytes_per_s == 300e9
+    whole = group_fabric(LinkGraph(pairs), range(4))
     assert (whole.kind, whole.bytes_per_s, whole.p2p, whole.latency) == ("sys", SLOT, False, "staged")
 
 
 def test_a_chain_of_nvlinks_closes_over_its_missing_link() -> None:
     chain = box(3, link("sys"), {(0, 1): link("nvlink", 100e9), (0, 2): link("nvlink", 100e9)})
-    assert group_fabric(chain, range(3)).kind == "sys"
+    assert group_fabric(LinkGraph(chain), range(3)).kind == "sys"
 
 
 def test_peers_copy_directly_only_below_a_host_bridge() -> None:
     for kind, direct in (("pix", True), ("pxb", True), ("phb", False), ("node", False), ("sys", False)):
-        fabric = group_fabric(box(2, link(kind)), (0, 1))  # type: ignore[arg-type]
+        fabric = group_fabric(LinkGraph(box(2, link(kind))), (0, 1))  # type: ignore[arg-type]
         assert fabric.p2p is direct
         assert fabric.peer_access
-    assert not group_fabric(box(2, link("pix", p2p=False)), (0, 1)).p2p
+    assert not group_fabric(LinkGraph(box(2, link("pix", p2p=False))), (0, 1)).p2p
 
 
 def test_four_cards_share_their_uplink_when_they_copy_through_the_host() -> None:
-    assert group_fabric(switches(), range(4)).bytes_per_s == SLOT
-    assert group_fabric(switches(p2p=False), range(4)).bytes_per_s == pytest.approx(SLOT / 4)
-    assert group_fabric(switches(), range(8)).bytes_per_s == SLOT  # a ring leaves each switch once
+    assert group_fabric(LinkGraph(switches()), range(4)).bytes_per_s == SLOT
+    assert group_fabric(LinkGraph(switches(p2p=False)), range(4)).bytes_per_s == pytest.approx(SLOT / 4)
+    assert group_fabric(LinkGraph(switches()), range(8)).bytes_per_s == SLOT  # a ring leaves each switch once
 
 
 def test_groups_of_one_plan_share_the_uplinks_they_cross() -> None:
     good, bad = Plan(tp=2, dp=4), Plan(tp=2, dp=4, gpus=(0, 4, 1, 5, 2, 6, 3, 7))
-    assert plan_fabrics(switches(), good).tp.bytes_per_s == SLOT
-    crossed = plan_fabrics(switches(), bad).tp
+    assert plan_fabrics(LinkGraph(switches()), good).tp.bytes_per_s == SLOT
+    crossed = plan_fabrics(LinkGraph(switches()), bad).tp
     assert crossed.bytes_per_s == pytest.approx(SLOT / 4)
     assert not crossed.p2p
 
 
 def test_the_slower_slot_binds() -> None:
     half = box(3, link("pix"), {(0, 2): link("pix", SLOT / 2), (1, 2): link("pix", SLOT / 2)})
-    assert group_fabric(half, (0, 1)).bytes_per_s == SLOT
-    assert group_fabric(half, range(3)).bytes_per_s == SLOT / 2
+    assert group_fabric(LinkGraph(half), (0, 1)).bytes_per_s == SLOT
+    assert group_fabric(LinkGraph(half), range(3)).bytes_per_s == SLOT / 2
 
 
 def cluster_of_nodes(nodes: int = 4) -> Cluster:
@@ -107,29 +107,29 @@ def cluster_of_nodes(nodes: int = 4) -> Cluster:
 
 def test_rings_leave_a_node_through_all_adapters_of_the_group() -> None:
     cluster = cluster_of_nodes()
-    whole = group_fabric(cluster, range(8, 24))
+    whole = group_fabric(LinkGraph(cluster), range(8, 24))
     assert (whole.kind, whole.nodes, whole.bytes_per_s, whole.point_bytes_per_s) == ("network", 2, 400e9, 50e9)
-    assert group_fabric(cluster, (3, 11)).bytes_per_s == 50e9
-    fabrics = plan_fabrics(cluster, Plan(tp=8, pp=4))
+    assert group_fabric(LinkGraph(cluster), (3, 11)).bytes_per_s == 50e9
+    fabrics = plan_fabrics(LinkGraph(cluster), Plan(tp=8, pp=4))
     assert (fabrics.tp.kind, fabrics.pp.kind, fabrics.pp.ranks) == ("nvswitch", "network", 2)
 
 
 def test_a_replica_that_straddles_nodes_is_found_among_many() -> None:
-    assert plan_fabrics(cluster_of_nodes(), Plan(tp=4, dp=8)).tp.nodes == 1
-    assert plan_fabrics(cluster_of_nodes(), Plan(tp=3, dp=10)).tp.nodes == 2
+    assert plan_fabrics(LinkGraph(cluster_of_nodes()), Plan(tp=4, dp=8)).tp.nodes == 1
+    assert plan_fabrics(LinkGraph(cluster_of_nodes()), Plan(tp=3, dp=10)).tp.nodes == 2
 
 
 def test_groups_that_are_none_and_plans_that_are_too_large_are_refused() -> None:
     for group in ((), (0, 0), (0, 9), (-1, 0)):
         with pytest.raises(PlanError, match="no group"):
-            group_fabric(box(8, link("sys")), group)
+            group_fabric(LinkGraph(box(8, link("sys"))), group)
     with pytest.raises(PlanError, match="needs 16 GPUs"):
-        plan_fabrics(box(8, link("sys")), Plan(tp=16))
+        plan_fabrics(LinkGraph(box(8, link("sys"))), Plan(tp=16))
 
 
 def test_the_cost_does_not_grow_with_replicas() -> None:
     huge = cluster_of_nodes(10_000)
-    assert plan_fabrics(huge, Plan(tp=2, dp=40_000)).tp.kind == "nvswitch"
+    assert plan_fabrics(LinkGraph(huge), Plan(tp=2, dp=40_000)).tp.kind == "nvswitch"
 
 
 KINDS: list[LinkKind] = ["nvlink", "pix", "pxb", "phb", "node", "sys"]
@@ -146,7 +146,7 @@ def test_more_bandwidth_never_slows_a_group_and_the_fabric_is_never_better_than_
         return box(6, link("sys", SLOT * scale), {e: link(k, rates.get(k, SLOT) * scale) for e, k in zip(ends, kinds, strict=True)})
 
     group = range(size)
-    slow, fast = group_fabric(build(1.0), group), group_fabric(build(factor), group)
+    slow, fast = group_fabric(LinkGraph(build(1.0)), group), group_fabric(LinkGraph(build(factor)), group)
     assert fast.bytes_per_s >= slow.bytes_per_s * 0.999
     links = [build(1.0).node.link(a, b) for a, b in combinations(group, 2)]
     assert slow.bytes_per_s <= max(sum(x.bytes_per_s for x in links), SLOT) + 1

@@ -11,9 +11,10 @@ from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster, load_device
 from advisor.catalog.models import load_model
 from advisor.roofline.step import StepModel
-from advisor.serving.predict import closeness, spread_for, step_model
+from advisor.serving.predict import Predictor, closeness, spread_for
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
+from advisor.specs.keys import ScaleKey
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
@@ -29,7 +30,7 @@ def model_of(engine: Engine, *, gpu: str = "h100-80g-sxm", tp: int = 2) -> StepM
     spec = load_model("meta-llama/Llama-3.1-8B", online=False).spec
     load = Workload(input_tokens=512, output_tokens=128, mode="closed_loop", users=8)
     problem = Problem(model=spec, cluster=cluster, workload=load, engine=engine)
-    return step_model(problem, Plan(tp=tp), load_calibration(cluster.device, local=False))
+    return Predictor(problem, load_calibration(cluster.device, local=False)).step_model(Plan(tp=tp))
 
 
 def test_host_time_by_hand(vllm: Engine) -> None:
@@ -45,7 +46,7 @@ def test_host_time_by_hand(vllm: Engine) -> None:
 
 def test_a_scale_with_a_device_s_name_is_that_device_s_alone(vllm: Engine) -> None:
     plain = replace(vllm, scales=())
-    slowed = replace(vllm, scales=(("host/h200-141g-sxm", 3.0), ("prefill/h200-141g-sxm", 2.0)))
+    slowed = replace(vllm, scales=((ScaleKey("host", "h200-141g-sxm"), 3.0), (ScaleKey("prefill", "h200-141g-sxm"), 2.0)))
     for gpu, factor in (("h100-80g-sxm", 1.0), ("h200-141g-sxm", 2.0)):
         before, after = model_of(plain, gpu=gpu, tp=1), model_of(slowed, gpu=gpu, tp=1)
         assert after.prefill_attention_s(0, 4096, 0) == pytest.approx(factor * before.prefill_attention_s(0, 4096, 0))
@@ -56,7 +57,7 @@ def test_a_scale_with_a_device_s_name_is_that_device_s_alone(vllm: Engine) -> No
 
 def test_paged_kernels_read_the_cache_once_a_query_head(vllm: Engine) -> None:
     """Llama-3.1-8B shares a KV head among 4 query heads: 4 times the bytes; beyond 512 (sequence, head) pairs no split besides."""
-    paged = replace(vllm, paged_kernels_on=("cdna3",), scales=(("attention/unsplit", 1.5),))
+    paged = replace(vllm, paged_kernels_on=("cdna3",), scales=((ScaleKey("attention", "unsplit"), 1.5),))
     packed = replace(vllm, scales=())
     for sequences, slower in ((16, 1.0), (64, 1.5)):  # 512 and 2048 pairs
         here, there = (model_of(e, gpu="mi300x", tp=1).decode_attention_s(0, sequences, 8192) for e in (paged, packed))
@@ -89,5 +90,5 @@ def test_kernels_of_a_layer_by_hand(vllm: Engine) -> None:
     cluster = load_cluster(gpu="h200-141g-sxm", gpus=8)
     load = Workload(input_tokens=512, output_tokens=128, mode="closed_loop", users=8)
     r1 = Problem(model=load_model("deepseek-ai/DeepSeek-R1", online=False).spec, cluster=cluster, workload=load, engine=vllm)
-    model = step_model(r1, Plan(tp=8), load_calibration(cluster.device, local=False))
+    model = Predictor(r1, load_calibration(cluster.device, local=False)).step_model(Plan(tp=8))
     assert 40 < model.kernels(0) / 61 < 43

@@ -1,4 +1,4 @@
-"""Order, front, reason and certainty, from predictions put together by hand."""
+"""Order, front and certainty, from predictions put together by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from advisor.search.rank import better_chance, front, per_gpu, rank, simplicity
+from advisor.search.certainty import better_chance
+from advisor.search.front import front, per_gpu
+from advisor.search.order import simplicity
+from advisor.search.rank import rank
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction, Rejected
 from advisor.specs.workload import Goal, Workload
@@ -35,7 +38,8 @@ def test_a_plan_within_the_limits_comes_before_a_better_one_beyond(prediction: B
     advice = rank([slow, fast], load(tpot_limit_s=0.05), ())
     assert advice.choices[0] is fast
     assert advice.limits_met
-    assert advice.reason == "tp=8 keeps the limits and two replicas of tp=4 do not (TPOT 90 ms)."
+    assert advice.cause is not None
+    assert advice.cause.kind == "limits"
 
 
 def test_when_none_meets_the_limits_the_closest_is_first_and_it_is_said(prediction: Build) -> None:
@@ -45,17 +49,6 @@ def test_when_none_meets_the_limits_the_closest_is_first_and_it_is_said(predicti
     assert advice.choices[0] is near
     assert not advice.limits_met
     assert advice.notes == ("No plan meets the TPOT limit of 10 ms: the closest has 12 ms.",)
-
-
-def test_the_reason_names_the_physics(prediction: Build) -> None:
-    tp4 = prediction("tp=4,dp=2", rate=6000, tpot_s=0.026, parts=(("weights", 0.02), ("all-reduce", 0.003), ("host", 0.003)))
-    tp8 = prediction("tp=8", rate=3750, tpot_s=0.02, parts=(("weights", 0.01), ("all-reduce", 0.007), ("host", 0.003)))
-    reason = rank([tp8, tp4], load(), ()).reason
-    assert reason.startswith("Two replicas of tp=4 carry 1.6x the tokens that tp=8 does")
-    assert "though tp=8 is 30% faster per token" in reason
-    # A step of tp=8 shares 8 GPUs among its 3750 * 0.02 = 75 sequences, one of tp=4 shares 4 among 78: 4.7 and 0.15 ms of a token.
-    assert "costs" in reason
-    assert "of GPU time a token rather than" in reason
 
 
 def test_where_all_plans_carry_the_rate_the_shorter_answer_wins_and_the_certainty_is_about_it(prediction: Build) -> None:
@@ -77,9 +70,12 @@ def test_what_cannot_be_told_apart_is_said_and_the_simpler_plan_comes_first(pred
     advice = rank([deep, flat], load(), ())
     assert advice.close_call
     assert advice.choices[0] is flat
-    assert advice.reason.startswith("Too close to call; the simpler plan is preferred. Two replicas")
+    assert advice.cause is not None
+    assert advice.cause.simpler
     equal = rank([prediction("tp=8", rate=1000, own=0.1), prediction("tp=4,dp=2", rate=1010, own=0.1)], load(), ())
-    assert equal.reason.startswith("Too close to call. Two replicas")  # neither is simpler
+    assert equal.close_call
+    assert equal.cause is not None
+    assert not equal.cause.simpler
     assert advice.first_share is not None
     assert 0.4 < advice.first_share < 0.6
 
@@ -90,7 +86,6 @@ def test_simplicity_never_costs_a_tenth_however_wide_the_error(prediction: Build
     advice = rank([plain, spread], load(), ())
     assert advice.close_call
     assert advice.choices[0] is spread
-    assert advice.reason.startswith("Too close to call. ")
 
 
 def test_a_clear_lead_is_not_given_away_to_simplicity(prediction: Build) -> None:

@@ -1,4 +1,4 @@
-"""Which plans are looked at, and why the others fell."""
+"""Which plans are looked at, and why the others cannot run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from advisor.catalog.engines import load_engine
 from advisor.roofline.memory import rank_memory
-from advisor.search.space import SMALL, block_refusal, expert_degrees, legal_plans, refusal, replica_counts
+from advisor.search.legal import block_refusal, expert_degrees, refusal
+from advisor.search.space import SMALL, legal_plans, replica_counts
 from advisor.specs.cluster import Cluster, Device
 from advisor.specs.model import DenseFfn, LatentAttention, Layer, ModelSpec, WeightFormats
 from advisor.specs.plan import Plan
@@ -65,9 +66,9 @@ def test_a_plan_that_misses_memory_says_by_how_much(llama_70b: ModelSpec, box: B
 
 
 def test_experts_are_all_or_nothing_in_vllm_and_any_divisor_elsewhere(mixtral: ModelSpec) -> None:
-    assert expert_degrees("vllm", mixtral, tp=4, adp=1) == [1, 4]
-    assert expert_degrees("sglang", mixtral, tp=4, adp=1) == [1, 2, 4]
-    assert expert_degrees("trtllm", mixtral, tp=6, adp=1) == [1, 2]
+    assert expert_degrees(load_engine("vllm"), mixtral, tp=4, adp=1) == [1, 4]
+    assert expert_degrees(load_engine("sglang"), mixtral, tp=4, adp=1) == [1, 2, 4]
+    assert expert_degrees(load_engine("trtllm"), mixtral, tp=6, adp=1) == [1, 2]
 
 
 def test_attention_dp_is_for_latent_attention_and_experts(llama_8b: ModelSpec, mixtral: ModelSpec, box: Box) -> None:
@@ -83,16 +84,31 @@ def test_scale_blocks_stay_whole(mixtral: ModelSpec, box: Box) -> None:
     layer = replace(mixtral.layers[0], ffn=ffn)
     model = replace(mixtral, layers=(layer,) * 32, formats=WeightFormats(experts="fp8-block"))
     problem = ask(model, box(8))
-    assert "1536 / 8 = 192 cuts fp8-block blocks of 128" in block_refusal(model, Plan(tp=8))
-    assert block_refusal(model, Plan(tp=4)) == ""
-    assert block_refusal(model, Plan(tp=8, ep=8)) == ""
+    assert "1536 / 8 = 192 cuts fp8-block blocks of 128" in block_refusal(problem, Plan(tp=8))
+    assert block_refusal(problem, Plan(tp=4)) == ""
+    assert block_refusal(problem, Plan(tp=8, ep=8)) == ""
     space = legal_plans(problem)
     assert Plan(tp=8) in [r.plan for r in space.rejected]
     assert Plan(tp=8, ep=8) in space.plans
 
 
+def test_tensor_parallelism_leaves_the_node_where_the_network_is_stated(llama_70b: ModelSpec, box: Box) -> None:
+    assert {p.tp for p in legal_plans(ask(llama_70b, box(8, nodes=4))).plans if p.tp > 8} == {16, 32}
+    assert {p.tp for p in legal_plans(ask(llama_70b, box(1, nodes=4))).plans} == {1, 2, 4}  # one GPU a node
+
+
+def test_a_plan_that_cannot_be_started_is_rejected_with_the_reason(llama_8b: ModelSpec, box: Box) -> None:
+    problem = ask(llama_8b, box(4))
+    space = legal_plans(problem, lambda plan: "no command starts stages" if plan.pp > 1 else "")
+    assert {plan.pp for plan in space.plans} == {1}
+    assert {r.reason for r in space.rejected if r.plan.pp > 1} == {"no command starts stages"}
+    assert legal_plans(problem, lambda plan: "nothing starts").plans == legal_plans(problem).plans
+
+
 def test_tensor_parallelism_leaves_the_node_only_where_nothing_else_fits(llama_70b: ModelSpec, box: Box, h100: Device) -> None:
-    assert max(p.tp for p in legal_plans(ask(llama_70b, box(8, nodes=2))).plans) == 8
+    unstated = box(8, nodes=2)
+    unstated = replace(unstated, network=replace(unstated.network, assumed=True))  # type: ignore[type-var]
+    assert max(p.tp for p in legal_plans(ask(llama_70b, unstated)).plans) == 8
     # One layer, so that stages cannot help: only a tp across both nodes holds it.
     wide = replace(llama_70b, layers=(replace(llama_70b.layers[0], ffn=DenseFfn(width=28672 * 60)),))
     small = replace(h100, memory_bytes=h100.memory_bytes / 5.0)

@@ -15,7 +15,7 @@ from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model
 from advisor.errors import PlanError
 from advisor.roofline.step import StepModel
-from advisor.serving.predict import explain, predict
+from advisor.serving.predict import Predictor
 from advisor.serving.simulator import Room
 from advisor.serving.steady import _state, _where
 from advisor.specs.calibration import Calibration
@@ -42,7 +42,7 @@ def coefficients(cluster: Cluster) -> Calibration:
 
 
 def ask(asked: Problem, plan: Plan) -> Prediction:
-    return predict(asked, plan, coefficients(asked.cluster))
+    return Predictor(asked, coefficients(asked.cluster)).predict(plan)
 
 
 def single(asked: Problem) -> Problem:
@@ -69,12 +69,12 @@ def test_offline_replicas_of_a_smaller_tp_win() -> None:
 def test_the_all_reduce_share_grows_with_tp_and_can_exceed_half_on_pcie() -> None:
     def share(gpu: str, tp: int, gpus: int = 8) -> float:
         asked = problem("llama-3.1-8b", gpu=gpu, gpus=gpus)
-        step = explain(asked, Plan(tp=tp), coefficients(asked.cluster), phase="decode", batch=16, context_tokens=1024)
+        step = Predictor(asked, coefficients(asked.cluster)).explain(Plan(tp=tp), phase="decode", batch=16, context_tokens=1024)
         return {s.name: s.amount for s in step.parts}.get("all-reduce", 0.0) / step.total_s
 
     assert share("h100-80g-sxm", 2) < share("h100-80g-sxm", 8) < 0.5
     asked = problem("llama-3.1-8b", gpu="rtx-4090")
-    step = explain(asked, Plan(tp=8), coefficients(asked.cluster), phase="prefill", batch=1, context_tokens=4096)
+    step = Predictor(asked, coefficients(asked.cluster)).explain(Plan(tp=8), phase="prefill", batch=1, context_tokens=4096)
     assert {s.name: s.amount for s in step.parts}["all-reduce"] > step.total_s / 2
 
 
@@ -88,7 +88,7 @@ def test_on_a_pcie_box_six_stages_are_the_slowest_for_one_user() -> None:
 def test_parts_of_a_step_add_up() -> None:
     asked = problem()
     for phase in ("prefill", "decode"):
-        step = explain(asked, Plan(tp=4), coefficients(asked.cluster), phase=phase, batch=8, context_tokens=1024)
+        step = Predictor(asked, coefficients(asked.cluster)).explain(Plan(tp=4), phase=phase, batch=8, context_tokens=1024)
         assert sum(part.amount for part in step.parts) == pytest.approx(step.total_s)
         assert all(part.amount > 0 for part in step.parts)
 
@@ -100,7 +100,7 @@ def test_more_bandwidth_never_takes_longer(users: int, more: float) -> None:
     device = asked.cluster.device
     better = replace(device, memory_bytes_per_s=device.memory_bytes_per_s * more)
     faster = replace(asked, cluster=replace(asked.cluster, node=replace(asked.cluster.node, devices=(better,))))
-    plain, quick = ask(asked, Plan()), predict(faster, Plan(), coefficients(asked.cluster))
+    plain, quick = ask(asked, Plan()), Predictor(faster, coefficients(asked.cluster)).predict(Plan())
     assert quick.tpot_s.value <= plain.tpot_s.value * 1.0001
     assert quick.output_tokens_per_s.value >= plain.output_tokens_per_s.value * 0.9999
 

@@ -1,0 +1,9 @@
+#SBATCH --job-name=@name@
+#SBATCH --nodes=@nodes@
+#SBATCH --ntasks-per-node=@tasks@
+#SBATCH --gpus-per-node=@gpus@
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --time=24:00:00
+#SBATCH --output=%x-%j.log
+#SBATCH --signal=B:TERM@120

@@ -1,0 +1,4 @@
+while any_alive; do
+  wait -n "${PIDS[@]}" || true # until one of them ends, or Ctrl-C
+  check_running
+done
