@@ -1,4 +1,4 @@
-"""The tree of mistakes a user can meet. Each message is one sentence: what, why, the mend."""
+"""The exceptions that a user can meet. Each message is one sentence: what, why, how to fix it."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ class MachineError(AdvisorError):
     """The machine failed: no driver, a rank died, a disk is full (exit 3)."""
 
     exit_code = 3
+
+
+def one_line(text: str, *, most: int = 1000) -> str:
+    """Text from outside as it may be shown: one line, control characters and undecodable bytes escaped, `most` characters at most.
+
+    A terminal takes control characters as commands.
+    """
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

@@ -9,12 +9,14 @@ loss. Leaving a model or a GPU out re-solves (F1) linearised at the optimum, wit
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
+from advisor.roofline.engine_scales import scale_scopes
 from advisor.specs.engine import Engine
 from advisor.specs.keys import ScaleKey
 
@@ -52,16 +54,19 @@ class Fitted:
 
 def residuals(cases: Sequence[Case], engines: Sequence[Engine], *, processes: int = 1) -> list[list[Residual]]:
     """Residuals of every case under each engine profile, in order; cases that do not fit give none."""
-    jobs = [(index, engine) for engine in engines for index in range(len(cases))]
-    if processes > 1:
-        global _CASES
-        _CASES = cases
-        with get_context("fork").Pool(processes) as pool:
-            found = pool.map(_residual_of_job, jobs, chunksize=max(1, len(jobs) // (8 * processes)))
-    else:
-        found = [_residual(cases, index, engine) for index, engine in jobs]
+    found = _residuals_of(cases, [(index, engine) for engine in engines for index in range(len(cases))], processes=processes)
     size = len(cases)
     return [[r for rows in found[i * size : (i + 1) * size] for r in rows] for i in range(len(engines))]
+
+
+def _residuals_of(cases: Sequence[Case], jobs: Sequence[tuple[int, Engine]], *, processes: int) -> list[list[Residual]]:
+    """Residuals of each (case, engine profile), in order."""
+    if processes <= 1:
+        return [_residual(cases, index, engine) for index, engine in jobs]
+    global _CASES
+    _CASES = cases
+    with get_context("fork").Pool(processes) as pool:
+        return pool.map(_residual_of_job, jobs, chunksize=max(1, len(jobs) // (8 * processes)))
 
 
 _PREDICTORS = Predictors()  # of this process
@@ -185,16 +190,39 @@ Slopes = dict[tuple[int, str], "Vector"]  # (case, figure) -> how its residual m
 def _slopes(
     cases: Sequence[Case], engine: Engine, names: Sequence[tuple[str, float]], x: Vector, base: Sequence[Residual], processes: int
 ) -> Slopes:
-    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory)."""
+    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory). A
+    scale of another architecture, format or device moves nothing and is not tried."""
     import numpy as np
 
     shifted = [with_coefficients(engine, names, x + STEP * (np.arange(len(names)) == j)) for j in range(len(names))]
-    columns = [{(r.case, r.figure): r.value for r in rows} for rows in residuals(cases, shifted, processes=processes)]
-    return {
-        key: np.array([(column[key] - r.value) / STEP for column in columns])
-        for r in base
-        if all((key := (r.case, r.figure)) in column for column in columns)
-    }
+    by_case: dict[int, list[Residual]] = defaultdict(list)
+    for r in base:
+        by_case[r.case].append(r)
+    jobs = [(i, j) for j, (name, _) in enumerate(names) for i in range(len(cases)) if touches(name, cases[i])]
+    answers = _residuals_of(cases, [(i, shifted[j]) for i, j in jobs], processes=processes)
+    moved: dict[tuple[int, str], dict[int, float | None]] = defaultdict(dict)
+    for (i, j), rows in zip(jobs, answers, strict=True):
+        found = {r.figure: r.value for r in rows}
+        for r in by_case.get(i, ()):
+            moved[i, r.figure][j] = found.get(r.figure)
+    slopes: Slopes = {}
+    for r in base:
+        columns = moved[r.case, r.figure]
+        if all(value is not None for value in columns.values()):
+            row = np.zeros(len(names))
+            for j, value in columns.items():
+                row[j] = ((value or 0.0) - r.value) / STEP
+            slopes[r.case, r.figure] = row
+    return slopes
+
+
+def touches(name: str, case: Case) -> bool:
+    """Whether a coefficient changes anything of a case: scales of an architecture, of a format on it or of a device only theirs."""
+    kind, _, rest = name.partition("/")
+    if kind != "scales" or "/" not in rest or rest == "attention/unsplit":
+        return True
+    key, problem = ScaleKey.parse(rest), case.problem
+    return (key.where, key.number_format) in scale_scopes(problem.model, problem.engine, problem.cluster.device)
 
 
 def _move(rows: Sequence[Residual], slopes: Slopes, x: Vector, spread: Vector) -> Vector:

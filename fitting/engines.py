@@ -42,6 +42,7 @@ from advisor.calibrate.residuals import scatter, spread_of
 from advisor.catalog import published
 from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
+from advisor.roofline.engine_scales import scale_scopes
 from advisor.serving.predict import CLOSENESS, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
@@ -58,7 +59,7 @@ WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, hal
 # Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
 # measured (its calibration is borrowed, so an engine's points are all that tells of it).
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
-BY_FORMAT = ("decode", "prefill", "attention")
+BY_FORMAT = ("decode", "prefill", "attention", "experts")
 BY_DEVICE = ("decode", "prefill", "collective", "attention", "host")
 FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
@@ -81,13 +82,14 @@ def _start(
 
 
 # The engines whose kernels the tables hold.
-TABLED = (("vllm", "2025"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
+TABLED = (("vllm", "2025"), ("vllm", "2026"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
 # Orders of magnitude: a Python scheduler (1 to 4 ms a step), a C++ one (0.3 ms), a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
 START = {
     # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
     ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4, context_s=1e-7, ranks_s=1e-3),
     ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
+    ("vllm", "2026"): _start(step_s=1.5e-3, overlap=0.7, kernel_s=1.2e-5, request_s=0.03),
     ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.04),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
@@ -189,7 +191,8 @@ def _finer(cases: Sequence[Case]) -> dict[str, float]:
     """The finer scales that enough rows show, with their share; none for an architecture or a format that stands alone."""
     devices = [case.problem.cluster.device for case in cases]
     architectures = _often(device.architecture for device in devices)
-    formats = _often(f"{case.problem.cluster.device.architecture}/{_format(case)}" for case in cases)
+    scopes = (scale_scopes(case.problem.model, case.problem.engine, case.problem.cluster.device)[1] for case in cases)
+    formats = _often("/".join(scope) for scope in scopes)
     borrowed = _often(case.problem.cluster.device.name for case in cases if closeness(case.calibration) != "device")
     found: dict[str, float] = {}
     if any(case.problem.cluster.device.architecture in case.problem.engine.paged_kernels_on for case in cases):
@@ -205,11 +208,6 @@ def _finer(cases: Sequence[Case]) -> dict[str, float]:
 
 def _often(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count >= FEWEST_ROWS)
-
-
-def _format(case: Case) -> str:
-    model = case.problem.model
-    return model.formats.experts if model.is_moe else model.formats.ffn
 
 
 def _desk(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Desk | None = None) -> Desk:

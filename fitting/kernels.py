@@ -20,7 +20,7 @@ import yaml
 
 from advisor.catalog.machines import load_device
 from advisor.errors import AdvisorError
-from advisor.roofline.compute import peak_flop_per_s
+from advisor.roofline.compute import DeviceRates, kernel_s, peak_flop_per_s
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
@@ -42,7 +42,13 @@ READERS: tuple[Callable[[Path], Any], ...] = (
     tables.latent_prefills,
     tables.latent_decodes,
     tables.experts,
+    tables.states,
 )
+# Kinds whose kernels differ by engine more than GEMMs and attention do, which engines take from the same libraries.
+BY_ENGINE = ("experts", "state_scan", "state_update")
+# Kinds whose tables hold few GPUs: the others take the median of those.
+LENT = ("state_scan", "state_update", "index_scores")
+FEWEST_LENT = 12
 # Another chip of the same architecture: what would be served if the first had no table (the leave-one-GPU-out test).
 SIBLINGS = {
     "h100-80g-sxm": "h200-141g-sxm",
@@ -82,7 +88,8 @@ class Result:
 def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
     """Every key of every device that has enough rows."""
     samples: list[Sample] = [s for read in READERS for s in read(folder) if s.hardware in devices]
-    groups = {pair: group for pair, group in by_key(samples).items() if len(group) >= FEWEST}
+    apart = [replace(s, key=f"{s.key}/{s.engine}") for s in samples if _kind(s.key) in BY_ENGINE]
+    groups = {pair: group for pair, group in by_key([*samples, *apart]).items() if len(group) >= FEWEST}
     fits = {pair: fit_reach(group, devices[pair[0]], source=TABLES) for pair, group in sorted(groups.items())}
     fits = {p: f for p, f in fits.items() if not (_kind(p[1]) == "gemm" and (f.reach.provenance.median or 0.0) > WORST_GEMM)}
     results = []
@@ -107,7 +114,7 @@ def _kind(key: str) -> str:
 
 def _without_host(fit: Fit, plain: Fit | None) -> Fit:
     """A GEMM with its launch capped: what exceeds HOST_SHARE of the 16-bit one is the benchmark's host, not the kernel."""
-    kind, number_format = fit.key.split("/")
+    kind, number_format, *_ = fit.key.split("/")
     if plain is None or kind != "gemm":
         return fit
     most = HOST_SHARE[FORMATS[number_format].weight_only] * plain.reach.launch_s
@@ -116,6 +123,27 @@ def _without_host(fit: Fit, plain: Fit | None) -> Fit:
     note = f"{fit.reach.provenance.source}; launch cut from {fit.reach.launch_s * 1e6:.0f} us, the residuals are those before"
     reach = replace(fit.reach, launch_s=rounded(most), provenance=replace(fit.reach.provenance, source=note))
     return replace(fit, reach=reach)
+
+
+def fit_indexers(folder: Path, devices: dict[str, Device], own: dict[str, dict[str, Reach]]) -> dict[str, Reach]:
+    """The indexer's coefficients on every device with enough rows, the products that were timed with it taken off."""
+    found = {}
+    groups = by_key([s for s in tables.index_scores(folder) if s.hardware in devices])
+    for (hardware, _), group in sorted(groups.items()):
+        rates = DeviceRates(devices[hardware], _calibration(hardware, own[hardware], {}))
+        bare = [
+            replace(s, seconds=seconds)
+            for s in group
+            if (seconds := s.seconds - sum(kernel_s(work, rates) for work in s.beside)) > 0
+        ]
+        if len(bare) >= FEWEST_LENT:
+            found[hardware] = fit_reach(bare, devices[hardware], source=f"{TABLES}, modules with and without an indexer").reach
+    return found
+
+
+def lend(own: dict[str, Reach], typical: dict[str, Reach]) -> dict[str, Reach]:
+    """The keys of the LENT kinds that a device has no table of, from the median of all that have one."""
+    return {key: reach for key, reach in typical.items() if _kind(key) in LENT and key not in own and key.count("/") == 1}
 
 
 def stream_reach(plain: Reach) -> Reach:
@@ -244,6 +272,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
     kernels: dict[str, dict[str, Reach]] = defaultdict(dict)
     for result in results:
         kernels[result.hardware][result.key] = result.fit.reach
+    for hardware, reach in fit_indexers(folder, tabled, kernels).items():
+        kernels[hardware]["index_scores/fp8"] = reach
     for own in kernels.values():
         own["stream"] = stream_reach(own["gemm/bf16"])
     pcie = borrowed({k: v for k, v in wires["rtx-pro-6000-server"].items() if "/pcie/" in k}, "RTX PRO 6000")
@@ -258,6 +288,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
         )
         for key in everyone
     }
+    for own in kernels.values():
+        own |= lend(own, typical)
     switched = borrowed({k: v for k, v in wires["a100-80g-sxm"].items() if "/nvswitch/" in k}, "A100")
     made = []
     for name, own in kernels.items():

@@ -1,48 +1,26 @@
 """The token mixers: grouped-query attention and latent attention, whole or one rank's heads, op for op as `roofline/attention.py`.
 
-Legend: `B` sequences, `T` new tokens a sequence (1 in decode), `D` hidden, `H` query heads of this rank, `K` key-value heads of
-this rank, `G` = H / K, `d` head width, `P` pages of the cache.
+Each is three parts: `enter` (the products into queries, keys, values), `attend` (rotation, cache, scores) and `leave` (the product
+out of them, a part of the sum over the ranks). The outer two are compiled with the norms beside them; the middle one is kernels.
+
+Legend: `N` rows of the step, `B` sequences, `D` hidden, `H` query heads of this rank, `K` key-value heads of this rank, `d` head
+width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from advisor.errors import PlanError
 from advisor.specs.model import GroupedAttention, LatentAttention, ModelSpec
+from runner.kernels import fused_on
 from runner.kv_cache import CacheShape, LayerCache
 from runner.norm import Norm
 from runner.parallel import Build, ColumnParallel, Piece, RowParallel, Rows, Sharded, even_rows, share
 from runner.pointwise import Pointwise
-
-BLOCK_SCORES = 2**28  # scores of one block of a prefill that no fused kernel computes: 1 GiB in fp32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What a forward pass carries: positions (T in a prefill from zero, B in a decode), and cosine and sine by rope name.
-
-    `span` is how many tokens of the cache a decode reads (rounded up to pages); it may exceed the longest context.
-    """
-
-    phase: str
-    positions: Tensor
-    span: int
-    turns: dict[str, tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """Which keys a query sees and how scores become weights. `window` 0: all before it."""
-
-    scale: float
-    window: int = 0
-    chunked: bool = False
-    softcap: float = 0.0
+from runner.scores import Sight, decode_attention, prompt_attention
+from runner.step import Step
 
 
 class GroupedAttentionShard(Sharded):
@@ -50,7 +28,7 @@ class GroupedAttentionShard(Sharded):
 
     sinks: Tensor
 
-    def __init__(self, build: Build, spec: ModelSpec, mixer: GroupedAttention, pointwise: Pointwise, *, reduce: bool) -> None:
+    def __init__(self, build: Build, spec: ModelSpec, mixer: GroupedAttention, pointwise: Pointwise) -> None:
         super().__init__()
         self.mixer, self.pointwise, self.mesh = mixer, pointwise, build.mesh
         tp, rank = build.mesh.size("tp"), build.mesh.coordinates.tp_rank
@@ -67,9 +45,7 @@ class GroupedAttentionShard(Sharded):
         self.sizes = [r.count for r in rows]
         weights = spec.formats.attention
         self.qkv = ColumnParallel(build, spec.hidden_size, rows, weights=weights, bias=mixer.qkv_bias)
-        self.out = RowParallel(
-            build, "o", spec.hidden_size, mixer.heads * dv, weights=weights, bias=mixer.output_bias, reduce=reduce
-        )
+        self.out = RowParallel(build, "o", spec.hidden_size, mixer.heads * dv, weights=weights, bias=mixer.output_bias)
         if mixer.qk_norm != "none":
             full = mixer.qk_norm == "full"
             self.q_norm = Norm.of_rows(build.at("q_norm"), spec.numerics, rows[0] if full else None, d, pointwise)
@@ -93,30 +69,70 @@ class GroupedAttentionShard(Sharded):
         mixer = self.mixer
         return CacheShape(heads=self.kv_heads, key_dim=mixer.head_dim, value_dim=mixer.value_dim, window=mixer.window_tokens or 0)
 
-    def forward(self, x: Tensor, step: Step, cache: LayerCache) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        B, T, _ = x.shape
-        q, k, v = self.qkv(x).split(self.sizes, dim=-1)
+    def enter(self, x: Tensor) -> Tensor:
+        """(N, D) -> queries, keys and values (N, (H + K) d + K dv)."""
+        y: Tensor = self.qkv(x)
+        return y
+
+    def leave(self, y: Tensor) -> Tensor:
+        """(N, H dv) -> this rank's part of the sum, (N, D)."""
+        out: Tensor = self.out(y)
+        return out
+
+    def attend(self, qkv: Tensor, step: Step, cache: LayerCache) -> Tensor:
+        """(N, (H + K) d + K dv) -> (N, H dv)."""
+        past = cache.before(step.prompt_sequences, step.past, step.chunk) if step.past else None
+        q, k = self._turned(qkv, step, cache)
+        parts = []
+        if step.decodes:
+            parts.append(self._decode(q[: step.decodes], step, cache))
+        if step.prompts:
+            assert k is not None
+            v = qkv[step.decodes :, sum(self.sizes[:2]) :]
+            parts.append(self._prompts(q[step.decodes :], k[step.decodes :], v, past, step))
+        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return y.reshape(y.shape[0], -1)
+
+    def _turned(self, qkv: Tensor, step: Step, cache: LayerCache) -> tuple[Tensor, Tensor | None]:
+        """Normed and rotated queries (N, H, d) and, where the step has prompts, keys (N, K, d); keys and values are in the cache."""
+        turns = step.turns[self.mixer.rope] if self.mixer.rope != "none" else None
+        by_head = self.mixer.qk_norm == "head"
+        if fused_on(qkv.device) and self.mixer.qk_norm != "full" and not (by_head and self.q_norm.kind != "rms"):
+            from runner.kernels.rotate_and_write import rotate_and_write
+
+            return rotate_and_write(
+                qkv, step, cache, heads=self.heads, turns=turns, interleaved=self.interleaved,
+                norms=(self.q_norm.weight, self.k_norm.weight) if by_head else None,
+                eps=self.q_norm.eps if by_head else 0.0, offset=self.q_norm.offset if by_head else 0.0,
+            )  # fmt: skip
+        q, k, v = qkv.split(self.sizes, dim=-1)
         if self.mixer.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = q.view(B, T, self.heads, -1), k.view(B, T, self.kv_heads, -1)
-        v = v.view(B, T, self.kv_heads, -1)
-        if self.mixer.qk_norm == "head":
+        N = qkv.shape[0]
+        q, k, v = q.view(N, self.heads, -1), k.view(N, self.kv_heads, -1), v.view(N, self.kv_heads, -1)
+        if by_head:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.mixer.rope != "none":
-            cos, sin = step.turns[self.mixer.rope]
+        if turns is not None:
+            cos, sin = (t[:, None] for t in turns)
             q = self.pointwise.rotate(q, cos, sin, interleaved=self.interleaved)
             k = self.pointwise.rotate(k, cos, sin, interleaved=self.interleaved)
+        keep(cache, k, v, step)
+        return q, k
+
+    def _decode(self, q: Tensor, step: Step, cache: LayerCache) -> Tensor:
+        """(B, H, d) -> (B, H, dv)."""
         sinks = self.sinks if self.mixer.sinks else None
-        if step.phase == "prefill":
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            cache.write_prompt(k, v)
-            y = prefill_attention(q, k, v, self.sight, sinks).transpose(1, 2)
-        else:
-            cache.write_token(k[:, 0], v[:, 0], step.positions)
-            y = decode_attention(q[:, 0], cache, step, self.sight, sinks, self.pointwise)
-        out: Tensor = self.out(y.reshape(B, T, -1))
-        return out
+        return attend_cache(q, step, cache, self.sight, sinks)
+
+    def _prompts(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor | None] | None, step: Step) -> Tensor:
+        """(B T, H, d), (B T, K, d), (B T, K dv) -> (B T, H, dv)."""
+        sinks = self.sinks if self.mixer.sinks else None
+        v = v.reshape(v.shape[0], self.kv_heads, -1)
+        q, k, v = (t.view(step.prompts, step.chunk, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))
+        if past is not None:
+            assert past[1] is not None
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        return prompt_attention(q, k, v, step.past, self.sight, sinks).transpose(1, 2).flatten(0, 1)
 
 
 class LatentAttentionShard(Sharded):
@@ -126,7 +142,7 @@ class LatentAttentionShard(Sharded):
     cache is read as it is. The down projections of query and latent are one product.
     """
 
-    def __init__(self, build: Build, spec: ModelSpec, mixer: LatentAttention, pointwise: Pointwise, *, reduce: bool) -> None:
+    def __init__(self, build: Build, spec: ModelSpec, mixer: LatentAttention, pointwise: Pointwise) -> None:
         super().__init__()
         self.mixer, self.pointwise = mixer, pointwise
         mesh, D, weights = build.mesh, spec.hidden_size, spec.formats.attention
@@ -147,7 +163,7 @@ class LatentAttentionShard(Sharded):
         # Whole in 16 bits: a decode multiplies with its two halves from the other side, which packed formats do not allow.
         up = even_rows(mesh, "kv_up", mixer.heads * both)
         self.kv_up = ColumnParallel(build, mixer.kv_rank, [up], weights="bf16")
-        self.out = RowParallel(build, "o", D, mixer.heads * mixer.v_head_dim, weights=weights, bias=False, reduce=reduce)
+        self.out = RowParallel(build, "o", D, mixer.heads * mixer.v_head_dim, weights=weights, bias=False)
         numerics = spec.numerics
         self.interleaved = dict(numerics.ropes)[mixer.rope].interleaved
         scale = numerics.attention_scale if numerics.attention_scale is not None else mixer.head_dim**-0.5
@@ -158,35 +174,84 @@ class LatentAttentionShard(Sharded):
         """The latent and the rotary key as one key; the value is its first part."""
         return CacheShape(heads=1, key_dim=self.mixer.kv_rank + self.mixer.rope_dim, value_dim=0)
 
-    def forward(self, x: Tensor, step: Step, cache: LayerCache) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        B, T, _ = x.shape
+    def enter(self, x: Tensor) -> Tensor:
+        """(N, D) -> the query or its latent, the latent, the rotary key."""
+        y: Tensor = self.qkv_down(x)
+        return y
+
+    def leave(self, y: Tensor) -> Tensor:
+        """(N, H dv) -> this rank's part of the sum, (N, D)."""
+        out: Tensor = self.out(y)
+        return out
+
+    def attend(self, down: Tensor, step: Step, cache: LayerCache) -> Tensor:
+        """What `enter` gave -> (N, H dv)."""
         m = self.mixer
-        q, latent, k_rope = self.qkv_down(x).split(self.down_sizes, dim=-1)
+        q, latent, k_rope = down.split(self.down_sizes, dim=-1)
         if m.q_rank:
             q = self.q_up(self.q_norm(q))
-        q_nope, q_rope = q.view(B, T, self.heads, m.head_dim).split([m.nope_dim, m.rope_dim], dim=-1)
+        q_nope, q_rope = q.view(-1, self.heads, m.head_dim).split([m.nope_dim, m.rope_dim], dim=-1)
         latent = self.kv_norm(latent)
-        cos, sin = step.turns[m.rope]
+        cos, sin = (t[:, None] for t in step.turns[m.rope])
         q_rope = self.pointwise.rotate(q_rope, cos, sin, interleaved=self.interleaved)
-        k_rope = self.pointwise.rotate(k_rope[:, :, None], cos, sin, interleaved=self.interleaved)
-        entry = torch.cat((latent[:, :, None], k_rope), dim=-1)  # (B, T, 1, kv_rank + rope)
-        if step.phase == "prefill":
-            cache.write_prompt(entry.transpose(1, 2), None)
-            k_nope, v = self.kv_up(latent).view(B, T, self.heads, -1).split([m.nope_dim, m.v_head_dim], dim=-1)
-            q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
-            k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), dim=-1).transpose(1, 2)
-            y = prefill_attention(q, k, v.transpose(1, 2), self.sight, None).transpose(1, 2)
-        else:
-            cache.write_token(entry[:, 0], None, step.positions)
-            up = self.kv_up.matrix.weight.view(self.heads, -1, m.kv_rank)
-            k_up, v_up = up[:, : m.nope_dim], up[:, m.nope_dim :]
-            q_latent = torch.bmm(q_nope[:, 0].transpose(0, 1), k_up).transpose(0, 1)  # (B, H, kv_rank)
-            q = torch.cat((q_latent, q_rope[:, 0]), dim=-1)
-            seen = decode_attention(q, cache, step, self.sight, None, self.pointwise, value_dim=m.kv_rank)
-            y = torch.bmm(seen.transpose(0, 1), v_up.transpose(1, 2)).transpose(0, 1)
-        out: Tensor = self.out(y.reshape(B, T, -1))
-        return out
+        k_rope = self.pointwise.rotate(k_rope[:, None], cos, sin, interleaved=self.interleaved)
+        entry = torch.cat((latent[:, None], k_rope), dim=-1)  # (N, 1, kv_rank + rope)
+        past = cache.before(step.prompt_sequences, step.past, step.chunk)[0] if step.past else None
+        keep(cache, entry, None, step)
+        parts = []
+        if step.decodes:
+            parts.append(self._decode(q_nope[: step.decodes], q_rope[: step.decodes], step, cache))
+        if step.prompts:
+            own = slice(step.decodes, None)
+            parts.append(self._prompts(torch.cat((q_nope[own], q_rope[own]), dim=-1), entry[own], past, step))
+        y = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return y.reshape(y.shape[0], -1)
+
+    def _decode(self, q_nope: Tensor, q_rope: Tensor, step: Step, cache: LayerCache) -> Tensor:
+        """(B, H, nope), (B, H, rope) -> (B, H, dv): the up projection goes to the queries, and to what they saw."""
+        m = self.mixer
+        up = self.kv_up.matrix.weight.view(self.heads, -1, m.kv_rank)
+        k_up, v_up = up[:, : m.nope_dim], up[:, m.nope_dim :]
+        q_latent = torch.bmm(q_nope.transpose(0, 1), k_up).transpose(0, 1)  # (B, H, kv_rank)
+        q = torch.cat((q_latent, q_rope), dim=-1)
+        seen = attend_cache(q, step, cache, self.sight, None, value_dim=m.kv_rank)
+        return torch.bmm(seen.transpose(0, 1), v_up.transpose(1, 2)).transpose(0, 1)
+
+    def _prompts(self, q: Tensor, entry: Tensor, past: Tensor | None, step: Step) -> Tensor:
+        """(B T, H, d), (B T, 1, kv_rank + rope) -> (B T, H, dv): the latents of all tokens, cached ones too, expanded."""
+        m = self.mixer
+        entry = entry.view(step.prompts, step.chunk, 1, -1).transpose(1, 2)
+        entry = entry if past is None else torch.cat((past, entry), dim=2)
+        latent, k_rope = entry.split([m.kv_rank, m.rope_dim], dim=-1)  # (B, 1, S, .)
+        expanded = self.kv_up(latent[:, 0]).view(step.prompts, -1, self.heads, m.nope_dim + m.v_head_dim).transpose(1, 2)
+        k_nope, v = expanded.split([m.nope_dim, m.v_head_dim], dim=-1)
+        k = torch.cat((k_nope, k_rope.expand(-1, self.heads, -1, -1)), dim=-1)
+        q = q.view(step.prompts, step.chunk, self.heads, -1).transpose(1, 2)
+        return prompt_attention(q, k, v, step.past, self.sight, None).transpose(1, 2).flatten(0, 1)
+
+
+def keep(cache: LayerCache, keys: Tensor, values: Tensor | None, step: Step) -> None:
+    """Write the step's keys (N, K, d) and values into the cache; of a prompt longer than a ring, its last tokens."""
+    rows = step.kept(cache.slots)
+    if rows is None:
+        cache.write(keys, values, step.sequences, step.positions)
+    else:
+        cache.write(keys[rows], None if values is None else values[rows], step.sequences[rows], step.positions[rows])
+
+
+def attend_cache(
+    q: Tensor, step: Step, cache: LayerCache, sight: Sight, sinks: Tensor | None, *, value_dim: int = 0
+) -> Tensor:
+    """The step's decodes over their caches, (B, H, d) -> (B, H, dv): one kernel on a GPU, plain products elsewhere."""
+    positions = step.positions[: step.decodes]
+    if not fused_on(q.device):
+        return decode_attention(q, cache, positions, step.span, sight, sinks, value_dim=value_dim)
+    from runner.kernels.decode_attention import decode_attention as fused
+
+    return fused(
+        q, cache.keys, cache.values, positions, span=step.span, scale=sight.scale, window=sight.window, chunked=sight.chunked,
+        softcap=sight.softcap, sinks=sinks, value_dim=value_dim,
+    )  # fmt: skip
 
 
 def replace_name(rows: Rows, name: str) -> Rows:
@@ -201,104 +266,3 @@ def local_kv_heads(kv_heads: int, tp: int, rank: int) -> tuple[int, int]:
     if tp % kv_heads == 0:
         return rank * kv_heads // tp, 1
     raise PlanError(f"{kv_heads} key-value heads neither divide by tp={tp} nor divide it; choose a tp that does one of the two.")
-
-
-def prefill_attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, sinks: Tensor | None) -> Tensor:
-    """Causal attention of a prompt from position zero: (B, H, T, d), (B, K, T, d), (B, K, T, dv) -> (B, H, T, dv)."""
-    tokens, value_dim = q.shape[2], v.shape[-1]
-    windowed = 0 < sight.window < tokens
-    if sinks is not None or sight.softcap:
-        return _blocked_attention(q, k, v, sight, sinks)
-    if windowed:
-        return _banded_attention(q, k, v, sight)
-    if q.is_cuda and value_dim != q.shape[-1]:  # the flash kernel wants one width; zeros add nothing to the sum
-        v = functional.pad(v, (0, q.shape[-1] - value_dim))
-    return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=sight.scale, enable_gqa=True)[..., :value_dim]
-
-
-def visible(queries: Tensor, keys: Tensor, sight: Sight) -> Tensor:
-    """Which keys (positions) each query (position) sees, (Q, K) bool."""
-    a, b = queries[:, None], keys[None, :]
-    seen = b <= a
-    if sight.window:
-        seen = seen & (b >= a // sight.window * sight.window if sight.chunked else b > a - sight.window)
-    return seen
-
-
-def _banded_attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight) -> Tensor:
-    """A window shorter than the prompt: blocks of queries, each against the keys in its reach only."""
-    groups, tokens = q.shape[1] // k.shape[1], q.shape[2]
-    block = max(128, min(1024, sight.window))
-    parts = []
-    for start in range(0, tokens, block):
-        stop = min(start + block, tokens)
-        low = max(0, start // sight.window * sight.window if sight.chunked else start - sight.window + 1)
-        mask = visible(torch.arange(start, stop, device=q.device), torch.arange(low, stop, device=q.device), sight)
-        keys = k[:, :, low:stop].repeat_interleave(groups, dim=1)
-        values = v[:, :, low:stop].repeat_interleave(groups, dim=1)
-        parts.append(functional.scaled_dot_product_attention(q[:, :, start:stop], keys, values, attn_mask=mask, scale=sight.scale))
-    return torch.cat(parts, dim=2)
-
-
-def _blocked_attention(q: Tensor, k: Tensor, v: Tensor, sight: Sight, sinks: Tensor | None) -> Tensor:
-    """Soft caps and sinks, which torch's fused kernels lack: plain products over blocks of queries."""
-    B, H, T, d = q.shape
-    K = k.shape[1]
-    G = H // K
-    block = max(1, min(T, BLOCK_SCORES // (B * H * T)))
-    parts = []
-    for start in range(0, T, block):
-        stop = min(start + block, T)
-        low = max(0, start - sight.window + 1) if sight.window and not sight.chunked else 0
-        rows = q[:, :, start:stop].reshape(B, K, G * (stop - start), d)
-        scores = (rows @ k[:, :, low:stop].transpose(-1, -2)).view(B, K, G, stop - start, stop - low).float() * sight.scale
-        if sight.softcap:
-            scores = sight.softcap * torch.tanh(scores / sight.softcap)
-        mask = visible(torch.arange(start, stop, device=q.device), torch.arange(low, stop, device=q.device), sight)
-        scores = scores.masked_fill(~mask, -torch.inf)
-        if sinks is not None:
-            sink = sinks.view(1, K, G, 1, 1).float().expand(B, K, G, stop - start, 1)
-            weights = torch.cat((scores, sink), dim=-1).softmax(-1)[..., :-1]
-        else:
-            weights = scores.softmax(-1)
-        rows = weights.to(v.dtype).view(B, K, G * (stop - start), stop - low) @ v[:, :, low:stop]
-        parts.append(rows.view(B, H, stop - start, -1))
-    return torch.cat(parts, dim=2)
-
-
-def decode_attention(
-    q: Tensor,
-    cache: LayerCache,
-    step: Step,
-    sight: Sight,
-    sinks: Tensor | None,
-    pointwise: Pointwise,
-    *,
-    value_dim: int = 0,
-) -> Tensor:
-    """One query a sequence over the cache: (B, H, d) -> (B, H, dv). `value_dim` > 0: the value is that first part of the key.
-
-    The pages are independent blocks of two batched products (a split over the context, so that one long sequence still fills
-    the GPU), joined by a softmax over all of them.
-    """
-    B, H, d = q.shape
-    keys, values = cache.pages(step.span, B)
-    if values is None:
-        values = keys[..., :value_dim]
-    P, _, K, page, _ = keys.shape
-    G = H // K
-    rows = q.view(1, B, K, G, d).expand(P, -1, -1, -1, -1).reshape(P * B * K, G, d)
-    scores = torch.bmm(rows, keys.reshape(P * B * K, page, d).transpose(1, 2)).view(P, B, K, G, page)
-    weights, total = pointwise.masked_softmax(
-        scores,
-        step.positions,
-        cache.held(step.positions, P),
-        sight.window,
-        sight.chunked,
-        sight.scale,
-        sight.softcap,
-        None if sinks is None else sinks.view(K, G),
-    )
-    flat = weights.to(q.dtype).view(P * B * K, G, page)
-    parts = torch.bmm(flat, values.flatten(0, 2)).view(P, B, K, G, -1)
-    return (parts.sum(dim=0, dtype=torch.float32) / total[..., None]).to(q.dtype).reshape(B, H, -1)

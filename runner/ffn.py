@@ -23,19 +23,17 @@ GROUPED_ALIGNMENT_BYTES = 16  # torch.nn.functional.grouped_mm: strides are mult
 class DenseShard(Sharded):
     """Gate and up as one product, activation, down; the width is cut along tp."""
 
-    def __init__(
-        self, build: Build, spec: ModelSpec, ffn: DenseFfn, pointwise: Pointwise, *, reduce: bool, weights: str = ""
-    ) -> None:
+    def __init__(self, build: Build, spec: ModelSpec, ffn: DenseFfn, pointwise: Pointwise, *, weights: str = "") -> None:
         super().__init__()
         self.ffn, self.pointwise = ffn, pointwise
         D, weights = spec.hidden_size, weights or spec.formats.ffn
         names = ("gate", "up") if ffn.gated else ("up",)
         rows = [even_rows(build.mesh, name, ffn.width) for name in names]
         self.gate_up = ColumnParallel(build, D, rows, weights=weights, bias=ffn.bias)
-        self.down = RowParallel(build, "down", D, ffn.width, weights=weights, bias=ffn.bias, reduce=reduce)
+        self.down = RowParallel(build, "down", D, ffn.width, weights=weights, bias=ffn.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """(..., D) -> this rank's part of the sum, (..., D)."""
         inner = self.gate_up(x)
         shaped = self.pointwise.gate if self.ffn.gated else self.pointwise.act
         y: Tensor = self.down(shaped(inner, self.ffn.activation))
@@ -177,18 +175,16 @@ def grouped_mm(rows: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
 class MoeShard(Sharded):
     """Router, shared experts, routed experts.
 
-    Without attention-DP every rank of the stage has the same tokens: each computes its experts' part, and the block's one
-    all-reduce adds the parts. With it, tokens are gathered from all attention groups and the sums scattered back (vLLM's
+    Without attention-DP every rank of the stage has the same tokens: each computes its experts' part, and the block's all-reduce
+    adds the parts. With it, tokens are gathered from all attention groups and the sums scattered back (vLLM's
     default), or go to the ranks of their experts and back. `exchange` says which, and may change between steps.
     """
 
-    def __init__(
-        self, build: Build, spec: ModelSpec, ffn: MoeFfn, pointwise: Pointwise, *, reduce: bool, exchange: Exchange
-    ) -> None:
+    def __init__(self, build: Build, spec: ModelSpec, ffn: MoeFfn, pointwise: Pointwise, *, exchange: Exchange) -> None:
         super().__init__()
         if ffn.expert_hidden:
             raise QuestionError("the runner has no latent experts (a width of their own); measure this model with --engine vllm.")
-        self.ffn, self.mesh, self.reduce, self.exchange = ffn, build.mesh, reduce, exchange
+        self.ffn, self.mesh, self.exchange = ffn, build.mesh, exchange
         self.router = Replicated(build, "router", ffn.experts, spec.hidden_size, bias=ffn.router_bias)
         if ffn.correction_bias:
             piece = Piece(name=f"{build.prefix}router.correction", shape=(ffn.experts,), cut=(slice(None),), place=(slice(None),))
@@ -196,19 +192,15 @@ class MoeShard(Sharded):
             self.hold("correction", torch.zeros(ffn.experts, dtype=torch.float32, device=build.device), [piece])
         if ffn.shared_width:
             dense = DenseFfn(width=ffn.shared_width, gated=ffn.gated, activation=ffn.activation)
-            self.shared = DenseShard(build.at("shared"), spec, dense, pointwise, reduce=False)
+            self.shared = DenseShard(build.at("shared"), spec, dense, pointwise)
         if ffn.shared_gate:
             self.shared_gate = Replicated(build, "shared_gate", 1, spec.hidden_size)
         self.experts = Experts(build.at("experts"), spec, ffn, pointwise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        flat = x.flatten(0, -2)
-        y = self._sent(flat) if self.exchange == "all_to_all" else self._gathered(flat)
-        if self.ffn.shared_width:
-            y = y + self._shared(flat)
-        y = self.mesh.all_reduce(y, "tp") if self.reduce else y
-        return y.view(x.shape)
+        """(N, D) -> this rank's part of the sum over tp, (N, D)."""
+        y = self._sent(x) if self.exchange == "all_to_all" else self._gathered(x)
+        return y + self._shared(x) if self.ffn.shared_width else y
 
     def _gathered(self, x: Tensor) -> Tensor:
         """This rank's part of the routed experts' sum for its group's tokens (N, D), from the tokens of all groups."""

@@ -125,14 +125,13 @@ class ColumnParallel(Sharded):
 
 
 class RowParallel(Sharded):
-    """y = sum over ranks of x_r W_r^T, + b: the columns of W cut, one all-reduce (left to the caller where `reduce` is False).
+    """This rank's part x_r W_r^T of y = sum over ranks of x_r W_r^T + b: the columns of W cut. The block reduces the sum.
 
     The first rank alone holds the bias, so that the sum has it once.
     """
 
-    def __init__(self, build: Build, name: str, rows: int, columns: int, *, weights: str, bias: bool, reduce: bool = True) -> None:
+    def __init__(self, build: Build, name: str, rows: int, columns: int, *, weights: str, bias: bool) -> None:
         super().__init__()
-        self.mesh, self.reduce = build.mesh, reduce
         first, count = share(columns, build.mesh.size("tp"), build.mesh.coordinates.tp_rank, f"columns of {name}")
         self.matrix = Matrix(rows, count, weights=weights, device=build.device, dtype=build.dtype)
         name = f"{build.prefix}{name}"
@@ -153,9 +152,9 @@ class RowParallel(Sharded):
             super().put(name, whole)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D / t) -> (..., N)."""
-        y = self.matrix(x, self.bias)
-        return self.mesh.all_reduce(y, "tp") if self.reduce else y
+        """(..., D / t) -> this rank's part of the sum, (..., N)."""
+        y: Tensor = self.matrix(x, self.bias)
+        return y
 
 
 class Replicated(ColumnParallel):

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from runner.fused import BACKEND, RECOMPILES
 from runner.rope import rotate
 
 SWIGLU_LIMIT, SWIGLU_ALPHA = 7.0, 1.702  # gpt-oss: clamp of gate and up, and the sigmoid's slope
-
-RECOMPILES = 64  # widths, ranks of tensors and both phases, times static and dynamic shapes
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
@@ -55,31 +54,6 @@ def act(x: Tensor, activation: str) -> Tensor:
     return relu * relu if activation == "relu2" else relu
 
 
-def masked_softmax(
-    scores: Tensor, positions: Tensor, held: Tensor, window: int, chunked: bool, scale: float, softcap: float, sinks: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Softmax numerators and denominators of decode scores (P, B, K, G, page) over pages and slots together.
-
-    `held` (P, B, page) is the token position of each slot, `positions` (B) that of the query, `sinks` (K, G).
-    """
-    scores = scores.float() * scale
-    if softcap:
-        scores = softcap * torch.tanh(scores / softcap)
-    at = positions.view(1, -1, 1)
-    seen = held >= 0
-    if window:
-        seen = seen & (held >= at // window * window if chunked else held > at - window)
-    scores = scores.masked_fill(~seen[:, :, None, None, :], -torch.inf)
-    top = scores.amax(dim=(0, 4), keepdim=True)
-    if sinks is not None:
-        top = torch.maximum(top, sinks.float()[None, None, :, :, None])
-    weights = torch.exp(scores - top)
-    total = weights.sum(dim=(0, 4))
-    if sinks is not None:
-        total = total + torch.exp(sinks.float() - top[0, ..., 0])
-    return weights, total
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pointwise:
     """The functions above, plain or compiled."""
@@ -90,16 +64,15 @@ class Pointwise:
     rotate: Callable[..., Tensor]
     gate: Callable[[Tensor, str], Tensor]
     act: Callable[[Tensor, str], Tensor]
-    masked_softmax: Callable[..., tuple[Tensor, Tensor]]
 
     @classmethod
     def of(cls, *, compiled: bool) -> Pointwise:
         """`compiled` True: each is one fused kernel (torch.compile), built anew for the kinds of shapes it meets."""
-        if compiled:  # beyond the limit (8) a function would silently run unfused
+        if compiled:
             torch._dynamo.config.recompile_limit = RECOMPILES
 
         def made(function: Callable[..., Any]) -> Any:
-            return cast(Any, torch.compile(function)) if compiled else function
+            return cast(Any, torch.compile(function, backend=BACKEND)) if compiled else function
 
         return cls(
             rms_norm=made(rms_norm),
@@ -108,5 +81,4 @@ class Pointwise:
             rotate=made(rotate),
             gate=made(gate),
             act=made(act),
-            masked_softmax=made(masked_softmax),
         )

@@ -1,6 +1,6 @@
 """The architecture: embedding, blocks, final norm, head. One rank's share of it under a plan.
 
-Legend: `B` sequences, `T` prompt tokens, `D` hidden size, `V` vocabulary.
+Legend: `N` rows of a step, one a token, `B` sequences, `T` prompt tokens, `D` hidden size, `V` vocabulary.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from advisor.errors import PlanError, QuestionError
 from advisor.specs.experiment import Exchange
 from advisor.specs.model import GroupedAttention, LatentAttention, Layer, ModelSpec, MoeFfn
 from advisor.specs.plan import Coordinates, Plan, SplitRule, layer_bounds
-from runner.attention import GroupedAttentionShard, LatentAttentionShard, Step
+from runner.attention import GroupedAttentionShard, LatentAttentionShard
 from runner.exchange import check_exchange
 from runner.ffn import DenseShard, MoeShard
+from runner.fused import Fused
 from runner.kv_cache import KvCache, LayerCache
 from runner.mesh import Mesh
 from runner.norm import Norm
 from runner.parallel import Build, VocabularyEmbedding, VocabularyHead
 from runner.pointwise import Pointwise
 from runner.rope import Rotation
+from runner.step import Step
 
 LAYER_SPLIT: SplitRule = "last_spared"  # vLLM's: 32 / 3 = 11, 11, 10
 
@@ -28,14 +30,18 @@ LAYER_SPLIT: SplitRule = "last_spared"  # vLLM's: 32 / 3 = 11, 11, 10
 class Block(nn.Module):
     """One decoder layer. The residual stream `x` and the last `branch`, not yet added to it, travel apart: the next norm adds
     them in the same kernel. In a parallel block both branches read the same stream, and one all-reduce serves both.
+
+    `enter`, `leave` and `feed` have no collective in them and are compiled; between them are the attention's kernels and the sums
+    over the ranks. A mixture of experts has collectives of its own: there only its parts are compiled.
     """
 
-    def __init__(self, build: Build, spec: ModelSpec, layer: Layer, pointwise: Pointwise, *, exchange: Exchange) -> None:
+    def __init__(
+        self, build: Build, spec: ModelSpec, layer: Layer, pointwise: Pointwise, *, exchange: Exchange, compiled: bool
+    ) -> None:
         super().__init__()
         numerics = spec.numerics
         placement = numerics.norm_placement
         self.layer, self.mesh, self.scale = layer, build.mesh, numerics.residual_scale
-        parallel = layer.parallel_residual
         assert isinstance(layer.mixer, GroupedAttention | LatentAttention)
         assert layer.ffn is not None
 
@@ -45,32 +51,45 @@ class Block(nn.Module):
         self.attention_norm = norm("attention_norm") if placement != "post" else None
         self.attention: GroupedAttentionShard | LatentAttentionShard
         if isinstance(layer.mixer, LatentAttention):
-            self.attention = LatentAttentionShard(build.at("attention"), spec, layer.mixer, pointwise, reduce=not parallel)
+            self.attention = LatentAttentionShard(build.at("attention"), spec, layer.mixer, pointwise)
         else:
-            self.attention = GroupedAttentionShard(build.at("attention"), spec, layer.mixer, pointwise, reduce=not parallel)
+            self.attention = GroupedAttentionShard(build.at("attention"), spec, layer.mixer, pointwise)
         self.attention_post_norm = norm("attention_post_norm") if placement != "pre" else None
         self.ffn_norm = norm("ffn_norm") if placement != "post" and layer.norms > 1 else None
         self.ffn: DenseShard | MoeShard
         if isinstance(layer.ffn, MoeFfn):
-            self.ffn = MoeShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel, exchange=exchange)
+            self.ffn = MoeShard(build.at("ffn"), spec, layer.ffn, pointwise, exchange=exchange)
         else:
-            self.ffn = DenseShard(build.at("ffn"), spec, layer.ffn, pointwise, reduce=not parallel)
+            self.ffn = DenseShard(build.at("ffn"), spec, layer.ffn, pointwise)
         self.ffn_post_norm = norm("ffn_post_norm") if placement != "pre" else None
+        self.enter = Fused(self._enter, compiled=compiled)
+        self.leave = Fused(self.attention.leave, compiled=compiled)
+        self.feed = Fused(self._feed, compiled=compiled and isinstance(self.ffn, DenseShard))
 
     def forward(self, x: Tensor, branch: Tensor | None, step: Step, cache: LayerCache) -> tuple[Tensor, Tensor]:
-        """The stream and the branch of the block before -> the same of this block."""
+        """The stream (N, D) and the branch of the block before -> the same of this block."""
+        x, h, projected = self.enter(x, branch)
+        attended = self.leave(self.attention.attend(projected, step, cache))
         if self.layer.parallel_residual:
-            return self._parallel(x, branch, step, cache)
-        x, h = _normed(self.attention_norm, x, branch)
-        branch = self._closed(self.attention(h, step, cache), self.attention_post_norm)
-        x, h = _normed(self.ffn_norm, x, branch)
-        return x, self._closed(self.ffn(h), self.ffn_post_norm)
+            _, fed = self.feed(x, None, h)
+            return x, self._closed(self.mesh.all_reduce(attended + fed, "tp"), None)
+        x, fed = self.feed(x, self.mesh.all_reduce(attended, "tp"), None)
+        return x, self._closed(self.mesh.all_reduce(fed, "tp"), self.ffn_post_norm)
 
-    def _parallel(self, x: Tensor, branch: Tensor | None, step: Step, cache: LayerCache) -> tuple[Tensor, Tensor]:
+    def _enter(self, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The stream with the branch added, its norm, and what the mixer's first products make of that."""
         x, h = _normed(self.attention_norm, x, branch)
-        attended = self.attention(h, step, cache)
-        fed = self.ffn(h if self.ffn_norm is None else self.ffn_norm(x))
-        return x, self._closed(self.mesh.all_reduce(attended + fed, "tp"), None)
+        return x, h, self.attention.enter(h)
+
+    def _feed(self, x: Tensor, attended: Tensor | None, h: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The stream with the attention's branch added, and this rank's part of the feed-forward's. Both branches of a parallel
+        block read the stream as it is: there is nothing to add, and `h` is what the attention read.
+        """
+        if attended is None:
+            assert h is not None
+            return x, self.ffn(h if self.ffn_norm is None else self.ffn_norm(x))
+        x, h = _normed(self.ffn_norm, x, self._closed(attended, self.attention_post_norm))
+        return x, self.ffn(h)
 
     def _closed(self, branch: Tensor, norm: Norm | None) -> Tensor:
         branch = branch if norm is None else norm(branch)
@@ -82,7 +101,7 @@ class Transformer(nn.Module):
 
     Weights are zero until `weights.initialise` or `weights.load` fills them. `layers` takes only the first so many of the model.
     The cache has room for `max_batch` sequences of `max_context` tokens of one micro-batch; `new_cache` makes further ones.
-    `compiled` fuses the element-wise parts (torch.compile); `exchange` is how tokens of attention groups meet the experts.
+    `compiled` fuses what lies between the attention and the collectives (torch.compile); `exchange` is how tokens of attention groups meet the experts.
     Raises PlanError or QuestionError for what it cannot compute.
     """
 
@@ -115,7 +134,8 @@ class Transformer(nn.Module):
         pointwise = Pointwise.of(compiled=compiled)
         self.embedding = VocabularyEmbedding(build, spec.vocab_size, spec.hidden_size) if mesh.is_first_stage else None
         self.blocks = nn.ModuleList(
-            Block(build.at(f"layers.{index}"), spec, taken[index], pointwise, exchange=exchange) for index in range(first, last)
+            Block(build.at(f"layers.{index}"), spec, taken[index], pointwise, exchange=exchange, compiled=compiled)
+            for index in range(first, last)
         )
         if mesh.is_last_stage:
             bias = taken[-1].norm_bias
@@ -152,38 +172,72 @@ class Transformer(nn.Module):
         return sum(t.numel() * t.element_size() for t in self.buffers())
 
     @torch.inference_mode()
-    def prefill(self, x: Tensor, cache: KvCache | None = None) -> Tensor:
-        """Prompts from position zero: tokens (B, T) on the first stage, else the previous stage's states (B, T, D).
+    def prefill(self, x: Tensor, cache: KvCache | None = None, *, past: int = 0) -> Tensor:
+        """Prompts, or the chunk of them after `past` cached tokens: tokens (B, T) on the first stage, else states (B, T, D).
 
         Logits (B, V) of each last token on the last stage, states (B, T, D) on the others. With attention-DP the sequences are
         those of this rank's own group, as many in every group.
         """
         cache = cache or self.cache
         B, T = x.shape[:2]
-        if cache.batch < B or cache.context < T:
-            raise QuestionError(f"{B} prompts of {T} tokens exceed the cache of {cache.batch} x {cache.context} tokens.")
-        positions = torch.arange(T, device=self.device)
-        turns = self._turns(positions, torch.full_like(positions, T), sequences=False)
-        return self._forward(x, Step(phase="prefill", positions=positions, span=T, turns=turns), cache)
+        if cache.batch < B or cache.context < past + T:
+            raise QuestionError(f"{B} prompts of {past + T} tokens exceed the cache of {cache.batch} x {cache.context} tokens.")
+        y = self._forward(x.flatten(0, 1), self._step(None, 0, prompts=B, chunk=T, past=past), cache)
+        return y if self.mesh.is_last_stage else y.view(B, T, -1)
 
     @torch.inference_mode()
     def decode(self, x: Tensor, positions: Tensor, cache: KvCache | None = None, *, span: int | None = None) -> Tensor:
         """One token a sequence: tokens (B) on the first stage, else states (B, 1, D); `positions` (B) counts from zero.
 
-        Logits (B, V) on the last stage, states (B, 1, D) on the others. `span` is how many cached tokens to read, at least the
-        longest position + 1 (None: exactly that, which waits for the device; a captured graph needs it given).
+        Logits (B, V) on the last stage, states (B, 1, D) on the others. `span` is how many cached tokens to read at most, no less
+        than the longest position + 1 (None: exactly that, which waits for the device; a captured graph needs it given).
         """
         cache = cache or self.cache
-        span = int(positions.max().item()) + 1 if span is None else span
-        if x.shape[0] > cache.batch or span > cache.context:
-            raise QuestionError(f"{x.shape[0]} x {span} tokens exceed the cache of {cache.batch} x {cache.context} tokens.")
-        turns = self._turns(positions, positions + 1, sequences=True)
-        x = x[:, None] if x.dim() == 1 else x
-        return self._forward(x, Step(phase="decode", positions=positions, span=span, turns=turns), cache)
+        span = self._span(x.shape[0], positions, cache, span)
+        y = self._forward(x if x.dim() == 1 else x[:, 0], self._step(positions, span), cache)
+        return y if self.mesh.is_last_stage else y[:, None]
+
+    @torch.inference_mode()
+    def mixed(self, x: Tensor, positions: Tensor, cache: KvCache, *, chunk: int, past: int = 0, span: int | None = None) -> Tensor:
+        """A decode of B sequences and `chunk` tokens of one prompt in one pass: tokens (B + chunk), else states (B + chunk, D).
+
+        The prompt is the cache's sequence B, of which `past` tokens are there. Logits (B + 1, V) on the last stage, the prompt's
+        last token at the end; states on the others.
+        """
+        decodes = positions.shape[0]
+        span = self._span(decodes + 1, positions, cache, span)
+        if cache.context < past + chunk:
+            raise QuestionError(f"a prompt of {past + chunk} tokens exceeds the cache of {cache.context} tokens a sequence.")
+        return self._forward(x, self._step(positions, span, prompts=1, chunk=chunk, past=past), cache)
 
     def states(self, batch: int, tokens: int) -> Tensor:
         """An empty (B, T, D) for what the previous stage sends."""
         return torch.empty((batch, tokens, self.spec.hidden_size), device=self.device, dtype=self.dtype)
+
+    def _span(self, sequences: int, positions: Tensor, cache: KvCache, span: int | None) -> int:
+        """The span to read. Raises QuestionError where the cache is too small."""
+        span = int(positions.max().item()) + 1 if span is None else span
+        if sequences > cache.batch or span > cache.context:
+            raise QuestionError(f"{sequences} x {span} tokens exceed the cache of {cache.batch} x {cache.context} tokens.")
+        return span
+
+    def _step(self, positions: Tensor | None, span: int, *, prompts: int = 0, chunk: int = 0, past: int = 0) -> Step:
+        """The index arithmetic of a pass: decodes at `positions`, then prompts."""
+        decodes = 0 if positions is None else positions.shape[0]
+        sequences = torch.arange(decodes + prompts, device=self.device)
+        if prompts:
+            new = torch.arange(past, past + chunk, device=self.device).repeat(prompts)
+            ends = torch.full_like(new, past + chunk)
+            sequences = torch.cat((sequences[:decodes], sequences[decodes:].repeat_interleave(chunk)))
+            at = new if positions is None else torch.cat((positions, new))
+            lengths = ends if positions is None else torch.cat((positions + 1, ends))
+        else:
+            assert positions is not None
+            at, lengths = positions, positions + 1
+        turns = {name: rotation(at, lengths) for name, rotation in self.rotations.items()}
+        return Step(
+            decodes=decodes, span=span, prompts=prompts, chunk=chunk, past=past, positions=at, sequences=sequences, turns=turns
+        )
 
     def _forward(self, x: Tensor, step: Step, cache: KvCache) -> Tensor:
         numerics = self.spec.numerics
@@ -196,8 +250,7 @@ class Transformer(nn.Module):
             x, branch = block(x, branch, step, layer_cache)
         if not self.mesh.is_last_stage:
             return x if branch is None else x + branch
-        last = x[:, -1], None if branch is None else branch[:, -1]
-        _, h = self.norm.after(*last)
+        _, h = self.norm.after(_answered(x, step), None if branch is None else _answered(branch, step))
         logits: Tensor = self.head(h)
         logits = logits if numerics.logit_scale == 1.0 else logits * numerics.logit_scale
         cap = numerics.logit_softcap
@@ -216,14 +269,13 @@ class Transformer(nn.Module):
                 found[mixer.rope] = Rotation(ropes[mixer.rope], width, self.device)
         return found
 
-    def _turns(self, positions: Tensor, lengths: Tensor, *, sequences: bool) -> dict[str, tuple[Tensor, Tensor]]:
-        """Cosine and sine by rope, shaped to broadcast against (B, T, heads, width / 2)."""
-        turns = {}
-        for name, rotation in self.rotations.items():
-            cos, sin = rotation(positions, lengths)
-            shape = (-1, 1, 1, cos.shape[-1]) if sequences else (1, -1, 1, cos.shape[-1])
-            turns[name] = cos.view(shape), sin.view(shape)
-        return turns
+
+def _answered(x: Tensor, step: Step) -> Tensor:
+    """The rows that get logits: every decode and the last token of each prompt."""
+    if not step.prompts:
+        return x
+    last = x[step.decodes :].view(step.prompts, step.chunk, -1)[:, -1]
+    return torch.cat((x[: step.decodes], last)) if step.decodes else last
 
 
 def _normed(norm: Norm | None, x: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:

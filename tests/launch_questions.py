@@ -46,7 +46,7 @@ def cluster(*, gpus: int = 8, nodes: int = 1, ids: tuple[str, ...] = ()) -> Clus
 
 def engine(name: str = "vllm") -> Engine:
     return Engine(
-        name=name, version="2025", program=name, axes=("tp", "pp", "dp", "ep", "adp"),
+        name=name, version="2025", axes=("tp", "pp", "dp", "ep", "adp"),
         host=HostTime(step_s=1e-3, sequence_s=2e-5, request_s=0.03, overlap=0.0, kernel_s=4e-6),
         memory=MemoryRule(
             of="total", fraction=0.9, context_bytes=4e8, collective_bytes=4e8, graph_bytes=3e8, logit_copies=8, hidden_copies=4,

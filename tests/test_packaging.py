@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from advisor.version import DISTRIBUTION
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DISTRIBUTIONS = {"yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
+DISTRIBUTIONS = {"pydantic_core": "pydantic", "yaml": "pyyaml", "pynvml": "nvidia-ml-py"}
 HEAVY = ("torch", "numpy", "scipy", "transformers", "safetensors")
 
 
@@ -28,12 +31,20 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def test_pip_lines_name_our_distribution_and_not_another_project() -> None:
+    assert PROJECT["project"]["name"] == DISTRIBUTION == "parallelism-advisor"
+    assert PROJECT["project"]["scripts"] == {"advisor": "advisor.cli.app:main"}
+    assert "parallelism_advisor-*.whl" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "advisor").rglob("*.py")]
+    for path in pages:
+        wrong = re.search(r"pip install [^\n&;`]*(?<![\w-])advisor(?![\w.-])", path.read_text(encoding="utf-8"))
+        assert not wrong, f"{path.relative_to(ROOT)}: {wrong and wrong[0]}"
+
+
 def test_the_advisor_imports_only_what_it_declares() -> None:
     declared = {line.split(">")[0].lower() for line in PROJECT["project"]["dependencies"]}
     for path in sorted((ROOT / "advisor").rglob("*.py")):
         other = imports(path) - set(sys.stdlib_module_names) - {"advisor", "profiles"}
-        if path.is_relative_to(ROOT / "advisor" / "calibrate"):
-            other -= {"numpy", "scipy"}  # fitting is run on demand, with the `fit` extra
         undeclared = {DISTRIBUTIONS.get(name, name) for name in other} - declared
         assert not undeclared, f"{path.relative_to(ROOT)} imports {undeclared}"
 

@@ -48,9 +48,7 @@ def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...
     here = -(-ranks // nodes.count) if ranks > 1 else 0
     start = Ranks(module="runner.microbench", here=here, nodes=nodes, environment=_cpu_words(ranks) if tiny else {})
     try:
-        outcome = run_ranks(
-            start, wire.to_json(job), id="advisor-calibrate", time_limit_s=job.time_limit_s + 60.0, progress=lambda _: None
-        )
+        outcome = run_ranks(start, wire.to_json(job), time_limit_s=job.time_limit_s + 60.0, progress=lambda _: None)
     except Interrupted as interrupted:
         say("interrupted: nothing was measured yet")
         raise KeyboardInterrupt from interrupted

@@ -50,6 +50,7 @@ class Options(TypedDict, total=False):
     users: int | None
     rate: float | None
     prefix_cached_tokens: int | None
+    context: int | None
     ttft: str | float | None
     tpot: str | float | None
     goal: str
@@ -76,6 +77,7 @@ def question(
     users: int | None = None,
     rate: float | None = None,
     prefix_cached_tokens: int | None = None,
+    context: int | None = None,
     ttft: str | float | None = None,
     tpot: str | float | None = None,
     goal: str = "",
@@ -91,7 +93,7 @@ def question(
         prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, goal=goal,
     )  # fmt: skip
     spec, said_model = _model(model, dtype=dtype, kv_dtype=kv_dtype, online=online)
-    _check_context(spec, workload)
+    workload = _with_context(spec, workload, context)
     machine, said_machine = _machine(gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network)
     profile: Engine = load_engine(engine, engine_version)
     found = load_calibration(machine.device) if calibration is None else read_calibration(Path(calibration), machine.device)
@@ -101,7 +103,7 @@ def question(
 
 
 def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[ModelSpec, list[str]]:
-    from advisor.catalog.models import load_model, requantise
+    from advisor.catalog.models import load_model, published_as, requantise
 
     if not name.strip():
         raise QuestionError("no model was named: say --model 70b, a Hugging Face id, or a path to config.json.")
@@ -109,17 +111,27 @@ def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[Model
     spec: ModelSpec = loaded.spec
     said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
     if dtype or kv_dtype:
-        spec = requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None)
+        spec = published_as(requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None))
+        said += [f"Its {dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
 
 
-def _check_context(model: ModelSpec, workload: Workload) -> None:
+def _with_context(model: ModelSpec, workload: Workload, context: int | None) -> Workload:
+    """The workload with the longest request that was asked for. Raises QuestionError where the model has less."""
     if workload.context_tokens > model.max_context_tokens:
         raise QuestionError(
             f"{workload.input_tokens:.0f} input and {workload.output_tokens:.0f} output tokens are more than the "
             f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones "
             "with --input-tokens and --output-tokens."
         )
+    if context is None:
+        return workload
+    if not workload.context_tokens <= context <= model.max_context_tokens:
+        raise QuestionError(
+            f"--context {context} is not possible: a request has {workload.context_tokens:.0f} tokens and {model.name} at most "
+            f"{model.max_context_tokens}; give a number between them."
+        )
+    return replace(workload, max_context_tokens=context)
 
 
 def _workload(

@@ -8,9 +8,11 @@ output_tokens_per_s, total_tokens_per_s, requests_per_s` answer. Further columns
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from advisor.calibrate.names import spoken_format
 from advisor.errors import QuestionError
 from advisor.specs.plan import Plan
 from advisor.specs.workload import Workload
@@ -42,7 +44,10 @@ DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One row: names as given, and the plan and workload it describes; what was measured is read apart."""
+    """One row: names as given, and the plan and workload it describes; what was measured is read apart.
+
+    `speculation` is the drafting that the run's recipe states ("": not known). `assumed` says what the row leaves open.
+    """
 
     id: str
     source: str
@@ -57,6 +62,8 @@ class Point:
     kv_dtype: str
     plan: Plan
     workload: Workload
+    speculation: str = ""
+    assumed: str = ""
 
 
 def point_of_row(row: Mapping[str, str | None]) -> Point:
@@ -76,12 +83,14 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
         nodes=_count(text, "nodes", default=1),
         gpus=max(gpus, plan.world),
         engine=text["engine"],
-        engine_version=text.get("engine_version", "") or _version_of_date(text["engine"], text.get("date", "")),
+        engine_version=_version(text),
         model=text["model"],
-        weight_dtype=text.get("weight_dtype", ""),
+        weight_dtype=spoken_format(text.get("weight_dtype", "")),
         kv_dtype=_kv_dtype(text, workload),
         plan=plan,
         workload=workload,
+        speculation=text.get("speculation", ""),
+        assumed=_assumed(text, workload),
     )
 
 
@@ -140,10 +149,31 @@ def _kv_dtype(text: Mapping[str, str], workload: Workload) -> str:
     return "" if recipe and text["hardware"].startswith(HOPPER) else "fp8"
 
 
+# What names a release, a year or a build of an engine; anything else names a container or the library below ("NIM 1.8.0",
+# "TensorRT 10.11, CUDA 12.9") and tells the line by its date alone.
+_RELEASE = re.compile(r"v?\d+(\.\d+)+\S*|20\d\d(-\d\d)*|(nightly|main|dev|latest|newest)\S*", re.IGNORECASE)
+
+
+def _version(text: Mapping[str, str]) -> str:
+    """The engine version of a row; the release of its date where it states none that is the engine's."""
+    given = text.get("engine_version", "")
+    return given if _RELEASE.fullmatch(given) else _version_of_date(text["engine"], text.get("date", ""))
+
+
+def _assumed(text: Mapping[str, str], workload: Workload) -> str:
+    """What the row does not state and a default stands for, in words."""
+    said = []
+    if not text.get("input_tokens"):
+        said.append(f"a prompt of {workload.input_tokens:g} tokens")
+    if not text.get("output_tokens"):
+        said.append(f"an answer of {workload.output_tokens:g} tokens")
+    return " and ".join(said)
+
+
 def _version_of_date(engine: str, date: str) -> str:
     """Rows that state no engine version but a date: the release then run, else the year, stands for the version."""
     since, release = CURRENT.get(engine, ("", ""))
-    return release if since and date >= since else date[:4]
+    return release if since and date >= since else date[:4] if date[:4].isdigit() else ""
 
 
 def _amount(text: Mapping[str, str], name: str, *, default: float | None) -> float:

@@ -42,9 +42,10 @@ class FilePair(FileLink):
 
 
 class FileDeviceLink(Strict):
-    """All links of a GPU in a cluster file."""
+    """All links of a GPU in a cluster file; `count` 0 where their number is not known."""
 
     kind: LinkKind | None
+    count: Annotated[int, Field(ge=0, le=64)] = 0
     bandwidth: Annotated[float, BeforeValidator(quantity("B/s", low=0.0, high=1e15))]
 
 

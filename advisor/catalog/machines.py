@@ -10,7 +10,7 @@ from advisor.catalog.devices import device_for_reading, device_sheet, list_devic
 from advisor.catalog.machine_schema import MOST_NODES, DeviceSheet, NodeSheet
 from advisor.catalog.nodes import build_node, carries, kinds_of, list_networks, list_nodes, network_of, network_sheet, node_sheet
 from advisor.errors import QuestionError
-from advisor.specs.cluster import Cluster
+from advisor.specs.cluster import NVLINKS, Cluster
 
 __all__ = [
     "assumed_cluster", "cluster_data", "cluster_text", "device_for_reading", "device_sheet", "list_devices", "list_networks",
@@ -117,7 +117,7 @@ def _candidates(device: DeviceSheet, *, node: str | None, interconnect: str) -> 
 
 
 def _is_fabric(sheet: NodeSheet) -> bool:
-    return bool(sheet.groups_of or sheet.pairs or kinds_of(sheet) & {"nvswitch", "nvlink", "xgmi"})
+    return bool(sheet.groups_of or sheet.pairs or kinds_of(sheet) & NVLINKS)
 
 
 def _fabric_kind(sheet: NodeSheet, device: DeviceSheet) -> str:

@@ -282,6 +282,23 @@ def requantise(spec: ModelSpec, *, dtype: str | None, kv_dtype: str | None) -> M
     return spec
 
 
+def published_as(spec: ModelSpec) -> ModelSpec:
+    """The model with the checkpoint that the catalogue knows in its number format, where the format is not that of its own.
+
+    A sheet `<name>-<format>` (llama-3.1-70b-fp8) has it. Only the checkpoint is taken from there. A variant of the model that
+    the user named by its id stays as it is, because the sheet's checkpoint is of the model that the sheet `<name>` names.
+    """
+    form = spec.formats.experts if spec.is_moe else spec.formats.ffn
+    sheet = f"{spec.name}-{form.removesuffix('-block')}"
+    if not spec.requantised or sheet not in sheet_names() or _read(spec.name)[1].repo != spec.repo:
+        return spec
+    _, other = _read(sheet)
+    stored = other.formats.experts if other.is_moe else other.formats.ffn
+    if stored != form:
+        return spec
+    return replace(spec, repo=other.repo, quantisation=other.quantisation, requantised=False)
+
+
 def _with_weights(spec: ModelSpec, name: str) -> ModelSpec:
     now = spec.formats
     main = now.experts if spec.is_moe else now.ffn

@@ -1,4 +1,4 @@
-"""YAML and JSON from strangers, read as plain data: no tags, no anchors, no duplicate keys, bounded size and depth."""
+"""Untrusted YAML and JSON, read as plain data: no tags, no anchors, no duplicate keys, bounded size and depth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from advisor.errors import ProfileError
+from advisor.errors import ProfileError, QuestionError
+from advisor.files import read_bounded, shown
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 40
@@ -91,17 +92,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(?
 def read_text(path: Path) -> str:
     """The file as UTF-8 text. Raises ProfileError with a sentence."""
     try:
-        with path.open("rb") as file:  # what calls itself empty may never end (/dev/zero): so many bytes and no more
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise ProfileError(f"{path} is larger than {MAX_BYTES // 2**20} MiB: that is no profile or config.")
+        raw = read_bounded(path, most_bytes=MAX_BYTES, what="a YAML or JSON file")
         return raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except OSError as error:
-        raise ProfileError(f"cannot read {path}: {error.strerror or error}.") from None
     except UnicodeDecodeError:
-        raise ProfileError(f"{path} is not text (UTF-8): give a YAML or JSON file.") from None
-    except ValueError as error:  # a NUL in the path
-        raise ProfileError(f"cannot read {str(path)!r}: {error}.") from None
+        raise ProfileError(f"{shown(path)} is not text (UTF-8): give a YAML or JSON file.") from None
+    except QuestionError as error:
+        raise ProfileError(str(error)) from None
 
 
 def parse_yaml(text: str, *, origin: str) -> dict[str, Any]:
@@ -113,6 +109,8 @@ def parse_yaml(text: str, *, origin: str) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error).split("\n")[0] or type(error).__name__
+        if "nesting depth" in what:  # libyaml's own limit, which newer versions have
+            what = f"more than {MAX_DEPTH} levels deep"
         raise ProfileError(f"{origin} is not plain YAML{where}: {what}.") from None
     return _mapping(data, origin)
 

@@ -15,12 +15,13 @@ from typing import Any, cast
 
 import typer
 
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, one_line
 
 # Each verb is the function of the same name in `advisor/cli/<verb>.py`.
 VERBS: dict[str, str] = {
     "recommend": "The best plan, why it is the best, and how to launch it.",
     "explain": "Where one plan's time and memory go, and who is which rank.",
+    "explore": "The answer as one HTML file with sliders.",
     "estimate": "Figures of one plan, or of a CSV file of configurations.",
     "launch": "Scripts that start a plan.",
     "compare": "A load generator's result beside the prediction.",
@@ -33,6 +34,7 @@ VERBS: dict[str, str] = {
 }
 
 # Typer carries its own copy of click or depends on click, by version: its mistakes are reached through its public names.
+_LONGEST = 2000  # characters of a sentence: whatever it quotes, a terminal shows it
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -93,9 +95,9 @@ def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from importlib.metadata import version as installed
+        from advisor.version import version as installed
 
-        typer.echo(f"advisor {installed('advisor')}")
+        typer.echo(f"advisor {installed()}")
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -120,7 +122,7 @@ def _usage(error: Exception) -> str:
 def _say(sentence: str, code: int) -> int:
     """One sentence on stderr, one line, and the code."""
     try:
-        sys.stderr.write("advisor: " + " ".join(sentence.split()) + "\n")
+        sys.stderr.write(f"advisor: {one_line(sentence, most=_LONGEST)}\n")
         sys.stderr.flush()
     except OSError:  # nobody is listening; the exit code still says it
         pass

@@ -10,6 +10,7 @@ import typer
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import QuestionError
+from advisor.files import read_bounded
 
 if TYPE_CHECKING:
     from advisor.specs.cluster import Device
@@ -97,12 +98,7 @@ def _rows(path: Path) -> list[dict[str, str | None]]:
     import csv
     import io
 
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise QuestionError(f"{path} cannot be read: {error.strerror or error}; give a CSV file of measured runs.") from None
-    if len(raw) > _MOST_BYTES:
-        raise QuestionError(f"{path} is larger than {_MOST_BYTES // 1_000_000} MB; measured runs are a few lines.")
+    raw = read_bounded(path, most_bytes=_MOST_BYTES, what="a CSV file of measured runs")
     try:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
         rows = [{str(key): value for key, value in row.items() if isinstance(value, str | None)} for row in reader]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from advisor.cli import options
 from advisor.cli.show import emit
 from advisor.errors import QuestionError
+from advisor.files import locked, read_bounded, shown, write_whole
 
 if TYPE_CHECKING:
     from advisor.measure.load_result import Line
     from advisor.specs.plan import Plan
+
+_MOST_RESULT_BYTES = 256_000_000  # vLLM writes every request's times: about 200 bytes a request
+_MOST_SCRIPT_BYTES = 4_000_000
+_MOST_POINTS_BYTES = 50_000_000
 
 
 def compare(
@@ -76,16 +80,17 @@ def compare(
 
         date = datetime.now(UTC).strftime("%Y-%m-%d")
         _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
-        typer.echo(f"Added the point to {out}.", err=True)
+        typer.echo(f"Added the point to {shown(out)}.", err=True)
 
 
-def _json(path: Path) -> object:
+def _json(path: Path) -> dict[str, Any]:
+    from advisor.catalog.yaml_file import parse_json
+
+    raw = read_bounded(path, most_bytes=_MOST_RESULT_BYTES, what="the JSON result of the benchmark")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuestionError(f"{path} cannot be read ({error.strerror}); give the result file of the benchmark.") from None
-    except (ValueError, RecursionError):
-        raise QuestionError(f"{path} is no JSON; give the result file of the benchmark.") from None
+        return parse_json(raw.decode("utf-8"), origin=shown(path))
+    except UnicodeDecodeError:
+        raise QuestionError(f"{shown(path)} is no text (UTF-8); give the JSON result of the benchmark.") from None
 
 
 def _plan(text: str, script: Path | None) -> str | Plan:
@@ -95,12 +100,11 @@ def _plan(text: str, script: Path | None) -> str | Plan:
         return text
     from advisor.launch import parse
 
+    raw = read_bounded(script, most_bytes=_MOST_SCRIPT_BYTES, what="the launch script that was run")
     try:
-        return parse(script.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuestionError(f"{script} cannot be read ({error.strerror}).") from None
+        return parse(raw.decode("utf-8"))
     except UnicodeDecodeError:
-        raise QuestionError(f"{script} is no text file.") from None
+        raise QuestionError(f"{shown(script)} is no text (UTF-8); give the launch script that was run.") from None
 
 
 def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Line]) -> str:
@@ -123,20 +127,23 @@ def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Lin
 
 
 def _add(path: Path, row: dict[str, str]) -> None:
-    """Append a row, with the heading where the file is new. The file is written whole beside and put in its place."""
+    """Append a row, with the heading where the file is new. Another process that adds at the same time waits its turn."""
     import csv
     import io
-    import os
 
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    text = io.StringIO()
-    heading = next(csv.reader(io.StringIO(before)), None)
-    if heading is not None and not set(row) <= set(heading):
-        raise QuestionError(f"{path} has other columns than points of measurement; choose another --out.")
-    writer = csv.DictWriter(text, fieldnames=heading or list(row), lineterminator="\n")
-    if heading is None:
-        writer.writeheader()
-    writer.writerow(row)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(before + ("\n" if before and not before.endswith("\n") else "") + text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
+    with locked(path):
+        known = "a CSV file of measured points, or a new name"
+        raw = read_bounded(path, most_bytes=_MOST_POINTS_BYTES, what=known) if path.exists() else b""
+        try:
+            before = raw.decode("utf-8-sig")
+            heading = next(csv.reader(io.StringIO(before), strict=True), None)
+        except (UnicodeDecodeError, csv.Error):
+            raise QuestionError(f"{shown(path)} is no CSV file; give {known}.") from None
+        if heading is not None and not set(row) <= set(heading):
+            raise QuestionError(f"{shown(path)} has other columns than points of measurement; choose another --out.")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=heading or list(row), lineterminator="\n")
+        if heading is None:
+            writer.writeheader()
+        writer.writerow(row)
+        write_whole(path, before + ("\n" if before and not before.endswith("\n") else "") + text.getvalue())

@@ -31,6 +31,7 @@ def estimate(
     users: options.Users = None,
     rate: options.Rate = None,
     prefix_cached_tokens: options.PrefixCached = None,
+    context: options.Context = None,
     ttft: options.Ttft = "",
     tpot: options.Tpot = "",
     goal: options.GoalName = "",
@@ -66,8 +67,8 @@ def estimate(
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
         engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
+        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, context=context, ttft=ttft,
+        tpot=tpot, goal=goal, calibration=calibration, online=not offline,
     )  # fmt: skip
     prediction = estimate_plan(asked, plan)
     if as_json:

@@ -31,6 +31,7 @@ def explain(
     users: options.Users = None,
     rate: options.Rate = None,
     prefix_cached_tokens: options.PrefixCached = None,
+    context: options.Context = None,
     ttft: options.Ttft = "",
     tpot: options.Tpot = "",
     goal: options.GoalName = "",
@@ -57,8 +58,8 @@ def explain(
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
         engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
+        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, context=context, ttft=ttft,
+        tpot=tpot, goal=goal, calibration=calibration, online=not offline,
     )  # fmt: skip
     if plan:
         prediction = estimate_plan(asked, plan)
@@ -70,13 +71,13 @@ def explain(
             )
         prediction = advice.choices[0]
     problem, load = asked.problem, asked.problem.workload
-    context = load.input_tokens + load.output_tokens / 2
+    cached_tokens = load.input_tokens + load.output_tokens / 2
     sequences = prediction.sequences / prediction.plan.dp
     if batch is not None:
         from advisor.serving.predict import Predictor
 
         predictor = Predictor(problem, asked.calibration)
-        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=context)
+        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=cached_tokens)
         prediction, sequences = replace(prediction, decode=step), float(batch)
     if as_json:
         from advisor.report.data import explanation_json
@@ -87,7 +88,7 @@ def explain(
 
     text = page(
         problem, prediction, asked=in_short(problem), said=asked.said, screen=screen(),
-        decode_title=f"A decode step of {_sequences(sequences)} a replica at {context:,.0f} tokens of context",
+        decode_title=f"A decode step of {_sequences(sequences)} a replica at {cached_tokens:,.0f} tokens of context",
         prefill_title=f"A prefill step of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}",
     )  # fmt: skip
     emit(text)

@@ -44,6 +44,13 @@ PrefixCached = Annotated[
     int | None,
     typer.Option("--prefix-cached-tokens", help="Prompt tokens found in the prefix cache.", show_default=False),
 ]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context", "--max-model-len", help="Longest request, prompt and answer together; what costs little otherwise.",
+        show_default=False,
+    ),
+]  # fmt: skip
 Ttft = Annotated[str, typer.Option("--ttft", help="Limit on the mean time to first token, e.g. 500ms or 2s.", show_default=False)]
 Tpot = Annotated[str, typer.Option("--tpot", help="Limit on the mean time per output token, e.g. 30ms.", show_default=False)]
 GoalName = Annotated[str, typer.Option("--goal", help="latency, throughput or cost.", show_default=False)]

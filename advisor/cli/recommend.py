@@ -30,12 +30,16 @@ def recommend(
     users: options.Users = None,
     rate: options.Rate = None,
     prefix_cached_tokens: options.PrefixCached = None,
+    context: options.Context = None,
     ttft: options.Ttft = "",
     tpot: options.Tpot = "",
     goal: options.GoalName = "",
     calibration: options.CalibrationFile = None,
     launch: Annotated[
         Path | None, typer.Option("--launch", help="Write the launch script into this folder.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the answer as one HTML file too, as `explore` does.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of the table.")] = 8,
     everything: Annotated[bool, typer.Option("--all", help="Every plan, and the rejected ones with their reasons.")] = False,
@@ -53,11 +57,16 @@ def recommend(
     asked = question(
         model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
         engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
+        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, context=context, ttft=ttft,
+        tpot=tpot, goal=goal, calibration=calibration, online=not offline,
     )  # fmt: skip
     advice = answer(asked)
     written = write_launch(asked, advice, launch) if launch else ()
+    if html is not None:
+        from advisor.api.explore import explore, write_page
+
+        write_page(explore(asked, advice), html)
+        written = (*written, html)
     if as_json:
         from advisor.report.data import advice_json
 

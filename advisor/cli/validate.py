@@ -63,6 +63,10 @@ def validate(
     master: Annotated[
         str, typer.Option("--master", help="HOST:PORT of the first node, where several meet.", show_default=False)
     ] = "",
+    secret_file: Annotated[
+        Path | None,
+        typer.Option("--secret-file", help="File (mode 0600) with the secret of the nodes; ADVISOR_SECRET otherwise.", show_default=False),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option("--results", help="Results file to go on with (one for each question).", show_default=False)
     ] = None,
@@ -76,7 +80,8 @@ def validate(
     """Measure the recommended plans here, in fresh processes, and set them beside the prediction.
 
     Without an engine installed and without weights: a bundled transformer runs each plan. With fewer GPUs than a plan needs, one
-    rank of it is measured. A run that was stopped goes on where it was. Exit code 3 when nothing could be measured.
+    rank of it is measured. A run that was stopped goes on where it was. Exit code 3 when a plan could not
+    be measured to its end.
     """
     seconds = _seconds("--time-limit", time_limit), _seconds("--stall-limit", stall_limit)
     for option, text, known in (
@@ -120,7 +125,7 @@ def validate(
     )  # fmt: skip
     if suite:
         return _suite(asked, settings, results=results, fresh=fresh, as_json=as_json)
-    meet = _meet(nodes or 1, node_rank, master)
+    meet = _meet(nodes or 1, node_rank, master, secret_file)
     bench = bench_for(model, asked, device=device, wanted=_ranks(plan or []), nodes=meet)
     done = measuring.validate_runner(bench, plan or [], top=top, settings=settings, nodes=meet, results=results, fresh=fresh)
     code = _show(done, cells=cells, as_json=as_json)
@@ -141,22 +146,23 @@ def _seconds(option: str, text: str) -> float:
     return value
 
 
-def _meet(count: int, rank: int, master: str) -> Nodes:
+def _meet(count: int, rank: int, master: str, secret_file: Path | None) -> Nodes:
     """Where several machines meet. Raises QuestionError where that is not said."""
     from advisor.measure.ranks import Nodes
+    from advisor.measure.secret import secret_of
 
     if count == 1:
-        if rank or master:
-            raise QuestionError("--node-rank and --master are for several machines: say --nodes too.")
+        if rank or master or secret_file is not None:
+            raise QuestionError("--node-rank, --master and --secret-file are for several machines: say --nodes too.")
         return Nodes()
     host, _, port = master.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise QuestionError(
             "several machines measure together: run the same command on each with --node-rank 0, 1, ... and --master HOST:PORT."
         )
     if rank >= count:
         raise QuestionError(f"--node-rank {rank} is beyond the {count} nodes: they count from 0.")
-    return Nodes(count=count, rank=rank, address=host, port=int(port))
+    return Nodes(count=count, rank=rank, address=host.strip("[]"), port=int(port), secret=secret_of(secret_file))
 
 
 def _ranks(plans: list[str]) -> int:
@@ -179,8 +185,7 @@ def _show(done: Done, *, cells: bool, as_json: bool) -> int:
     if not done.complete:
         typer.echo("Interrupted: the same command goes on from here.", err=True)
         return _INTERRUPTED
-    measured = any(plan.tpot_s.measured or plan.cells for plan in done.validation.plans)
-    return 0 if measured else MachineError.exit_code
+    return MachineError.exit_code if any(plan.failed for plan in done.validation.plans) else 0
 
 
 def _refine(done: Done) -> None:
@@ -212,4 +217,4 @@ def _suite(asked: Options, settings: Settings, *, results: Path | None, fresh: b
     if not all(one.complete for _, one in done):
         typer.echo("Interrupted: the same command goes on from here.", err=True)
         return _INTERRUPTED
-    return 0 if any(plan.cells for _, one in done for plan in one.validation.plans) else MachineError.exit_code
+    return MachineError.exit_code if any(plan.failed for _, one in done for plan in one.validation.plans) else 0

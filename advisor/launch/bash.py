@@ -11,6 +11,7 @@ from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
 from advisor.launch.template import lines
 from advisor.launch.words import Raw, quoted
+from advisor.specs.cluster import NVLINKS
 
 NAME = "start.sh"
 
@@ -142,7 +143,7 @@ def start_server(request: Request, run_lines: list[str]) -> list[str]:
 
 def pcie_hint(request: Request) -> list[str]:
     """What to try where peer-to-peer copies over PCIe hang; never a default (vllm issue 33041, nccl issue 2079)."""
-    if request.plan.stage_gpus == 1 or request.problem.cluster.node.default_link.kind in ("nvswitch", "nvlink", "xgmi", "c2c"):
+    if request.plan.stage_gpus == 1 or request.problem.cluster.node.default_link.kind in NVLINKS:
         return []
     flag = "" if request.problem.engine.name == "trtllm" else " and add --disable-custom-all-reduce"
     return [f"  # Where the start hangs (ACS or IOMMU between the PCIe slots): export NCCL_P2P_DISABLE=1{flag}."]

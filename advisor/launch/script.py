@@ -14,6 +14,7 @@ from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
 from advisor.specs.problem import Problem
 from advisor.units import show, show_count
+from advisor.version import version
 
 PLAN_MARK = "advisor-plan:"
 MODES = {
@@ -46,17 +47,6 @@ class Options:
     trust_remote_code: bool = False
     ray: bool = False
     load_tool: str = "vllm"
-
-
-def version() -> str:
-    """The advisor's own version."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("advisor")
-    except PackageNotFoundError:  # run from a checkout
-        return "0 (from source)"
 
 
 def header(problem: Problem, prediction: Prediction, *, what: str, use: Iterable[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +12,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from advisor.errors import AdvisorError, MachineError
-from advisor.measure.ranks import Interrupted, Nodes, Outcome, Ranks, run_ranks
+from advisor.measure.ranks import Interrupted, Nodes, Outcome, Ranks, run_ranks, safe_imports
 from advisor.measure.results import Results
 from advisor.specs import wire
 from advisor.specs.cluster import Node
 from advisor.specs.experiment import Job, Measurement
+from advisor.version import DISTRIBUTION
 
-EXTRA = "pip install 'advisor[validate]'"
+EXTRA = f"pip install '{DISTRIBUTION}[validate]'"
 _ASK_S = 120.0
 Say = Callable[[str], None]
 
@@ -52,9 +54,12 @@ def ask_torch() -> Torch:
     """What torch sees, asked in a process of its own. Raises MachineError where it cannot be asked."""
     need_torch()
     command = [sys.executable, "-m", "runner.devices"]
+    environment = {**os.environ, **safe_imports()}
     why = "it gave no answer"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL, check=False, env=environment
+        )  # fmt: skip
         why = (done.stderr.strip().splitlines() or [why])[-1]
         data = json.loads(done.stdout)
         return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]))
@@ -143,7 +148,7 @@ def run_job(
                 progress(line)
 
     try:
-        outcome = run_ranks(start, wire.to_json(job), id=f"advisor-{job.id}", time_limit_s=job.time_limit_s, progress=tell)
+        outcome = run_ranks(start, wire.to_json(job), time_limit_s=job.time_limit_s, progress=tell)
     except Interrupted as interrupted:
         raise _StoppedError(_measurement(job, interrupted.outcome, nodes)) from None
     except MachineError as error:

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from advisor.probe.readings import NVLINKS, GpuReading, PairReading, Readings
+from advisor.probe.readings import GpuReading, PairReading, Readings
 from advisor.report.screen import PLAIN, Screen, table, wrap
 from advisor.roofline.fabric import Fabric, LinkGraph, group_fabric, is_direct, typical_bytes_per_s
-from advisor.specs.cluster import Cluster, Link
+from advisor.specs.cluster import NVLINKS, Cluster, Link
 from advisor.units import show, show_bytes
 
 _COLOURS = {

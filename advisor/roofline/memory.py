@@ -19,6 +19,7 @@ from advisor.specs.prediction import RankMemory
 from advisor.specs.problem import Problem
 
 GIB = 2.0**30
+LONGEST_SHARE = 0.25  # of the cache is the most that one request may take: three others of its length run beside it
 STATE_BYTES = 4  # recurrent states are kept in fp32
 STATIC_META_BYTES = 0.5 * GIB  # SGLang server_args: 512 MiB of metadata
 STATIC_GRAPH_BYTES = 2 * 2.0**20  # SGLang server_args: 2 MiB for each sequence of the largest graph
@@ -119,9 +120,8 @@ def activation_bytes(problem: Problem, plan: Plan, settings: Settings) -> float:
 
 def default_settings(problem: Problem, plan: Plan) -> Settings:
     """The engine's own defaults for this plan: batch ceiling, token budget, memory fraction, and the workload's context."""
-    engine, workload, device = problem.engine, problem.workload, problem.cluster.device
-    context = int(math.ceil(workload.context_tokens / engine.page_tokens) * engine.page_tokens)
-    context = max(min(context, problem.model.max_context_tokens), math.ceil(workload.context_tokens))
+    engine, device = problem.engine, problem.cluster.device
+    context = needed_context(problem)
     sequences, budget, small = engine.max_sequences, engine.token_budget, engine.small_gpu
     if small is not None and (device.memory_bytes < small.below_bytes or device.name.startswith(small.names)):
         sequences, budget = small.max_sequences, small.token_budget
@@ -131,6 +131,32 @@ def default_settings(problem: Problem, plan: Plan) -> Settings:
         reserved += STATIC_GRAPH_BYTES * engine.graphs_up_to + plan.tp * plan.pp / 8 * GIB
         fraction = max(0.3, round(1 - reserved / device.memory_bytes, 3))
     return Settings(max_sequences=sequences, token_budget=budget, max_context_tokens=context, memory_fraction=fraction)
+
+
+def needed_context(problem: Problem) -> int:
+    """Tokens of the longest request that has to fit: what the workload asks for, else its mean request in whole pages."""
+    workload, page = problem.workload, problem.engine.page_tokens
+    if workload.max_context_tokens:
+        return workload.max_context_tokens
+    pages = math.ceil(workload.context_tokens / page) * page
+    return max(min(pages, problem.model.max_context_tokens), math.ceil(workload.context_tokens))
+
+
+def largest_context(problem: Problem, plan: Plan, memory: RankMemory) -> int:
+    """The longest request that costs the others little: the model's own limit, or a power of two that takes at most a quarter of
+    an instance's cache; at least what is needed. What the workload asks for is taken as it is."""
+    needed = needed_context(problem)
+    if problem.workload.max_context_tokens:
+        return needed
+    share = memory.kv_tokens // plan.adp * LONGEST_SHARE
+    limit = problem.model.max_context_tokens
+    return max(needed, limit if share >= limit else 2 ** int(math.log2(max(share, 1))))
+
+
+def context_shortfall(problem: Problem, plan: Plan, memory: RankMemory) -> str:
+    """Why the cache cannot hold the longest request that was asked for; "" where it can."""
+    held, asked = memory.kv_tokens // plan.adp, problem.workload.max_context_tokens
+    return f"its cache holds {held:,} tokens and one request may have {asked:,}" if asked > held else ""
 
 
 def rank_memory(problem: Problem, plan: Plan) -> RankMemory:

@@ -18,15 +18,17 @@ from advisor.roofline import draft, graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.comm import Lines, collective_s
 from advisor.roofline.compute import DeviceRates, kernel_s
-from advisor.roofline.engine_scales import EngineScales
+from advisor.roofline.engine_scales import EngineScales, as_computed
 from advisor.roofline.fabric import Fabrics
 from advisor.roofline.work import (
     Collective,
     DecodeAttention,
     Experts,
     Gemm,
+    IndexScores,
     LatentDecode,
     LatentPrefill,
+    StateScan,
     Stream,
     Work,
 )
@@ -50,16 +52,17 @@ class StepModel:
     """
 
     def __init__(self, problem: Problem, plan: Plan, calibration: Calibration, *, fabrics: Fabrics, lines: Lines) -> None:
-        self.problem, self.plan = problem, plan
+        self.plan = plan
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
         self.queries = problem.speculation.verified if problem.speculation else 1
         self.tokens_per_step = problem.speculation.length if problem.speculation else 1.0
+        self.problem = replace(problem, model=as_computed(problem.model, self.engine, self.device))
         self._fabrics, self._lines = fabrics, lines
-        self._rates = DeviceRates(self.device, calibration)
+        self._rates = DeviceRates(self.device, calibration, self.engine.name)
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
         self._kinds = self._stage_kinds()
-        self._scale = EngineScales(self.engine, calibration, self.device, problem.model)
+        self._scale = EngineScales(self.engine, calibration, self.device, self.problem.model)
         self._memo: dict[tuple[str, int, float, float], float] = {}
 
     def _stage_kinds(self) -> list[tuple[int, int]]:
@@ -277,6 +280,9 @@ UNSPLIT_BEYOND = 512
 # quantise twice, multiply twice, activate, sum up and add the shared ones; MLA normalises both latents, absorbs into query and
 # output, joins the halves and writes the cache beside the attention itself; a product in 8 or 4 bits quantises its input first.
 EXPERT_LAUNCHES, LATENT_LAUNCHES, QUANTISED_LAUNCHES = 12, 8, 2
+# A chunked scan (flash-linear-attention, gated_delta_rule/chunk.py): norms of queries and keys, decays summed up, products inside
+# the chunk, their inverse, rows and values, states, outputs. An indexer: norm, rotation, two quantisations, scores, selection.
+SCAN_LAUNCHES, INDEX_LAUNCHES = 7, 6
 
 
 def _launches_of(work: Work) -> float:
@@ -286,6 +292,10 @@ def _launches_of(work: Work) -> float:
         return EXPERT_LAUNCHES
     if isinstance(work, LatentPrefill | LatentDecode):
         return LATENT_LAUNCHES
+    if isinstance(work, StateScan):
+        return SCAN_LAUNCHES
+    if isinstance(work, IndexScores):
+        return INDEX_LAUNCHES
     quantised = isinstance(work, Gemm) and FORMATS[work.weights].compute not in ("bf16", "fp16")
     return QUANTISED_LAUNCHES if quantised else 1
 

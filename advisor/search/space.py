@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from advisor.roofline.memory import rank_memory
+from advisor.roofline.memory import context_shortfall, rank_memory
 from advisor.search.legal import block_refusal, expert_degrees, experts, refusal, tensor_refusal
 from advisor.search.place import Placer
 from advisor.specs.cluster import Cluster
@@ -83,6 +83,8 @@ def _fitting(problem: Problem, placer: Placer, *, spanning: bool) -> tuple[list[
         memory = rank_memory(problem, replica if same else placer.placed(replica))
         if memory.shortfall_bytes > 0:
             rejected.append(Rejected(plan=replica, reason=needs(memory), short_bytes=memory.shortfall_bytes))
+        elif short := context_shortfall(problem, replica, memory):
+            rejected.append(Rejected(plan=replica, reason=short))
         else:
             fitting.append(replica)
             depths[stage] = depths.get(stage, 0) + 1

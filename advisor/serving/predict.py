@@ -12,7 +12,7 @@ from advisor.roofline.attention import Batch
 from advisor.roofline.breakdown import breakdown
 from advisor.roofline.comm import Lines
 from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
-from advisor.roofline.memory import default_settings, rank_memory
+from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.roofline.step import StepModel
 from advisor.serving.simulator import Room
 from advisor.serving.steady import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
@@ -24,7 +24,7 @@ from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
 Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
-UNKNOWN = Spread(bias=0.0, shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
+UNKNOWN = Spread(shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,9 @@ class Predictor:
 
 def _predict(predictor: Predictor, plan: Plan) -> Prediction:
     problem, calibration = predictor.problem, predictor.calibration
+    given = plan.settings
     try:
-        settings = plan.settings or default_settings(problem, plan)
+        settings = given or default_settings(problem, plan)
         plan = replace(plan, settings=settings)
         memory = rank_memory(problem, plan)
     except ValueError as error:
@@ -99,6 +100,10 @@ def _predict(predictor: Predictor, plan: Plan) -> Prediction:
             f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
             "use more GPUs, fewer bytes a weight or a shorter context."
         )
+    if short := context_shortfall(problem, plan, memory):
+        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
+    if given is None:
+        settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
     model = predictor.step_model(plan)
     room = Room(
         max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
@@ -216,12 +221,16 @@ def _prediction(
     )
 
 
+SELDOM_MEASURED = ("stream", "state_scan", "state_update", "index_scores")
+
+
 def closeness(calibration: Calibration) -> str:
     """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them).
 
-    Element-wise kernels do not count: no table measures them, for any device.
+    Element-wise kernels do not count, no table measures them for any device, nor those that few tables hold (`SELDOM_MEASURED`).
     """
-    found = {reach.provenance.closeness for key, reach in calibration.kernels if key.kind != "stream"}
+    measured = (reach for key, reach in calibration.kernels if key.kind not in SELDOM_MEASURED)
+    found = {reach.provenance.closeness for reach in measured}
     return next((name for name in ("default", "family") if name in found), "device")
 
 

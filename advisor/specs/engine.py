@@ -78,6 +78,9 @@ class Engine:
     Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
     NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
 
+    `experts_as` names experts that the engine computes otherwise than their format says: (major compute capability, stored
+    format, format computed in). mxfp4 experts are multiplied with mxfp8 activations where an engine quantises them itself.
+
     On the architectures of `paged_kernels_on` its decode attention has a block for every query head, which reads the cache once
     for each of them (vLLM's PagedAttention kernels: no FlashAttention there).
 
@@ -96,7 +99,6 @@ class Engine:
 
     name: str
     version: str
-    program: str
     axes: tuple[str, ...]
     host: HostTime
     memory: MemoryRule
@@ -118,6 +120,7 @@ class Engine:
     polling_steps: int = 1
     piece_tokens: int = 0
     paged_kernels_on: tuple[str, ...] = ()
+    experts_as: tuple[tuple[str, str, str], ...] = ()
     small_gpu: SmallGpu | None = None
     scales: tuple[tuple[ScaleKey, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()

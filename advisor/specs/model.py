@@ -137,13 +137,13 @@ class LatentAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrentMixer:
-    """A layer with a state of fixed size instead of a cache: Mamba-2, gated delta rule, lightning attention.
+    """A layer with a state of fixed size instead of a cache: Mamba-2, gated delta rule, Kimi delta attention, lightning attention.
 
     Sizes are given directly because the families differ: `weights` parameters, `state_values` elements a sequence keeps,
-    `flop_per_token` beyond two per weight. Modelled in memory and bytes; time carries a wider error.
+    `flop_per_token` beyond two per weight.
     """
 
-    kind: Literal["mamba", "mamba2", "gated-delta", "linear"]
+    kind: Literal["mamba", "mamba2", "gated-delta", "kda", "linear"]
     heads: int
     weights: int
     state_values: int

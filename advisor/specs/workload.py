@@ -16,9 +16,10 @@ class Workload:
     `mode`: `static_batch` offers `users` sequences at once and waits for the last token; `single_stream` is one of them;
     `closed_loop` keeps `users` requests in flight over the whole deployment; `open_loop` gets `rate_per_s` Poisson
     arrivals; `offline` has everything queued at once (`users` > 0: at most so many together); `capacity` asks how much fits
-    within the limits. `prefix_cached_tokens` of the input are found in the prefix cache. `length_spread` is the lowest drawn
-    length as a share of the nominal one (1.0: all equal; lengths are uniform between). `requests` ends a closed loop after so
-    many (0: the steady state). Limits are per request means, in seconds.
+    within the limits. `max_context_tokens` is the longest request that has to be answered, prompt and answer together (0: not
+    asked, the deployment takes what costs little). `prefix_cached_tokens` of the input are found in the prefix cache.
+    `length_spread` is the lowest drawn length as a share of the nominal one (1.0: all equal; lengths are uniform between).
+    `requests` ends a closed loop after so many (0: the steady state). Limits are per request means, in seconds.
     """
 
     input_tokens: float
@@ -27,6 +28,7 @@ class Workload:
     users: int = 0
     rate_per_s: float = 0.0
     prefix_cached_tokens: float = 0.0
+    max_context_tokens: int = 0
     length_spread: float = 1.0
     requests: int = 0
     ttft_limit_s: float | None = None

@@ -15,7 +15,7 @@ import pytest
 
 from advisor.catalog import hub, models
 from advisor.catalog.model_schema import read_sheet
-from advisor.catalog.models import list_models, load_model, requantise, sheet_names
+from advisor.catalog.models import list_models, load_model, published_as, requantise, sheet_names
 from advisor.catalog.write_sheet import sheet_text
 from advisor.catalog.yaml_file import parse_yaml
 from advisor.errors import AdvisorError, ProfileError, QuestionError
@@ -395,3 +395,28 @@ def test_attention_in_one_word() -> None:
         for name in ("70b", "llama-2-7b", "falcon-7b", "deepseek-v3", "jamba", "mamba")
     }
     assert list(kinds.values()) == ["GQA", "MHA", "MQA", "MLA", "hybrid", "recurrent"]
+
+
+@pytest.mark.parametrize(
+    ("alias", "repo"),
+    [
+        ("70b", "meta-llama/Llama-3.1-70B-Instruct"),
+        ("8b", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct"),
+        ("meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-70B"),  # whoever names the base checkpoint gets it
+    ],
+)
+def test_an_alias_means_the_checkpoint_that_people_serve(alias: str, repo: str) -> None:
+    assert load_model(alias, online=False).spec.repo == repo
+
+
+def test_a_format_that_is_published_names_its_checkpoint() -> None:
+    model = load_model("70b", online=False).spec
+    fp8 = published_as(requantise(model, dtype="fp8", kv_dtype=None))
+    assert (fp8.repo, fp8.requantised) == ("nvidia/Llama-3.1-70B-Instruct-FP8", False)
+    assert fp8.formats == requantise(model, dtype="fp8", kv_dtype=None).formats
+    assert published_as(requantise(model, dtype="int8", kv_dtype=None)).requantised
+    other = load_model("meta-llama/Llama-3.3-70B-Instruct", online=False).spec  # the fp8 sheet is of another checkpoint
+    assert published_as(requantise(other, dtype="fp8", kv_dtype=None)).repo == "meta-llama/Llama-3.3-70B-Instruct"
+    assert published_as(model) is model

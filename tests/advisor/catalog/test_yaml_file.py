@@ -82,7 +82,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero on this system")
 def test_a_file_without_an_end_is_refused_after_the_size_that_is_read() -> None:
-    with pytest.raises(ProfileError, match="larger than 4 MiB"):
+    with pytest.raises(ProfileError, match="larger than 4 MB"):
         read_text(Path("/dev/zero"))
 
 

@@ -115,7 +115,7 @@ def test_bad_comparisons(arguments: list[str], said: str, tmp_path: Path, capsys
 def test_a_result_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text("{", encoding="utf-8")
     _, error = ask(capsys, "compare", str(tmp_path / "x.json"), *QUESTION, "--plan", "tp=8", code=2)
-    assert "is no JSON" in error
+    assert "is not JSON" in error
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     arguments = [str(result(tmp_path / "run.json")), *QUESTION, "--plan", "tp=8", "--out", str(tmp_path / "mine.csv")]
     _, error = ask(capsys, "compare", *arguments, code=2)

@@ -274,13 +274,18 @@ def test_weights_that_the_checkpoint_does_not_have_are_never_launched_from_it() 
             problem("vllm", spec=requantise(load_model(name, online=False).spec, dtype=dtype, kv_dtype=None)), Plan()
         )
 
-    assert "vllm serve meta-llama/Llama-3.1-70B --quantization fp8" in line("llama-3.1-70b", "fp8")  # quantised while loading
+    assert "vllm serve meta-llama/Llama-3.1-70B-Instruct --quantization fp8" in line(
+        "llama-3.1-70b", "fp8"
+    )  # quantised while loading
     awq = line("llama-3.1-70b", "awq")
     assert 'vllm serve "$MODEL"' in awq
-    assert "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B has 16-bit ones" in awq
+    assert (
+        "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B-Instruct has 16-bit ones"
+        in awq
+    )
     assert "deepseek-ai/DeepSeek-R1 has fp8" in line("deepseek-r1", "int4")
     assert "vllm serve deepseek-ai/DeepSeek-R1" in line("deepseek-r1", "auto")
-    assert "vllm serve meta-llama/Llama-2-13b-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
+    assert "vllm serve meta-llama/Llama-2-13b-chat-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
 
 
 @pytest.mark.parametrize("target", ["bash", "slurm"])

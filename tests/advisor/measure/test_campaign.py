@@ -230,7 +230,9 @@ def test_without_torch_one_sentence_says_how_to_get_it(monkeypatch: pytest.Monke
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MachineError, match=r"needs torch, which is not installed: pip install 'advisor\[validate\]'\.$"):
+    with pytest.raises(
+        MachineError, match=r"needs torch, which is not installed: pip install 'parallelism-advisor\[validate\]'\.$"
+    ):
         need_torch()
 
 

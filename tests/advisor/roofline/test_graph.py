@@ -14,8 +14,8 @@ from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model
-from advisor.roofline.attention import projection_work
-from advisor.roofline.graph import stage_work
+from advisor.roofline.attention import Batch, projection_work
+from advisor.roofline.graph import step_work
 from advisor.roofline.work import Collective, Experts, Gemm, Work
 from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
@@ -30,6 +30,12 @@ def problem(model: str = "llama-3.1-70b", gpus: int = 8) -> Problem:
         workload=Workload(input_tokens=1024, output_tokens=1024, mode="closed_loop", users=8),
         engine=load_engine("vllm"),
     )
+
+
+def stage_work(asked: Problem, plan: Plan, *, stage: int, phase: str, batch: float, new_tokens: float, context_tokens: float):
+    if phase == "decode":
+        return step_work(asked, plan, stage=stage, batch=Batch(decodes=batch, context=context_tokens))
+    return step_work(asked, plan, stage=stage, batch=Batch(prefills=batch, new=new_tokens, past=context_tokens))
 
 
 def works(plan: Plan, *, phase: str = "decode", batch: float = 1, model: str = "llama-3.1-70b", stage: int = 0):

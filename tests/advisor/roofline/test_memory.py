@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model, requantise
-from advisor.roofline.memory import layer_weight_bytes, rank_memory, sequence_cache_bytes, stage_weight_bytes
+from advisor.roofline.memory import (
+    context_shortfall,
+    largest_context,
+    layer_weight_bytes,
+    rank_memory,
+    sequence_cache_bytes,
+    stage_weight_bytes,
+)
 from advisor.specs.cluster import Cluster
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import WeightFormats
@@ -145,3 +152,15 @@ def test_one_rank_holds_the_model_for_every_model_of_the_catalogue() -> None:
         if held != pytest.approx(model.params, rel=0.005):
             wrong.append(f"{summary.name}: {held / model.params:.4f}")
     assert not wrong
+
+
+def test_the_longest_request_is_a_question_of_its_own() -> None:
+    short = problem("llama-3.1-8b", tokens=1536)
+    memory = rank_memory(short, Plan())
+    assert largest_context(short, Plan(), replace(memory, kv_tokens=400_000)) == 65_536  # a quarter, as a power of two
+    assert largest_context(short, Plan(), replace(memory, kv_tokens=4_000_000)) == 131_072  # the model's own limit
+    assert largest_context(short, Plan(), replace(memory, kv_tokens=2_000)) == 1536  # never below the request itself
+    asked = replace(short, workload=replace(short.workload, max_context_tokens=100_000))
+    assert largest_context(asked, Plan(), replace(memory, kv_tokens=400_000)) == 100_000
+    assert context_shortfall(asked, Plan(), replace(memory, kv_tokens=100_000)) == ""
+    assert "one request may have 100,000" in context_shortfall(asked, Plan(), replace(memory, kv_tokens=99_999))

@@ -68,7 +68,7 @@ def test_paged_kernels_read_the_cache_once_a_query_head(vllm: Engine) -> None:
 
 def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
     def width(shared: float) -> Spread:
-        return Spread(bias=0.0, shared=shared, independent=0.1, points=20)
+        return Spread(shared=shared, independent=0.1, points=20)
 
     spreads = tuple((f"tpot/{near}", width(w)) for near, w in (("default", 0.9), ("device", 0.2), ("family", 0.5), ("fitted", 0.1)))
     engine = replace(vllm, spreads=spreads, fitted_on=("h100-80g-sxm", "mi300x"))

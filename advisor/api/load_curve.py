@@ -1,0 +1,99 @@
+"""Figures of a plan by users in flight: points just close enough that a straight line between neighbours is right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from advisor.roofline.fabric import plan_fabrics
+from advisor.search.space import placed
+from advisor.serving.predict import predict
+from advisor.specs.calibration import Calibration
+from advisor.specs.exploration import Band, LoadCurve
+from advisor.specs.plan import Plan
+from advisor.specs.prediction import Estimate, Prediction
+from advisor.specs.problem import Problem
+
+STEP = 4  # loads this many times each other start the grid
+TOLERANCE = 0.01  # of a figure is the most that a line may miss it by in the middle of its interval
+
+_Figures = tuple[float, float, float, float]
+
+
+class Curves:
+    """The curves of one problem. Plans of the same replicas on the same kind of links share one."""
+
+    def __init__(self, problem: Problem, calibration: Calibration, *, most_users: int) -> None:
+        self.problem, self.calibration, self.most_users = problem, calibration, most_users
+        self._found: dict[Plan, LoadCurve] = {}
+
+    def of(self, plan: Plan) -> LoadCurve:
+        """The curve of a plan that fits; of one replica of it where each of its replicas is as good as one alone."""
+        plan = replace(plan, settings=None)
+        alone = placed(self.problem, plan.replica())
+        shown = alone if self._alike(alone, plan) else plan
+        if shown not in self._found:
+            self._found[shown] = self._computed(shown)
+        return self._found[shown]
+
+    def _alike(self, alone: Plan, plan: Plan) -> bool:
+        cluster = self.problem.cluster
+        if not cluster.node.is_uniform or any(free is not None for free in cluster.node.free_bytes):
+            return False
+        return plan_fabrics(cluster, alone) == plan_fabrics(cluster, plan)
+
+    def _computed(self, plan: Plan) -> LoadCurve:
+        found: dict[int, Prediction] = {}
+
+        def at(users: int) -> _Figures:
+            if users not in found:
+                found[users] = self._predicted(plan, users)
+            p = found[users]
+            return (p.ttft_s.value, p.tpot_s.value, p.output_tokens_per_s.value, p.sequences)
+
+        users = grid(at, self.most_users)
+        columns = [tuple(column) for column in zip(*(at(u) for u in users), strict=True)]
+        kept = [found[u] for u in users]
+        return LoadCurve(
+            replicas=plan.dp, users=tuple(users), ttft_s=columns[0], tpot_s=columns[1], output_tokens_per_s=columns[2],
+            running=columns[3], ttft_band=_band([p.ttft_s for p in kept]), tpot_band=_band([p.tpot_s for p in kept]),
+            latency_band=_band([p.latency_s for p in kept]), rate_band=_band([p.output_tokens_per_s for p in kept]),
+        )  # fmt: skip
+
+    def _predicted(self, plan: Plan, users: int) -> Prediction:
+        load = replace(self.problem.workload, mode="closed_loop", users=users, rate_per_s=0.0, requests=0)
+        return predict(replace(self.problem, workload=load), plan, self.calibration)
+
+
+def grid(figures: Callable[[int], Sequence[float]], most: int) -> list[int]:
+    """Whole numbers from 1 to `most` between which every figure is a straight line to within TOLERANCE.
+
+    An interval is halved (on a logarithmic scale) while its middle is off the line, down to neighbours where a figure jumps.
+    """
+    kept = [1]
+
+    def fill(low: int, high: int) -> None:
+        if high - low > 1:
+            middle = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
+            if not _straight(figures, low, middle, high):
+                fill(low, middle)
+                fill(middle, high)
+                return
+        kept.append(high)
+
+    while kept[-1] < most:
+        fill(kept[-1], min(kept[-1] * STEP, most))
+    return kept
+
+
+def _straight(figures: Callable[[int], Sequence[float]], low: int, middle: int, high: int) -> bool:
+    share = (middle - low) / (high - low)
+    lines = zip(figures(low), figures(high), figures(middle), strict=True)
+    return all(abs(a + share * (b - a) - between) <= TOLERANCE * abs(between) for a, b, between in lines)
+
+
+def _band(estimates: Sequence[Estimate]) -> Band:
+    """The widest interval among the points, as factors."""
+    shares = [(e.low / e.value, e.high / e.value) for e in estimates if e.value > 0]
+    return Band(low=min((low for low, _ in shares), default=1.0), high=max((high for _, high in shares), default=1.0))
