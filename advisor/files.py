@@ -25,7 +25,9 @@ _WAIT_S = 60.0  # for a lock: writing takes milliseconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewFile:
-    """A file to write. Its mode is what the umask leaves of 0666 (0777 where it is `executable`); a file that is there keeps its own."""
+    """A file to write. Its mode is what the umask leaves of 0666, of 0777 where it is `executable`; a file that is there keeps its
+    own mode.
+    """
 
     path: Path
     data: bytes

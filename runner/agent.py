@@ -1,4 +1,4 @@
-"""`python -m runner.agent --ranks N MODULE JOB OUT`: the ranks of this machine, started, watched, and ended with the first that fails.
+"""`python -m runner.agent --ranks N MODULE JOB OUT`: the ranks of this machine, started, watched, and ended when one fails.
 
 Nothing of it outlives the advisor: its standard input is a pipe whose other end only the advisor holds, which the kernel closes
 however the advisor ends; the agent then kills its process group (ranks, and what they started) and removes the run's folder.

@@ -90,8 +90,8 @@ def _gather(meeting: Meeting, listener: socket.socket, known: dict[int, tuple[so
         except TimeoutError:
             missing = next(node for node in range(1, meeting.count) if node not in known)
             raise MachineError(
-                f"machine {missing} did not join at {meeting.host}:{meeting.port} in {meeting.limit_s:.0f} s with the same secret and "
-                "the same question; start the same command on it with its --node-rank."
+                f"machine {missing} did not join at {meeting.host}:{meeting.port} in {meeting.limit_s:.0f} s with the same secret "
+                "and the same question; start the same command on it with its --node-rank."
             ) from None
         found = _checked(meeting, caller)
         if found is None or found[0] in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,16 +25,16 @@ def join(device: torch.device, limit_s: float) -> None:
         raise MachineError(f"the ranks did not find each other: {error}") from error
 
 
-def _store(limit: datetime.timedelta) -> dist.Store:
+def _store(limit: datetime.timedelta) -> Any:
     """Addresses and counters of the ranks. Several machines: torch's TCP store on the socket that the handshake was made on."""
     where, world = os.environ[MEET], int(os.environ["WORLD_SIZE"])
     host, colon, port = where.rpartition(":")
     if not colon or os.path.isabs(where):
-        store = dist.FileStore(where, world)
+        store: Any = dist.FileStore(where, world)  # type: ignore[attr-defined]
         store.set_timeout(limit)
         return store
     handed = os.environ.get(LISTENER)
-    return dist.TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]
         host, int(port), world, is_master=handed is not None, timeout=limit,
         master_listen_fd=int(handed) if handed is not None else None,
     )  # fmt: skip

@@ -19,26 +19,32 @@ if TYPE_CHECKING:
 
 
 def answer(asked: Question) -> Advice:
-    """The advice, with what was asked and said, the launch line of the first choice, or what would help where nothing fits."""
+    """The advice, with what was asked and assumed, and the launch line of the first choice; and what would help where nothing
+    fits or a limit is missed."""
+    from advisor.report.limits import implied_words, limit_words
     from advisor.report.reason import reason
     from advisor.search.advise import advise
+    from advisor.search.capacity import expected, ranked_by_capacity
+    from advisor.search.confidence import sure
     from advisor.search.curve import with_curve
     from advisor.search.network import network_need
+    from advisor.search.remedy import remedies
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(asked.problem, asked.calibration)
-    advice = with_curve(predictor, advise(predictor, cannot_start(asked.problem)))
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
+    advice = with_curve(predictor, advice)
     advice = replace(
-        advice, said=asked.said, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
-        network_need=network_need(predictor, advice.choices),
+        advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
+        network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),
+        remedies=remedies(predictor, advice),
     )  # fmt: skip
-    if advice.choices:
-        from advisor.launch import launch_line
+    advice = replace(advice, limits=limit_words(advice), said=(*asked.said, *implied_words(advice)))
+    if not advice.choices:
+        return advice
+    from advisor.launch import launch_line
 
-        return replace(advice, launch=launch_line(asked.problem, advice.choices[0].plan))
-    from advisor.search.remedy import remedies
-
-    return replace(advice, remedies=remedies(asked.problem))
+    return replace(advice, launch=launch_line(asked.problem, advice.choices[0].plan))
 
 
 def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, ...]:
@@ -53,9 +59,10 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
+    from advisor.search.confidence import sure
     from advisor.serving.predict import Predictor
 
-    return predicted(Predictor(asked.problem, asked.calibration), plan)
+    return predicted(Predictor(sure(asked.problem, asked.calibration), asked.calibration), plan)
 
 
 def predicted(predictor: Predictor, plan: str | Plan) -> Prediction:

@@ -45,14 +45,15 @@ def _context() -> multiprocessing.context.BaseContext:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have this process killed when its parent ends, by the kernel on Linux, else by a thread; Ctrl-C is for the parent to handle."""
+    """Have this process end with its parent: killed by the kernel on Linux, and by a thread. Ctrl-C is for the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's clean-up
+    for name in ("SIGTERM", "SIGHUP"):  # not the parent's way of cleaning up
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-        return
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the kernel was told
     threading.Thread(target=_wait_for_end, daemon=True).start()
 
 

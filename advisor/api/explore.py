@@ -31,9 +31,7 @@ def explore(asked: Question, advice: Advice | None = None) -> Exploration:
     most = most_users(shown, asked.problem.workload)
     curves = Curves(asked.problem, asked.calibration, most_users=most)
     groups = ties(shown, asked.problem.workload)
-    explored = tuple(
-        Explored(prediction=p, curve=curves.of(p.plan), tie=group) for p, group in zip(shown, groups, strict=True)
-    )
+    explored = tuple(Explored(prediction=p, curve=curves.of(p.plan), tie=group) for p, group in zip(shown, groups, strict=True))
     shapes = [p.plan for p in shown]
     return Exploration(
         advice=advice, asked=in_short(asked.problem), problem=asked.problem, explored=explored, most_users=most,

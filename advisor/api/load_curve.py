@@ -16,6 +16,7 @@ from advisor.specs.prediction import Estimate, Prediction
 from advisor.specs.problem import Problem
 
 STEP = 4  # loads this many times each other start the grid
+MOST_REPLICAS = 8  # a curve of several replicas has loads that are no whole number of users for each
 TOLERANCE = 0.01  # of a figure is the most that a line may miss it by in the middle of its interval
 
 _Figures = tuple[float, float, float, float]
@@ -29,19 +30,22 @@ class Curves:
         self._found: dict[Plan, LoadCurve] = {}
 
     def of(self, plan: Plan) -> LoadCurve:
-        """The curve of a plan that fits; of one replica of it where each of its replicas is as good as one alone."""
+        """The curve of a plan that fits; of as many replicas as are worth it where they are all as good as the plan's."""
         plan = replace(plan, settings=None)
-        alone = placed(self.problem, plan.replica())
-        shown = alone if self._alike(alone, plan) else plan
+        several = placed(self.problem, replace(plan, dp=self._replicas(plan), gpus=()))
+        shown = several if self._alike(several, plan) else plan
         if shown not in self._found:
             self._found[shown] = self._computed(shown)
         return self._found[shown]
 
-    def _alike(self, alone: Plan, plan: Plan) -> bool:
+    def _replicas(self, plan: Plan) -> int:
+        return min(MOST_REPLICAS, self.problem.cluster.gpus // plan.replica_gpus)
+
+    def _alike(self, several: Plan, plan: Plan) -> bool:
         cluster = self.problem.cluster
         if not cluster.node.is_uniform or any(free is not None for free in cluster.node.free_bytes):
             return False
-        return plan_fabrics(cluster, alone) == plan_fabrics(cluster, plan)
+        return plan_fabrics(cluster, several) == plan_fabrics(cluster, plan)
 
     def _computed(self, plan: Plan) -> LoadCurve:
         found: dict[int, Prediction] = {}
@@ -52,7 +56,7 @@ class Curves:
             p = found[users]
             return (p.ttft_s.value, p.tpot_s.value, p.output_tokens_per_s.value, p.sequences)
 
-        users = grid(at, self.most_users)
+        users = grid(at, plan.dp, self.most_users * plan.dp)
         columns = [tuple(column) for column in zip(*(at(u) for u in users), strict=True)]
         kept = [found[u] for u in users]
         return LoadCurve(
@@ -66,12 +70,12 @@ class Curves:
         return predict(replace(self.problem, workload=load), plan, self.calibration)
 
 
-def grid(figures: Callable[[int], Sequence[float]], most: int) -> list[int]:
-    """Whole numbers from 1 to `most` between which every figure is a straight line to within TOLERANCE.
+def grid(figures: Callable[[int], Sequence[float]], least: int, most: int) -> list[int]:
+    """Whole numbers from `least` to `most` between which every figure is a straight line to within TOLERANCE.
 
     An interval is halved (on a logarithmic scale) while its middle is off the line, down to neighbours where a figure jumps.
     """
-    kept = [1]
+    kept = [least]
 
     def fill(low: int, high: int) -> None:
         if high - low > 1:

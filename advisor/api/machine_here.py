@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from advisor.api.question import Options, Question, question
 from advisor.calibrate.local import LocalFit, cpu_cluster, cpu_engine, fit
 from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine
-from advisor.errors import AdvisorError, MachineError
+from advisor.errors import AdvisorError, MachineError, one_line
 from advisor.measure.campaign import Torch, ask_torch
 from advisor.measure.ranks import Interrupted, Nodes, Ranks, run_ranks
 from advisor.specs import wire
@@ -30,12 +31,14 @@ class Bench:
     engine: Engine
     gpus: int
     said: tuple[str, ...]
+    machine: str = ""
 
 
 def say(line: str) -> None:
     """Talk, on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, AttributeError):  # closed, or nobody reads it any more: the measurement goes on
+        sys.stderr.write(one_line(line) + "\n")
+        sys.stderr.flush()
 
 
 def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...] = ("bf16", "fp8")) -> Benchmarks:
@@ -71,7 +74,7 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
     torch = ask_torch()
     engine = load_engine("runner")
     if device == "cpu":
-        return _cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted)
+        return replace(_cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted), machine=torch.identity)
     if not torch.gpus:
         raise MachineError(
             f"torch {torch.version} sees no GPU here: install a build for the driver, or try the program with --device cpu."
@@ -83,7 +86,8 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
         options = {**options, "gpu": more.name, "gpus": wanted}
     found = question(model=model, **options)
     said = () if more is None else (f"Predicted for {wanted} x {more.name}, of which {here} {'is' if here == 1 else 'are'} here.",)
-    return Bench(asked=found, engine=engine, gpus=here, said=(*said, *_mismatch(found.problem.cluster, torch)))
+    said = (*said, *_mismatch(found.problem.cluster, torch))
+    return Bench(asked=found, engine=engine, gpus=here, said=said, machine=torch.identity)
 
 
 def _more_of_the_same(asked: Options, torch: Torch, wanted: int) -> Device | None:

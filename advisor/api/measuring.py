@@ -72,7 +72,7 @@ def validate_runner(
     chosen = candidates(bench, plans, top)
     if settings.device == "cpu":
         chosen = [replace(c, sequences=min(c.sequences or CPU_BATCH, CPU_BATCH)) for c in chosen]
-    settings = replace(settings, gpus=bench.gpus)
+    settings = replace(settings, gpus=bench.gpus, machine=bench.machine)
     calibration = bench.asked.calibration
     kept = Results.open(results or default_path(problem, device=settings.device), fresh=fresh)
     jobs = [job_for(problem, candidate, settings, calibration) for candidate in chosen]
@@ -143,7 +143,7 @@ def validate_suite(
         options: Options = {**_whole(asked, plan, torch), "engine": "vllm"}
         found = question(model=name, **options)
         problem = runner_problem(found.problem, load_engine("runner"), device=settings.device)
-        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus)), found.calibration)
+        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus), machine=torch.identity), found.calibration)
         kept = Results.open(results or default_path(problem, device=f"{settings.device}-suite"), fresh=fresh)
         measured, complete = run_all([job], kept, node=None, nodes=nodes, say=say)
         plans = [plan_result(problem, m.job, m.measurement, found.calibration, batch=64, resumed=m.resumed) for m in measured]

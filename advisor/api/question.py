@@ -19,6 +19,7 @@ from advisor.specs.problem import Problem
 from advisor.specs.workload import Goal, Mode, Workload
 from advisor.units import parse, show
 
+SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
 MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
@@ -53,6 +54,7 @@ class Options(TypedDict, total=False):
     context: int | None
     ttft: str | float | None
     tpot: str | float | None
+    confidence: float | None
     goal: str
     calibration: Path | str | None
     online: bool
@@ -80,6 +82,7 @@ def question(
     context: int | None = None,
     ttft: str | float | None = None,
     tpot: str | float | None = None,
+    confidence: float | None = None,
     goal: str = "",
     calibration: Path | str | None = None,
     online: bool = True,
@@ -90,7 +93,7 @@ def question(
 
     workload, said_workload = _workload(
         preset=preset, input_tokens=input_tokens, output_tokens=output_tokens, users=users, rate=rate,
-        prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, goal=goal,
+        prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, confidence=confidence, goal=goal,
     )  # fmt: skip
     spec, said_model = _model(model, dtype=dtype, kv_dtype=kv_dtype, online=online)
     workload = _with_context(spec, workload, context)
@@ -144,6 +147,7 @@ def _workload(
     prefix_cached_tokens: int | None,
     ttft: str | float | None,
     tpot: str | float | None,
+    confidence: float | None,
     goal: str,
 ) -> tuple[Workload, list[str]]:
     """The workload; a limit of the preset holds when the preset was named, or when nothing else bounds the load."""
@@ -157,6 +161,8 @@ def _workload(
         raise QuestionError(f"--rate {rate:g} is not possible; give requests per second above 0.")
     if users is not None and rate is not None:
         raise QuestionError("--users and --rate are two kinds of load; give one: users in flight, or requests per second.")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise QuestionError(f"--confidence {confidence:g} is not possible; give a chance from 0.5 to below 1, e.g. 0.9.")
     if goal and goal not in get_args(Goal):
         raise QuestionError(f"unknown goal {goal!r}; use latency, throughput or cost.")
     inputs = chosen.input_tokens if input_tokens is None else input_tokens
@@ -173,9 +179,11 @@ def _workload(
         said.append(f"Lengths of the {chosen.name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
     if bound and not own_limits and (ttft_s or tpot_s):
         said.append(f"Limits of the {chosen.name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
+    if confidence is None:
+        confidence = SURE if mode == "capacity" and (ttft_s or tpot_s) else 0.5
     workload = Workload(
         input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
-        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
+        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s, confidence=confidence,
         goal=cast(Goal, goal or "throughput"), preset=chosen.name,
     )  # fmt: skip
     return workload, said

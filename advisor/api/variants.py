@@ -66,7 +66,9 @@ def _other_devices(asked: Question) -> list[Device]:
     mine, engine = asked.problem.cluster.device, asked.problem.engine
     devices = [d for d in list_devices() if d.name != mine.name and d.name in engine.fitted_on]
     measured = [d for d in devices if closeness(load_calibration(d, local=False)) == "device"]
-    return sorted(measured, key=lambda d: (d.price_usd_per_hour is None, d.vendor != mine.vendor, -d.memory_bytes_per_s))[:OTHER_GPUS]
+    return sorted(measured, key=lambda d: (d.price_usd_per_hour is None, d.vendor != mine.vendor, -d.memory_bytes_per_s))[
+        :OTHER_GPUS
+    ]
 
 
 def _other_formats(problem: Problem) -> list[str]:

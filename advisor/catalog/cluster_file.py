@@ -84,6 +84,7 @@ def cluster_data(cluster: Cluster) -> dict[str, Any]:
         net = cluster.network
         data["network"] = {
             "name": net.name, "bandwidth": _exact(net.bytes_per_s, "B/s"), "latency": f"{net.latency_s!r} s", "rdma": net.rdma,
+            **({"assumed": True} if net.assumed else {}),
         }  # fmt: skip
     if cluster.assumed:
         data["assumed"] = cluster.assumed
@@ -247,7 +248,7 @@ def _network(file: ClusterFile, node: Node) -> tuple[Network | None, str]:
     n = len(node.devices)
     if isinstance(file.network, FileNetwork):
         net = file.network
-        return Network(name=net.name, bytes_per_s=net.bandwidth, latency_s=net.latency, rdma=net.rdma), ""
+        return Network(name=net.name, bytes_per_s=net.bandwidth, latency_s=net.latency, rdma=net.rdma, assumed=net.assumed), ""
     if file.network is not None:
         return network_of(network_sheet(file.network), gpus_of_a_node=n), ""
     if file.nodes == 1:
@@ -255,7 +256,8 @@ def _network(file: ClusterFile, node: Node) -> tuple[Network | None, str]:
     if node.devices[0].name not in sheet_names("hardware"):
         raise ProfileError(f"{file.nodes} nodes need a network: name one, e.g. network: ib-400g.")
     sheet = network_sheet(device_sheet(node.devices[0].name).network)
-    return network_of(sheet, gpus_of_a_node=n), f"The network between nodes is taken as {sheet.title}."
+    network = replace(network_of(sheet, gpus_of_a_node=n), assumed=True)
+    return network, f"The network between nodes is taken as {sheet.title}."
 
 
 def _entry(device: Device) -> Any:

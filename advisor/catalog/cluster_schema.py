@@ -71,12 +71,13 @@ class FileDevice(Strict):
 
 
 class FileNetwork(Strict):
-    """A network in a cluster file; bandwidth is of one GPU, one way."""
+    """A network in a cluster file; bandwidth is of one GPU, one way. `assumed` where the program that wrote the file assumed it."""
 
     name: Name
     bandwidth: Bandwidth
     latency: Seconds
     rdma: bool
+    assumed: bool = False
 
 
 def _gpu_entry(value: object) -> object:

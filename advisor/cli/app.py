@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Any, cast
 
 import typer
@@ -45,8 +47,31 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    _keep_streams_apart()
+    _clean_up_when_ended()
     gc.set_threshold(100_000)  # a short process allocates much that lives to its end: looking for garbage early finds none
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _keep_streams_apart() -> None:
+    """Where standard input, output or errors are closed, put the null device there: the next file opened would take their place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _clean_up_when_ended() -> None:
+    """SIGTERM and SIGHUP end the program as an exception does, so that temporary files go and other processes are ended."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's choice stays
+            signal.signal(number, stop)
 
 
 def run(arguments: list[str]) -> int:
@@ -56,7 +81,8 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="replace")
     try:
         code = _app(arguments)(arguments, prog_name="advisor", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except AdvisorError as error:
         return _say(str(error), error.exit_code)
@@ -65,11 +91,21 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except BrokenPipeError:
-        # The reader has what it wanted (`advisor gpus | head`); what is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _reader_left()
+    except SystemExit as ended:
+        if ended.code == 1:  # click's own answer to a broken pipe, and its only use of 1
+            return _reader_left()
+        raise
+    except MemoryError:
+        return _say("there is not enough memory for this question on this machine; ask for fewer GPUs, nodes or rows.", 3)
     except OSError as error:
         return _say(f"the system refused: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", 3)
+
+
+def _reader_left() -> int:
+    """The reader of a pipe has what it wanted (`advisor gpus | head`); what is still buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
 
 
 def _app(arguments: Sequence[str]) -> typer.Typer:
@@ -122,8 +158,9 @@ def _usage(error: Exception) -> str:
 def _say(sentence: str, code: int) -> int:
     """One sentence on stderr, one line, and the code."""
     try:
-        sys.stderr.write(f"advisor: {one_line(sentence, most=_LONGEST)}\n")
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.write(f"advisor: {one_line(sentence, most=_LONGEST)}\n")
+            sys.stderr.flush()
     except OSError:  # nobody is listening; the exit code still says it
         pass
     return code

@@ -65,7 +65,9 @@ def validate(
     ] = "",
     secret_file: Annotated[
         Path | None,
-        typer.Option("--secret-file", help="File (mode 0600) with the secret of the nodes; ADVISOR_SECRET otherwise.", show_default=False),
+        typer.Option(
+            "--secret-file", help="File (mode 0600) with the secret of the nodes; ADVISOR_SECRET otherwise.", show_default=False
+        ),
     ] = None,
     results: Annotated[
         Path | None, typer.Option("--results", help="Results file to go on with (one for each question).", show_default=False)

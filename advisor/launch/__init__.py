@@ -17,6 +17,7 @@ from advisor.launch import words as c
 from advisor.launch.layout import Server, servers, span
 from advisor.launch.request import Request
 from advisor.launch.script import Options, ScriptFile
+from advisor.launch.vendor import vendor_of
 from advisor.launch.words import Command, quoted
 from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan
@@ -69,14 +70,15 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
 
 def _request(problem: Problem, prediction: Prediction, options: Options, target: str) -> Request:
     words, plan = engine_words(problem.engine), prediction.plan
-    if any(device.vendor.lower() != "nvidia" for device in problem.cluster.node.devices):
-        raise PlanError("launch scripts are written for NVIDIA GPUs; the line that `advisor recommend` prints is a start.")
+    vendor = vendor_of(problem.cluster, problem.engine.name)
     if options.ray and target != "bash":
         raise QuestionError(f"--ray is written for bash, not for {target}; leave it out.")
     if not 1 <= options.port <= 65000:
         raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
     found = plan_servers(problem, plan)
     first: Command = words.serve(problem, plan, span(found[0]), ray=options.ray)
+    if first.per_rank and any(ch.isspace() for ch in options.checkpoint):
+        raise QuestionError(f"trtllm-llmapi-launch splits the path {options.checkpoint!r} at its spaces; give one without.")
     if any(len(set(server.gpus)) > 1 for server in found) and (first.per_rank or target in ("slurm", "kubernetes")):
         raise PlanError(
             f"on {target} every node of a replica uses the same GPUs in the same order, and {plan.label} is placed otherwise."
@@ -90,6 +92,7 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
         problem=problem, prediction=prediction, engine=words, servers=found, command=first, options=options,
         checkpoint=c.checked_name("model", checkpoint) if checkpoint else "", wanted=wanted,
         ids=c.checked_ids(problem.cluster.node.ids), image=c.checked_name("image", image) if image else "",
+        vendor=vendor,
     )  # fmt: skip
 
 
@@ -135,7 +138,8 @@ def _line(problem: Problem, found: tuple[Server, ...], first: Command, wanted: s
     ids = problem.cluster.node.ids
     names = [ids[gpu] if ids else str(gpu) for gpu in server.gpus[0]]
     if len(found) > 1 or names != [str(i) for i in range(len(names))]:
-        parts.append(f"CUDA_VISIBLE_DEVICES={shlex.quote(','.join(names))}")
+        visible = vendor_of(problem.cluster, problem.engine.name).visible
+        parts.append(f"{visible}={shlex.quote(','.join(names))}")
     parts += [f"{name}={quoted(word)}" for name, word in first.env]
     if first.per_rank:
         parts.append(f"mpirun -n {sum(map(len, server.gpus))} trtllm-llmapi-launch")

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from advisor.launch.layout import Server
 from advisor.launch.script import Options, slug
+from advisor.launch.vendor import Vendor
 from advisor.launch.words import Command, Variable, Word
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
@@ -31,6 +32,7 @@ class Request:
     wanted: str
     ids: tuple[str, ...]
     image: str
+    vendor: Vendor
     from_head: bool = False
 
     @property
@@ -54,6 +56,11 @@ class Request:
         return len(self.servers) > 1
 
     @property
+    def ranks_a_node(self) -> int:
+        """Attention-DP ranks on each node of a spanning server."""
+        return len(self.servers[0].gpus[0]) // (self.plan.tp * self.plan.pp)
+
+    @property
     def gpus_needed(self) -> int:
         """GPUs a node must show: up to the highest index used where they go by index, else as many as are used."""
         if self.ids:
@@ -72,7 +79,7 @@ class Request:
         return f"pip install {self.engine.INSTALL.format(version=self.problem.engine.flags_version)}"
 
     def gpu_list(self, server: Server, position: int) -> str:
-        """CUDA_VISIBLE_DEVICES of a server on the `position`-th of its nodes, in rank order."""
+        """The GPUs of a server on the `position`-th of its nodes, in rank order."""
         return ",".join(self.ids[gpu] if self.ids else str(gpu) for gpu in server.gpus[position])
 
     def bound(self, values: dict[Variable, Word]) -> Command:

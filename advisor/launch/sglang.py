@@ -20,6 +20,10 @@ BALANCER = "sglang-router"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
 INSTALL = "sglang=={version}"
+CHECKS_KEY = True
+# A file that only the user can read: a process list shows every user the words of a command.
+KEY_EXPORTS = ('[[ -z $API_KEY ]] || printf \'api-key: "%s"\\n\' "$API_KEY" >"$RUN_DIR/sglang.yaml"',)
+KEY_LINES = ('[[ -z $API_KEY ]] || command+=(--config "$RUN_DIR/sglang.yaml")',)
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8_e4m3", "nvfp4": "nvfp4"}
 
 

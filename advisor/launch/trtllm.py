@@ -21,6 +21,9 @@ BALANCER = "nginx"
 ONLINE_FP8 = False
 SPLIT_VARIABLE = ""
 INSTALL = "tensorrt-llm=={version}"
+CHECKS_KEY = False
+KEY_EXPORTS = ()
+KEY_LINES = ()
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
 
 

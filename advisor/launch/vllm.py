@@ -20,6 +20,9 @@ BALANCER = "nginx"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "VLLM_PP_LAYER_PARTITION"
 INSTALL = "vllm=={version}"
+CHECKS_KEY = True  # vLLM reads VLLM_API_KEY itself
+KEY_EXPORTS = ("[[ -z $API_KEY ]] || export VLLM_API_KEY=$API_KEY",)
+KEY_LINES = ()
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
 
 

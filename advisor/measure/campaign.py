@@ -26,11 +26,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torch:
-    """What torch says of this machine."""
+    """What torch says of this machine. `identity` is all that changes a measurement: versions, GPUs, the runner's source."""
 
     version: str
     gpus: int
     names: tuple[str, ...]
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ def ask_torch() -> Torch:
         )  # fmt: skip
         why = (done.stderr.strip().splitlines() or [why])[-1]
         data = json.loads(done.stdout)
-        return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]))
+        return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]), identity=data["identity"])
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"torch does not start here: {error}; install it again: {EXTRA}.") from None
     except (ValueError, KeyError):

@@ -36,7 +36,7 @@ class Candidate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to measure. `gpus` are those at hand for one job (all nodes together); with fewer than a plan needs, one rank of it
-    runs alone. A plan that has no such `exchange` keeps all_gather."""
+    runs alone. A plan that has no such `exchange` keeps all_gather. `machine` is the identity that `Torch` has."""
 
     gpus: int
     device: Literal["cuda", "cpu"] = "cuda"
@@ -48,6 +48,7 @@ class Settings:
     time_limit_s: float = 600.0
     stall_limit_s: float = 120.0
     exchange: Exchange = "all_gather"
+    machine: str = ""
 
 
 def runner_problem(problem: Problem, engine: Engine, *, device: str) -> Problem:
@@ -76,14 +77,14 @@ def job_for(problem: Problem, candidate: Candidate, settings: Settings, calibrat
         warmup=settings.warmup, layers=settings.layers, shard=shard, device=settings.device, schedule=settings.schedule,
         weights_dir=settings.weights_dir, time_limit_s=settings.time_limit_s, stall_limit_s=settings.stall_limit_s,
         shard_rank=slowest_rank(problem, plan, calibration) if shard else 0,
-        exchange=settings.exchange if plan.sends_tokens else "all_gather",
+        exchange=settings.exchange if plan.sends_tokens else "all_gather", machine=settings.machine,
     )  # fmt: skip
     return named(job)
 
 
 def named(job: Job) -> Job:
-    """The job under the digest of what it measures: the same question has the same name, whatever its limits."""
-    asked = replace(job, id="", repeats=0, warmup=0, time_limit_s=0.0, stall_limit_s=0.0, plan=replace(job.plan, settings=None))
+    """The job under the digest of what it measures, how often, and on what: the same question has the same name."""
+    asked = replace(job, id="", time_limit_s=0.0, stall_limit_s=0.0, plan=replace(job.plan, settings=None))
     return replace(job, id=hashlib.sha256(wire.to_json(asked, indent=None).encode()).hexdigest()[:16])
 
 

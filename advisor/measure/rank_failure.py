@@ -1,4 +1,4 @@
-"""Why ranks failed, in one sentence, from the files that they and their agent left: `agent.json`, `rankN.failure`, `.beat`, `.log`."""
+"""Why ranks failed, in one sentence, from what they and their agent left: `agent.json`, `rankN.failure`, `.beat` and `.log`."""
 
 from __future__ import annotations
 

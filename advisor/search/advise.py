@@ -12,4 +12,4 @@ def advise(predictor: Predictor, cannot_start: CannotStart = lambda plan: "") ->
     """Every legal plan of the problem that can be started, predicted and in order."""
     space = legal_plans(predictor.problem, cannot_start)
     predictions = [predictor.predict(plan) for plan in space.plans]
-    return rank(predictions, predictor.problem.workload, space.rejected)
+    return rank(predictions, predictor.problem.workload, space.rejected, gpus=predictor.problem.cluster.gpus)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from advisor.search.front import per_gpu
-from advisor.search.order import simplicity
 from advisor.specs.advice import Cause, Contrast
 from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
@@ -13,7 +12,7 @@ FULL = 0.7  # of the sequences that a cache holds: from here on it is what limit
 MORE = 1.15  # times the sequences: from here on a cache is larger
 
 
-def cause(first: Prediction, runner: Prediction | None, workload: Workload, *, close: bool) -> Cause:
+def cause(first: Prediction, runner: Prediction | None, workload: Workload) -> Cause:
     """What speaks for `first` against the best plan of another shape: the figures, and the physics behind them."""
     if runner is None:
         return Cause(kind="only_plan", first=first.plan, goal=workload.goal)
@@ -24,10 +23,9 @@ def cause(first: Prediction, runner: Prediction | None, workload: Workload, *, c
         other=runner.plan,
         goal=workload.goal,
         figures=_figures(first, runner),
+        token_cost=_token_cost(first, runner, workload),
         part=None if kept else _part(first, runner, workload),
-        cached_sequences=None if kept else _cache(first, runner),
-        close_call=close,
-        simpler=simplicity(first.plan)[:3] < simplicity(runner.plan)[:3],
+        **({} if kept else _cache(first, runner, workload)),
     )
 
 
@@ -41,12 +39,20 @@ def _figures(first: Prediction, runner: Prediction) -> tuple[Contrast, ...]:
     )
 
 
-def _cache(first: Prediction, runner: Prediction) -> Contrast | None:
-    """Sequences that the caches hold, where the runner-up's is full and the first's is larger."""
+def _cache(first: Prediction, runner: Prediction, workload: Workload) -> dict[str, Contrast]:
+    """What holds the runner-up's batch back, its cache or the engine's ceiling of sequences, where the first's is larger."""
     held = runner.max_sequences
-    if held and runner.sequences > FULL * held and first.max_sequences > MORE * held:
-        return Contrast(name="cached_sequences", first=first.max_sequences, other=held)
-    return None
+    if not held or runner.sequences <= FULL * held or first.max_sequences <= MORE * held:
+        return {}
+    in_cache = runner.kv_tokens / workload.context_tokens
+    name = "cached_sequences" if in_cache < MORE * held else "batch_ceiling"
+    return {name: Contrast(name=name, first=first.max_sequences, other=held)}
+
+
+def _token_cost(first: Prediction, runner: Prediction, workload: Workload) -> Contrast:
+    """What an output token costs in all, in the seconds that `part` counts."""
+    mine, other = costs(first, workload), costs(runner, workload)
+    return Contrast(name="token_s", first=sum(mine.values()), other=sum(other.values()))
 
 
 def _part(first: Prediction, runner: Prediction, workload: Workload) -> Contrast | None:

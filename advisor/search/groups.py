@@ -41,8 +41,7 @@ class Groups:
     """
 
     def __init__(self, graph: LinkGraph, *, tp: int, adp: int, chain: int = 0) -> None:
-        self.node, self.tp, self.adp, self.chain = graph.cluster.node, tp, adp, chain
-        self._graph = graph
+        self.graph, self.node, self.tp, self.adp, self.chain = graph, graph.cluster.node, tp, adp, chain
         self.gpus, self.size = len(self.node.devices), chain or tp * adp
         each = range(self.gpus)
         self.links = [[self.node.link(a, b) if a != b else self.node.default_link for b in each] for a in each]
@@ -69,7 +68,7 @@ class Groups:
         left, ordered = sorted(group), list[int]()
         while left:
             rest = combinations(left[1:], self.tp - 1)
-            chosen = min(rest, key=lambda c: (seconds(group_fabric(self._graph, (left[0], *c))), c))
+            chosen = min(rest, key=lambda c: (seconds(group_fabric(self.graph, (left[0], *c))), c))
             ordered += [left[0], *chosen]
             left = [g for g in left if g not in ordered]
         return tuple(ordered)
@@ -83,7 +82,7 @@ class Groups:
         return max(self.hops[x][y] for x, y in zip(a, b, strict=True))
 
     def _pair_s(self, a: int, b: int) -> float:
-        return seconds(group_fabric(self._graph, (a, b))) + _FAR_S * _tier(self.links[a][b])
+        return seconds(group_fabric(self.graph, (a, b))) + _FAR_S * _tier(self.links[a][b])
 
     def _chain_s(self, group: tuple[int, ...]) -> float:
         hops = [self.hops[a][b] for a, b in pairwise(self.chained(group))]
@@ -91,9 +90,9 @@ class Groups:
 
     def _stage_s(self, group: tuple[int, ...]) -> float:
         ordered = self.ordered(group)
-        total = max(seconds(group_fabric(self._graph, ordered[i : i + self.tp])) for i in range(0, self.size, self.tp))
+        total = max(seconds(group_fabric(self.graph, ordered[i : i + self.tp])) for i in range(0, self.size, self.tp))
         if self.adp > 1:
-            total += seconds(group_fabric(self._graph, ordered))
+            total += seconds(group_fabric(self.graph, ordered))
         # Among groups as fast as each other: the one whose GPUs are nearer, so that fewer copies cross a far link.
         total += _FAR_S * sum(_tier(self.links[a][b]) for a, b in combinations(group, 2))
         return total + _UNEQUAL_S * (len({self.node.devices[g].name for g in group}) - 1)

@@ -217,6 +217,7 @@ def _prediction(
         within_limits=_within(workload, served.ttft_s, served.tpot_s) and not served.overloaded,
         usd_per_million_tokens=usd,
         calibration=calibration.name,
+        overloaded=served.overloaded,
         notes=notes,
     )
 

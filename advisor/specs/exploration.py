@@ -22,8 +22,8 @@ class Band:
 class LoadCurve:
     """Figures by users in flight (a closed loop in its steady state), linear between neighbours; of `replicas` replicas.
 
-    Rates are of all the replicas; `running` are the sequences that decode. Plans that differ in the number of replicas alone can
-    share a curve: each replica serves its share of the users.
+    The first load gives every replica one user. Rates are of all the replicas; `running` are the sequences that decode. Plans that
+    differ in the number of replicas alone can share a curve: a replica serves its share of the users, wherever the others are.
     """
 
     replicas: int

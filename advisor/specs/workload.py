@@ -19,7 +19,8 @@ class Workload:
     within the limits. `max_context_tokens` is the longest request that has to be answered, prompt and answer together (0: not
     asked, the deployment takes what costs little). `prefix_cached_tokens` of the input are found in the prefix cache.
     `length_spread` is the lowest drawn length as a share of the nominal one (1.0: all equal; lengths are uniform between).
-    `requests` ends a closed loop after so many (0: the steady state). Limits are per request means, in seconds.
+    `requests` ends a closed loop after so many (0: the steady state). Limits are per request means, in seconds; with
+    `capacity` they are to be kept with the chance `confidence`.
     """
 
     input_tokens: float
@@ -33,6 +34,7 @@ class Workload:
     requests: int = 0
     ttft_limit_s: float | None = None
     tpot_limit_s: float | None = None
+    confidence: float = 0.5
     goal: Goal = "throughput"
     preset: str = ""
 
@@ -45,6 +47,8 @@ class Workload:
             raise ValueError(f"{self.mode} needs users")
         if self.mode == "open_loop" and not self.rate_per_s > 0:
             raise ValueError("open_loop needs a rate")
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError("confidence is from 0.5 to below 1")
         if not 0 < self.length_spread <= 1:
             raise ValueError("length_spread is in (0, 1]")
 

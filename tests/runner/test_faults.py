@@ -271,7 +271,9 @@ def test_what_was_struck_from_outside_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kill_of_the_advisor_leaves_no_folder_and_no_grandchild(brand: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_of_the_advisor_leaves_no_folder_and_no_grandchild(
+    brand: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compilers that a rank starts do not know the advisor: their process group ends with it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pid = os.fork()

@@ -208,7 +208,7 @@ def test_a_first_machine_that_does_not_know_the_secret_is_not_believed() -> None
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
-    with pytest.raises(MachineError, match="cannot listen on 192.0.2.1"):
+    with pytest.raises(MachineError, match=r"cannot listen on 192\.0\.2\.1"):
         host(Meeting(host="192.0.2.1", port=29400, count=2, secret=b"x" * 16, digest=b"", limit_s=1.0))
 
 

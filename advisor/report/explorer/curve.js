@@ -30,14 +30,13 @@ function banded(value, band) {
 }
 
 /**
- * Figures of `replicas` replicas at `users` in flight over all of them. A curve of fewer replicas is read at their share of the
- * users; a replica without a user adds nothing.
+ * Figures of `replicas` replicas at `users` in flight over all of them: the curve is read where each of its replicas has the same
+ * share of users. A replica without a user adds nothing.
  * @param {Curve} curve @param {number} replicas @param {number} users @param {number} outputTokens @returns {Figures}
  */
 export function figuresAt(curve, replicas, users, outputTokens) {
-  const copies = replicas / curve.replicas;
-  const share = Math.max(1, users / copies);
-  const busy = Math.min(copies, users);
+  const share = Math.max(1, users / replicas) * curve.replicas;
+  const busy = Math.min(replicas, users) / curve.replicas;
   const ttft = between(curve, curve.ttft, share);
   const tpot = between(curve, curve.tpot, share);
   const running = Math.min(users, between(curve, curve.running, share) * busy);

@@ -68,6 +68,39 @@ function defaults(data) {
   };
 }
 
+/** What an address may set: one of the values offered, or a figure that makes sense. @param {Data} data */
+function permitted(data) {
+  const among = (/** @type {unknown[]} */ values) => (/** @type {string} */ value) =>
+    values.some((other) => String(other) === value);
+  const figure = (/** @type {number} */ least, /** @type {number} */ most) => (/** @type {string} */ value) =>
+    value !== "" && Number(value) >= least && Number(value) <= most;
+  const optional = (/** @type {string} */ value) => value === "" || figure(1e-6, 1e6)(value);
+  const degree = figure(1, data.asked.gpus);
+  const { ladder, variants } = data;
+  return {
+    view: among(viewsOf(data).map(({ name }) => name)),
+    plan: among(data.plans.map((plan) => plan.label)),
+    load: among(["asked", "most", "users"]),
+    x: among(["latency", "ttft", "tpot"]),
+    users: figure(1, data.most_users),
+    ttft: optional,
+    tpot: optional,
+    phase: among(["decode", "prefill"]),
+    batch: among(ladder.batches),
+    context: among(ladder.contexts),
+    rung: among(ladder.rungs.map((rung) => rung.label)),
+    gpu: among(variants.map((variant) => variant.gpu)),
+    weights: among(variants.map((variant) => variant.weights)),
+    input: among(variants.map((variant) => variant.input)),
+    tp: degree,
+    pp: degree,
+    dp: degree,
+    kind: (/** @type {string} */ value) => value.length < 40,
+    price: (/** @type {string} */ value) => value === "" || figure(0, 1e6)(value),
+    colour: among(["replica", "stage", "tp", "ep", "adp"]),
+  };
+}
+
 /** @param {Data} data */
 function head(data) {
   const { asked } = data;
@@ -151,7 +184,7 @@ function start(data) {
     listen(draw);
     draw();
   };
-  startState(defaults(data), show);
+  startState(defaults(data), permitted(data), show);
   replaceIn(/** @type {Element} */ (document.getElementById("head")), ...head(data));
   replaceIn(
     /** @type {Element} */ (document.getElementById("foot")),

@@ -194,4 +194,3 @@ def _round(value: float, *, digits: int = DIGITS) -> float:
 
 def _rounds(values: Sequence[float], *, digits: int = DIGITS) -> list[float]:
     return [_round(value, digits=digits) for value in values]
-

@@ -7,12 +7,18 @@
 let current = {};
 /** @type {State} */
 let defaults = {};
+/** @type {Record<string, (value: string) => boolean>} */
+let allowed = {};
 /** @type {(() => void)[]} */
 const listeners = [];
 
-/** Sets the defaults, reads the address, and listens to its changes. @param {State} initial @param {() => void} onAddress */
-export function startState(initial, onAddress) {
+/**
+ * Sets the defaults, reads the address, and listens to its changes. What `may` refuses in an address is left at its default.
+ * @param {State} initial @param {Record<string, (value: string) => boolean>} may @param {() => void} onAddress
+ */
+export function startState(initial, may, onAddress) {
   defaults = initial;
+  allowed = may;
   current = readAddress();
   window.addEventListener("hashchange", () => {
     current = readAddress();
@@ -25,7 +31,7 @@ function readAddress() {
   /** @type {State} */
   const found = { ...defaults };
   for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
-    if (name in defaults && value.length < 200) found[name] = value;
+    if (Object.hasOwn(defaults, name) && allowed[name](value)) found[name] = value;
   }
   return found;
 }

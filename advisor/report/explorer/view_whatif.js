@@ -285,7 +285,7 @@ function splitTable(data, variant) {
   return table({
     caption: "Every split that was computed",
     name: "splits",
-    head: ["plan", "GPUs", "TTFT", "TPOT", "tok/s", "$/Mtok", "running", "full at", ""],
+    head: ["plan", "GPUs", "TTFT", "TPOT", "tok/s", "$/Mtok", "running", "full at", "state"],
     rows: variant.plans.map((plan) => {
       const figures = figuresOf(data, variant, plan);
       const name = { text: plan.label, press: () => choose(plan), pressed: plan === now, key: `row-${plan.label}` };

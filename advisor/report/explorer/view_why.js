@@ -341,7 +341,7 @@ function memoryTable(data) {
       "KV in use",
       "one sequence",
       "sequences that fit",
-      "",
+      "state",
     ],
     rows: data.ladder.rungs.map((rung) => {
       const m = rung.memory;

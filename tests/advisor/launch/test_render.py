@@ -253,7 +253,7 @@ def test_what_an_engine_cannot_start_is_refused_in_one_sentence():
 def test_another_checkpoint_is_demanded_where_the_format_needs_one():
     question = problem("vllm", spec=model(weights="int4"))
     text = render(question, prediction(Plan()), target="bash")[0].text
-    assert "error: set MODEL to a checkpoint in int4" in text
+    assert "die 'set MODEL to a checkpoint in int4" in text
     with pytest.raises(QuestionError, match="give --checkpoint"):
         render(question, prediction(Plan()), target="kubernetes")
     online = render(problem("vllm", spec=model(weights="fp8")), prediction(Plan()), target="bash")[0].text

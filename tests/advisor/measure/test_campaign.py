@@ -106,9 +106,20 @@ def test_fewer_gpus_than_the_plan_measure_the_slowest_rank_alone(ours: Problem, 
 
 def test_the_same_question_has_the_same_name_whatever_its_limits(ours: Problem, calibration: Calibration) -> None:
     job = job_for(ours, Candidate(plan=Plan(tp=2), sequences=8), ON_EIGHT, calibration)
-    assert named(replace(job, repeats=99, time_limit_s=1.0)).id == job.id
+    assert named(replace(job, time_limit_s=1.0, stall_limit_s=1.0)).id == job.id
+    assert named(replace(job, repeats=99)).id != job.id
     assert named(replace(job, layers=4)).id != job.id
     assert named(replace(job, plan=Plan(tp=4))).id != job.id
+
+
+def test_another_machine_or_another_version_is_measured_anew(ours: Problem, calibration: Calibration) -> None:
+    """What changes a measurement is in a job's name: nothing of a results file is taken for an answer after an update."""
+    machines = ("torch 2.12; driver 570; NVIDIA H100", "torch 2.13; driver 570; NVIDIA H100", "torch 2.13; driver 575; NVIDIA H100",
+                "torch 2.13; driver 575; NVIDIA H200")  # fmt: skip
+    one = Candidate(plan=Plan(tp=2), sequences=8)
+    jobs = [job_for(ours, one, replace(ON_EIGHT, machine=machine), calibration) for machine in machines]
+    assert len({job.id for job in jobs}) == len(machines)
+    assert [job.machine for job in jobs] == list(machines)
 
 
 def test_the_suite_is_the_table_of_the_issue(ours: Problem, calibration: Calibration) -> None:
