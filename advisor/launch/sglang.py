@@ -50,7 +50,7 @@ def serve(problem: Problem, plan: Plan, span: Span, *, ray: bool = False) -> Com
             Flag(name="--port", value=c.PORT),
             *_degrees(plan),
             *_nodes(span),
-            *_settings(plan),
+            *_settings(problem, plan),
             *_formats(model),
         ),
         env=((SPLIT_VARIABLE, ",".join(map(str, plan.layer_split))),) if plan.layer_split else (),
@@ -81,15 +81,21 @@ def _nodes(span: Span) -> list[Flag]:
     ]
 
 
-def _settings(plan: Plan) -> list[Flag]:
+def _settings(problem: Problem, plan: Plan) -> list[Flag]:
     settings = plan.settings
     if settings is None:
         return []
     total = f"{plan.adp} groups together" if plan.adp > 1 else "as ranked"
+    graphs = min(problem.engine.graphs_up_to, settings.max_sequences)
     return [
         Flag(name="--context-length", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
         Flag(name="--max-running-requests", value=str(settings.max_sequences * plan.adp), why=f"batch ceiling, {total}"),
         Flag(name="--chunked-prefill-size", value=str(settings.token_budget * plan.adp), why=f"token budget of a step, {total}"),
+        *(
+            [Flag(name="--cuda-graph-max-bs-decode", value=str(graphs), why="largest batch in a CUDA graph, as predicted")]
+            if graphs
+            else []
+        ),
         *([Flag(name="--mem-fraction-static", value=repr(settings.memory_fraction))] if settings.memory_fraction else []),
     ]
 

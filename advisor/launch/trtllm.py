@@ -81,7 +81,7 @@ def _settings(problem: Problem, plan: Plan) -> list[Flag]:
         Flag(name="--max_batch_size", value=str(settings.max_sequences), why="batch ceiling of each replica, as ranked"),
         Flag(name="--max_num_tokens", value=str(settings.token_budget), why="token budget of a step, as ranked"),
         *_memory(settings.memory_fraction),
-        *([chunked] if problem.engine.chunked_prefill else []),
+        *([chunked] if problem.engine.scheduler.chunked_prefill else []),
     ]
 
 
@@ -97,6 +97,10 @@ def _config(problem: Problem, plan: Plan) -> dict[str, object]:
     config: dict[str, object] = {}
     if plan.adp > 1:
         config["enable_attention_dp"] = True
+    graphs = min(problem.engine.graphs_up_to, plan.settings.max_sequences) if plan.settings else 0
+    if graphs:
+        # As predicted. By default graphs end at a batch of 128, and a batch between two sizes has none.
+        config["cuda_graph_config"] = {"enable_padding": True, "max_batch_size": graphs}
     if plan.layer_split:
         config["pp_partition"] = list(plan.layer_split)
     if _CACHE[model.kv_format] != "auto":

@@ -211,6 +211,18 @@ def test_the_settings_are_the_ranked_ones():
     assert f"--chunked-prefill-size {8 * SETTINGS.token_budget} " in text
 
 
+def test_graphs_reach_the_ranked_batch():
+    """The prediction has decode graphs up to the profile's batch (512 here); the engines' own defaults end sooner."""
+    assert "--cuda-graph-max-bs-decode 256 " in files("sglang", "bash", "tp")[0].text
+    text = files("trtllm", "bash", "tp")[0].text
+    assert 'cuda_graph_config: {"enable_padding": true, "max_batch_size": 256}' in text
+    for target in ("compose", "kubernetes", "slurm"):
+        assert '"max_batch_size": 256' in files("trtllm", target, "tp")[0].text
+    few = replace(SETTINGS, max_sequences=104)
+    text = render(problem("sglang"), prediction(Plan(tp=4, settings=few)), target="bash")[0].text
+    assert "--cuda-graph-max-bs-decode 104 " in text
+
+
 def test_header_tells_figures_with_units_and_versions():
     text = files("vllm", "bash", "tp")[0].text
     assert "time to first token    310 ms, 90% within 248 ms to 388 ms" in text

@@ -13,11 +13,13 @@ from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model, requantise
 from advisor.roofline.memory import (
     context_shortfall,
+    default_settings,
     largest_context,
     layer_weight_bytes,
     rank_memory,
     sequence_cache_bytes,
     stage_weight_bytes,
+    static_fraction,
 )
 from advisor.specs.cluster import Cluster
 from advisor.specs.formats import FORMATS
@@ -46,6 +48,16 @@ def test_the_worked_example_of_the_physics() -> None:
     assert stage_weight_bytes(asked.model, plan, asked.engine, 0) == 17_640_718_336
     assert pytest.approx(5.27e-3, rel=1e-3) == 17_640_718_336 / 3.35e12
     assert sequence_cache_bytes(asked.model, plan, asked.engine, 0, 1, in_flight=1) == 40_960
+
+
+def test_sglang_keeps_memory_for_the_tokens_of_all_attention_groups_together() -> None:
+    asked = replace(problem("deepseek-r1", gpu="h200-141g-sxm"), engine=load_engine("sglang"))
+    settings = default_settings(asked, Plan(adp=8, ep=8))
+    assert settings.token_budget == 1_024  # 8,192 of all eight: what the worked example of the physics says
+    assert settings.memory_fraction == 0.884
+    assert default_settings(asked, Plan(tp=8)).token_budget == 8_192
+    # Four times the tokens need 36 GiB more: 0.5 + 48 + 1.25 + 1 + 1.5 = 52.25 of 139.72 GiB.
+    assert static_fraction(asked, Plan(adp=8, ep=8), 32_768) == 0.626
 
 
 def on(cluster: Cluster, total_gib: float) -> Cluster:
