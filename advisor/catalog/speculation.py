@@ -9,10 +9,10 @@ from functools import cache
 from typing import cast, get_args
 
 from advisor.catalog.shipped import folder
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.errors import QuestionError
 from advisor.specs.speculation import Method, Speculation, accepted_length
 from advisor.specs.wire import from_data
+from advisor.untrusted import parse_yaml
 
 MOST_DRAFTS = 16  # beyond it no engine drafts a chain
 

@@ -257,7 +257,13 @@ def _index_scores(mixer: GroupedAttention | LatentAttention, batch: Batch, count
         entries = batch.decodes * batch.context / each
         works.append(
             IndexScores(
-                name="index_scores", queries=batch.decodes, pairs=entries, keys=entries, heads=heads, head_dim=head_dim, count=count
+                name="index_scores",
+                queries=batch.decodes * batch.queries,
+                pairs=entries * batch.queries,
+                keys=entries,
+                heads=heads,
+                head_dim=head_dim,
+                count=count,
             )
         )
     if batch.prefills:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor.roofline.step import StepModel
-from advisor.serving.simulator import Room
-from advisor.serving.steady import mean_context, new_tokens
+from advisor.serving.capacity import Capacity, mean_context, sequences_at_once
+from advisor.serving.steady import new_tokens
 from advisor.specs.workload import Workload
 
 FULL = 0.995  # of what the tandem carries: closer to it the queue of the formula has no end
@@ -24,8 +24,8 @@ class Pools:
 
     prefill: StepModel
     decode: StepModel
-    prefill_room: Room
-    decode_room: Room
+    prefill_capacity: Capacity
+    decode_capacity: Capacity
     prefill_workers: int
     decode_workers: int
     transfer_s: float
@@ -51,7 +51,7 @@ class Tandem:
 def prefill_s(pools: Pools, workload: Workload, together: int) -> float:
     """Seconds of a prefill step that carries `together` prompts, cut into chunks of the token budget."""
     model, fresh, past = pools.prefill, new_tokens(workload), workload.prefix_cached_tokens
-    budget = pools.prefill_room.token_budget * model.plan.adp
+    budget = pools.prefill_capacity.token_budget * model.plan.adp
     pieces = max(1, math.ceil(together * fresh / budget))
     each = max(1, math.ceil(together / pieces))
     share = min(1.0, together / pieces)
@@ -62,7 +62,7 @@ def prefill_s(pools: Pools, workload: Workload, together: int) -> float:
 def prompts_together(pools: Pools, workload: Workload) -> int:
     """Prompts that a full prefill step carries, one at least on each attention-DP rank."""
     adp = pools.prefill.plan.adp
-    return adp * max(1, int(pools.prefill_room.token_budget / new_tokens(workload)))
+    return adp * max(1, int(pools.prefill_capacity.token_budget / new_tokens(workload)))
 
 
 def decode_s(pools: Pools, workload: Workload, running: float) -> float:
@@ -73,8 +73,7 @@ def decode_s(pools: Pools, workload: Workload, running: float) -> float:
 
 def most_running(pools: Pools, workload: Workload) -> float:
     """Sequences that the cache and the batch ceiling of a decode worker hold; room is kept for the whole output."""
-    room = pools.decode_room
-    return max(1.0, min(float(room.max_sequences), room.kv_tokens / workload.context_tokens))
+    return sequences_at_once(workload, pools.decode_capacity, reserve=True)
 
 
 def carried(pools: Pools, workload: Workload) -> tuple[float, float]:

@@ -200,7 +200,8 @@ def _prediction(
 
     def estimate(figure: str, value: float) -> Estimate:
         spread = spread_for(problem.engine, calibration, figure, problem.model)
-        width = Z90 * math.hypot(spread.shared, spread.independent)
+        accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
+        width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
         return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
 
     replicas = plan.dp

@@ -61,6 +61,7 @@ class Simulator:
         self._ending: list[tuple[int, int, Sequence]] = []  # heap by the step of the last token; preempted ones stay behind, stale
         self._phases = [0] * self.page_tokens  # decoding sequences by the step at which they need their next block
         self._context = 0  # tokens of all decoding sequences
+        self._part_token = 0.0  # verify steps yield a fraction of a token more than whole ones
         self._order = 0
         self._ahead_s = 0.0  # length of the steps that a scheduler plans ahead
         self._unseen_steps = model.engine.host.wait_steps + (model.engine.polling_steps - 1) / 2
@@ -126,12 +127,17 @@ class Simulator:
         """Sequences that were admitted."""
         return len(self.alive) + len(self.prefilling)
 
+    @property
+    def verified(self) -> int:
+        """Tokens that the decoding sequences take of a step's budget: one each, or with speculative decoding K + 1."""
+        return len(self.alive) * self.model.queries
+
     def blocks_of(self, tokens: int) -> int:
         """Cache blocks of so many tokens."""
         return -(-tokens // self.page_tokens)
 
     def blocks_due(self, steps: int) -> int:
-        """Blocks that the decoding sequences need for so many steps more."""
+        """Blocks that the decoding sequences need for so many tokens more of each."""
         if not self.rules.grows:
             return 0
         page, step, phases = self.page_tokens, self.decode_steps, self._phases
@@ -188,7 +194,7 @@ class Simulator:
         taken_s = self.model.mixed_s(count, context, [(new, sequence.done) for sequence, new in chunks])
         self._pass(taken_s, 1, count)
         if count:
-            self._advance(1)
+            self._advance(self._yielded(1))
         for sequence, new in chunks:
             sequence.done += new
             if sequence.done >= sequence.known:
@@ -205,14 +211,21 @@ class Simulator:
         if self.rules.grows and count * (span // self.page_tokens + 1) > self.free_blocks:
             span = self._fitting(span)
         each_s = self._decode_s(count, self._context // count + span // 2)
+        steps = math.ceil(span / self.model.tokens_per_step)
         if self._entering and not self.waiting:
             until = math.ceil((self._entering[0][0] - self.now_s) / each_s)
-            if until < span:
-                span = max(1, until)
-                each_s = self._decode_s(count, self._context // count + span // 2)
-        self._pass(each_s, span, count)
-        self._advance(span)
+            if until < steps:
+                steps = max(1, until)
+                each_s = self._decode_s(count, self._context // count + math.ceil(steps * self.model.tokens_per_step) // 2)
+        self._pass(each_s, steps, count)
+        self._advance(self._yielded(steps))
         self._retire()
+
+    def _yielded(self, steps: int) -> int:
+        """Tokens that each decoding sequence gets from so many steps, one a step without speculative decoding."""
+        tokens = steps * self.model.tokens_per_step + self._part_token
+        self._part_token = tokens % 1.0
+        return int(tokens)
 
     def _decode_s(self, count: int, context: int) -> float:
         """Seconds of a decode step; contexts are rounded to seven binary digits (below 1%), so that most are asked for again."""
@@ -242,12 +255,12 @@ class Simulator:
             self._ahead_s = each_s
         self._front_end.stream(decodes / each_s, taken_s)
 
-    def _advance(self, steps: int) -> None:
-        """Every decoding sequence gets so many tokens."""
-        self.free_blocks -= self.blocks_due(steps)
-        self.decode_steps += steps
-        self._context += steps * len(self.alive)
-        self.rules.decoded(steps)
+    def _advance(self, tokens: int) -> None:
+        """Every decoding sequence gets so many tokens; what a verify step yields beyond its last one is dropped when it ends."""
+        self.free_blocks -= self.blocks_due(tokens)
+        self.decode_steps += tokens
+        self._context += tokens * len(self.alive)
+        self.rules.decoded(tokens)
 
     def _begin(self, sequence: Sequence) -> None:
         """The prompt is computed: its last step has sent a token, and the sequence decodes."""
@@ -274,9 +287,10 @@ class Simulator:
 
     def _end(self, sequence: Sequence) -> None:
         del self.alive[sequence]
-        self._context -= sequence.final
+        dropped = self.decode_steps - sequence.last_step
+        self._context -= sequence.final + dropped
         self._phases[self._phase(sequence)] -= 1
-        self._release(sequence, sequence.request.output_tokens)
+        self._release(sequence, sequence.request.output_tokens + dropped)
         sequence.last_step = -1
         self.records.append(sequence.record(self.now_s))
         self.rules.left()

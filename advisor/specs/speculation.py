@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +48,11 @@ class Speculation:
     def verified(self) -> int:
         """Tokens a sequence brings to a verify step: its last one and the drafts, K + 1."""
         return self.drafts + 1
+
+    @property
+    def log_width(self) -> float:
+        """Half the width of the interval of the length, as a logarithm: what it adds to those of TPOT and of rates."""
+        return math.log(self.length_high / self.length_low) / 2
 
     @property
     def label(self) -> str:

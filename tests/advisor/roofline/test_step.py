@@ -75,7 +75,9 @@ def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
     spreads = tuple((f"tpot/{near}", width(w)) for near, w in (("default", 0.9), ("device", 0.2), ("family", 0.5), ("fitted", 0.1)))
     engine = replace(vllm, spreads=spreads, fitted_on=("h100-80g-sxm", "mi300x"))
     known = {
-        gpu: spread_for(engine, load_calibration(load_device(gpu), local=False), "tpot", load_model("llama-3.1-8b", online=False).spec).shared
+        gpu: spread_for(
+            engine, load_calibration(load_device(gpu), local=False), "tpot", load_model("llama-3.1-8b", online=False).spec
+        ).shared
         for gpu in ("h100-80g-sxm", "h200-141g-sxm", "h20-96g", "mi325x", "mi300x")
     }
     assert known == {"h100-80g-sxm": 0.1, "h200-141g-sxm": 0.2, "h20-96g": 0.5, "mi325x": 0.9, "mi300x": 0.1}
@@ -134,7 +136,7 @@ def test_more_drafts_take_longer_and_a_drafter_longer_than_a_look_up() -> None:
 
 
 def test_more_tokens_draw_more_experts() -> None:
-    """A verify step of a mixture reads the experts that four tokens draw, so that drafting costs more there than in a dense model."""
+    """A verify step of a mixture reads the experts that all its tokens draw: drafting costs more there than in a dense model."""
     mixtral = "mistralai/Mixtral-8x7B-v0.1"
     few, many = speculating("ngram", 2, model=mixtral), speculating("ngram", 7, model=mixtral)
     dense = speculating("ngram", 7).decode_s(1, 1000) / speculating("ngram", 2).decode_s(1, 1000)
