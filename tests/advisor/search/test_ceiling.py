@@ -41,6 +41,9 @@ def test_a_stated_load_sets_the_ceiling_of_its_share() -> None:
     problem = question(model="8b", gpu="h100", gpus=4, users=100).problem
     assert settings_of(with_ceiling(problem, Plan(dp=4))).max_sequences == 32  # 25 users a replica, in steps of 8
     assert settings_of(with_ceiling(problem, Plan(tp=4))).max_sequences == 104
+    many = question(model="70b", gpu="h100", gpus=8, users=1000).problem
+    plan = with_ceiling(many, Plan(pp=2, dp=4))  # logits of 250 sequences leave no room for even one; the cache holds fewer
+    assert rank_memory(many, plan).shortfall_bytes <= 0
 
 
 def test_sglang_takes_the_memory_that_activations_do_not_need() -> None:
@@ -51,3 +54,11 @@ def test_sglang_takes_the_memory_that_activations_do_not_need() -> None:
     plan = with_ceiling(tight.problem, Plan())
     assert settings_of(plan).memory_fraction > default_settings(tight.problem, Plan()).memory_fraction
     assert rank_memory(tight.problem, plan).shortfall_bytes <= 0
+
+
+def test_more_users_than_memory_has_graphs_for_leave_room_for_the_cache() -> None:
+    """20,000 users on one replica of 12 GPUs: logits and graphs of so large a batch need more than the weights leave."""
+    asked = question(model="deepseek-r1", gpu="h100-80g-sxm", gpus=8, nodes=12, users=20_000)
+    plan = with_ceiling(asked.problem, Plan(pp=12))
+    assert rank_memory(asked.problem, plan).shortfall_bytes == 0
+    assert settings_of(plan).max_sequences < MOST
