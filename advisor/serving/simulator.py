@@ -90,8 +90,8 @@ class Simulator:
         self._order += 1
         heapq.heappush(self._entering, (self._front_end.entry_s(request.arrival_s), self._order, Sequence(request)))
 
-    def step(self) -> bool:
-        """One step, or a run of equal ones; False when nothing is left to do."""
+    def step(self, until_s: float = math.inf) -> bool:
+        """One step, or a run of equal ones that ends soon after `until_s`; False when nothing is left to do."""
         self._look()
         if not (self.alive or self.prefilling or self.waiting):
             if not self._entering:
@@ -102,7 +102,7 @@ class Simulator:
         if chunks:
             self._mixed(decodes, chunks)
         elif self.alive:
-            self._decode()
+            self._decode(until_s)
         else:  # the engine never admits the head of the queue
             self.waiting.popleft()
             self.rejected += 1
@@ -163,6 +163,12 @@ class Simulator:
         self.prefilling.append(sequence)
         return sequence
 
+    def join(self, blocks: int) -> None:
+        """The head of the queue decodes from now on: its prompt was computed elsewhere and its cache is here."""
+        sequence = self.admit(blocks)
+        self.prefilling.remove(sequence)
+        self._begin(sequence)
+
     def give(self, sequence: Sequence, blocks: int) -> None:
         """So many blocks more for a sequence that prefills."""
         sequence.blocks += blocks
@@ -202,8 +208,8 @@ class Simulator:
                 self._begin(sequence)
         self._retire()
 
-    def _decode(self) -> None:
-        """A run of equal decode steps: until one ends, a request enters an empty queue, or the cache is full."""
+    def _decode(self, until_s: float) -> None:
+        """A run of equal decode steps: until one ends, a request enters an empty queue, the cache is full, or time is up."""
         count = len(self.alive)
         while self._ending[0][2].last_step != self._ending[0][0]:
             heapq.heappop(self._ending)
@@ -212,8 +218,10 @@ class Simulator:
             span = self._fitting(span)
         each_s = self._decode_s(count, self._context // count + span // 2)
         steps = math.ceil(span / self.model.tokens_per_step)
-        if self._entering and not self.waiting:
-            until = math.ceil((self._entering[0][0] - self.now_s) / each_s)
+        enters_s = self._entering[0][0] if self._entering and not self.waiting else math.inf
+        stop_s = min(enters_s, until_s)
+        if stop_s < self.now_s + steps * each_s:
+            until = math.ceil((stop_s - self.now_s) / each_s)
             if until < steps:
                 steps = max(1, until)
                 each_s = self._decode_s(count, self._context // count + math.ceil(steps * self.model.tokens_per_step) // 2)
