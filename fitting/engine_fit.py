@@ -144,7 +144,7 @@ def fit_engine(
     measured: bool = True,
     groups: Callable[[Case], Sequence[str]] = lambda case: (),
     processes: int = 1,
-    rounds: int = 6,
+    rounds: int = 4,
 ) -> Fitted:
     """Solve (F1) by damped Gauss-Newton from the engine's present values; `groups` names what each case is left out with.
 
@@ -174,7 +174,8 @@ def fit_engine(
         x, best, moved = trial, after, float(np.max(np.abs(damping * move)))
         if moved < 0.01:
             break
-    slopes = _slopes(cases, engine, names, x, processes)
+    if moved > STALE:
+        slopes = _slopes(cases, engine, names, x, processes)
     left_out = []
     for group in sorted({name for case in cases for name in groups(case)}):
         kept = [r for r in best if group not in groups(cases[r.case])]

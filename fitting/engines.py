@@ -56,9 +56,9 @@ from fitting.spreads import SpreadKey, completed
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 130  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED, MOST_USERS_SCORED = 400, 600  # rows that error bars come from
-MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
+SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
+SCORED = 200  # rows that error bars come from
+MOST_USERS = 128  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 # Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
@@ -88,14 +88,13 @@ def _start(
 
 
 # The engines whose kernels the tables hold.
-TABLED = (("vllm", "2025"), ("vllm", "2026"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
+TABLED = (("vllm", "2025"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
 # Orders of magnitude: a Python scheduler (1 to 4 ms a step), a C++ one (0.3 ms), a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
 START = {
     # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
     ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4, context_s=1e-7, ranks_s=1e-3),
     ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
-    ("vllm", "2026"): _start(step_s=1.5e-3, overlap=0.7, kernel_s=1.2e-5, request_s=0.03),
     ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.04),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
@@ -127,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             engine, without = _fit(found, desk, (name, version), given.processes)
             left_out = {key: other for key, other in left_out.items() if key[:2] != (name, version)}
             left_out |= {(name, version, group): other for group, other in without}
-        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS_SCORED)]
+        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS)]
         engine = _with_error_bars(engine, sampled, left_out, desk)
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
@@ -341,7 +340,7 @@ def _published(rows: Rows) -> str:
     columns = [
         "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
         "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "input_tokens", "output_tokens", "mode", "load",
-        "request_rate_per_s", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
+        "request_rate_per_s", "speculation", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
     ]  # fmt: skip
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
