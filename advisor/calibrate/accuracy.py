@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,7 +77,7 @@ def family_group(point: Point, model: ModelSpec) -> str:
 
 
 def score(
-    rows: Sequence[Mapping[str, str | None]],
+    rows: Iterable[Mapping[str, str | None]],
     left_out: LeftOut,
     *,
     group: Group = model_group,

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from advisor.catalog.shipped import sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml, read_text
 from advisor.errors import ProfileError, QuestionError, unknown
 from advisor.specs.engine import Engine
 from advisor.specs.wire import from_data
+from advisor.untrusted import parse_yaml, read_text
 
 # What people call an engine, without case and punctuation -> its name in the profiles.
 _NAMES = {

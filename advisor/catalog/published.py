@@ -8,10 +8,10 @@ from dataclasses import replace
 from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.shipped import folder, sheet_text
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.specs.engine import Engine, HostTime
 from advisor.specs.keys import ScaleKey
 from advisor.specs.wire import from_data
+from advisor.untrusted import parse_yaml
 
 LEFT_OUT = "left_out"
 

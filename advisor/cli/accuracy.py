@@ -20,11 +20,17 @@ def accuracy(
     from advisor.calibrate.lookup import Desk
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
+    from advisor.report.terminal import progress
 
     rows, without = published_rows(), left_out()
-    scored, failed = score(rows, without)
-    families, _ = score(rows, without, group=family_group)
-    elsewhere, _ = score(rows, without, group=gpu_group, desk=Desk(online=False, local=False, own=False))
+    scored, failed = score(progress(rows, "without their model", total=len(rows)), without)
+    families, _ = score(progress(rows, "without their family", total=len(rows)), without, group=family_group)
+    elsewhere, _ = score(
+        progress(rows, "without their GPU", total=len(rows)),
+        without,
+        group=gpu_group,
+        desk=Desk(online=False, local=False, own=False),
+    )
     board = report.Board.of(scored, families, elsewhere)
     if as_json:
         emit(report.accuracy_json(board, scored))

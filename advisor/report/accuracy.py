@@ -18,7 +18,7 @@ from advisor.calibrate.accuracy import (
     slices,
 )
 from advisor.calibrate.residuals import Choices, scatter
-from advisor.report.screen import Screen, table
+from advisor.report.screen import Screen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +59,17 @@ _PEER = (
 def accuracy_page(board: Board, rows: Sequence[Row], *, misses: int, screen: Screen) -> str:
     """The scoreboard for a terminal."""
     lines = [screen.bold("Predicted against published figures, each row's own model left out of the fit"), ""]
-    lines += _scores(board.by_model)
+    lines += _scores(board.by_model, screen)
     if board.by_family:
         lines += ["", screen.bold("The same, all models of the row's family left out (dense, MoE, MLA, hybrid)"), ""]
-        lines += _scores(board.by_family)
+        lines += _scores(board.by_family, screen)
     if board.by_gpu:
         lines += ["", screen.bold("The same, each row's own GPU left out (its kernels taken from its family)"), ""]
-        lines += _scores(board.by_gpu)
+        lines += _scores(board.by_gpu, screen)
     lines += ["", *_choice_sentences(board), *_aside(rows)]
     if misses and rows:
         lines += ["", screen.bold(f"The {min(misses, len(rows))} largest misses"), ""]
-        lines += table(_HEAD, [_cells(row) for row in worst_first(rows)[:misses]], right=(4, 5, 6))
+        lines += screen.table(_HEAD, [_cells(row) for row in worst_first(rows)[:misses]], right=(4, 5, 6))
     return "\n".join(lines)
 
 
@@ -162,8 +162,8 @@ def _score_cells(line: Line | Slice) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _scores(lines: Sequence[Line]) -> list[str]:
-    return table(_SCORE_HEAD, [_score_cells(line) for line in lines], right=range(1, 9))
+def _scores(lines: Sequence[Line], screen: Screen) -> list[str]:
+    return screen.table(_SCORE_HEAD, [_score_cells(line) for line in lines], right=range(1, 9))
 
 
 def _markdown_scores(lines: Sequence[Line]) -> list[str]:

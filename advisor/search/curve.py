@@ -54,8 +54,8 @@ def _fastest(predictor: Predictor, choices: Sequence[Prediction]) -> list[str]:
     alone = predictor.under(replace(predictor.problem.workload, mode="single_stream", users=1))
     fewest = min((p.plan.pp, p.plan.adp) for p in choices)
     kinds = {shape(p.plan): p.plan for p in reversed(choices) if (p.plan.pp, p.plan.adp) == fewest}
-    best = min((alone.predict(plan) for plan in kinds.values()), key=lambda p: (p.tpot_s.value, simplicity(p.plan)))
-    mine = alone.predict(choices[0].plan)
+    best = min((alone.screen(plan) for plan in kinds.values()), key=lambda p: (p.tpot_s.value, simplicity(p.plan)))
+    mine = alone.screen(choices[0].plan)
     if shape(best.plan) == shape(mine.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value or not best.tpot_s.value:
         return []  # an answer of one token has no time between tokens
     gain = (mine.tpot_s.value / best.tpot_s.value - 1) * 100

@@ -12,7 +12,7 @@ from advisor.roofline.comm import Lines
 from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.roofline.step import StepModel
-from advisor.serving.capacity import Capacity, sequences_at_once
+from advisor.serving.capacity import Capacity
 from advisor.serving.familiarity import spread_for, unfamiliar
 from advisor.serving.run import run_burst, run_steady
 from advisor.serving.served import Served, mixed
@@ -72,6 +72,10 @@ class Predictor:
         They are shared by the attention-DP ranks, and by the micro-batches in flight.
         """
         return decode_breakdown(self.step_model(plan), batch, context_tokens)
+
+    def explain_prefill(self, plan: Plan, *, new_tokens: float) -> StepTime:
+        """Where the prefill of one prompt in a single step goes."""
+        return prefill_breakdown(self.step_model(plan), new_tokens, 0.0, new_tokens)
 
     def step_model(self, plan: Plan) -> StepModel:
         """The step model of a plan's replica."""
@@ -210,7 +214,6 @@ def _prediction(
     usd = None
     if device.price_usd_per_hour is not None and output_rate > 0:
         usd = device.price_usd_per_hour * plan.world / 3600 / output_rate * 1e6
-    whole = sequences_at_once(workload, capacity, reserve=True)
     return Prediction(
         plan=plan,
         ttft_s=estimate("ttft", served.ttft_s),
@@ -222,7 +225,7 @@ def _prediction(
         requests_per_s=estimate("throughput", served.requests_per_s * replicas),
         sequences=running * replicas,
         kv_tokens=memory.kv_tokens * plan.dp,
-        max_sequences=int(whole) * plan.dp,
+        max_sequences=int(max(1, memory.kv_tokens // workload.context_tokens)) * plan.dp,
         memory=memory,
         decode=decode,
         prefill=prefill,
