@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
 
 import yaml
@@ -66,7 +67,7 @@ BEYOND = math.log(6)  # a row this far off ran under conditions it does not stat
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention")
 BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
-FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
+FEWEST_ROWS = 6  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0
@@ -154,18 +155,23 @@ def _by_engine(rows: Rows, desk: Desk) -> dict[tuple[str, str], list[tuple[Point
 def _sample(
     found: list[tuple[Point, Mapping[str, str | None]]], size: int, *, most_users: float = math.inf
 ) -> list[tuple[Point, Mapping[str, str | None]]]:
-    """`size` rows in turn from every (model, GPU, mode, format, plan), each ordered by a hash of the row's id."""
+    """`size` rows in turn from every (source, model, GPU, mode, format), each ordered by a hash of the row's id, the piles by one
+    of their names: a sample smaller than there are piles favours none."""
     piles: dict[tuple[str, ...], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
-    for point, row in sorted(found, key=lambda pair: hashlib.sha256(pair[0].id.encode()).hexdigest()):
+    for point, row in sorted(found, key=lambda pair: _hash(pair[0].id)):
         if not row.get("anomaly") and not unstated(point) and point.workload.users <= most_users:
-            key = (point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype, point.plan.label)
-            piles[key].append((point, row))
+            piles[(point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype)].append((point, row))
+    in_order = [pile for _, pile in sorted(piles.items(), key=lambda item: _hash("/".join(item[0])))]
     chosen: list[tuple[Point, Mapping[str, str | None]]] = []
     depth = 0
-    while len(chosen) < size and any(len(pile) > depth for pile in piles.values()):
-        chosen += [pile[depth] for _, pile in sorted(piles.items()) if len(pile) > depth]
+    while len(chosen) < size and any(len(pile) > depth for pile in in_order):
+        chosen += [pile[depth] for pile in in_order if len(pile) > depth]
         depth += 1
     return chosen[:size]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fit(
@@ -257,8 +263,11 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
     kernels (family), and wider (default); of all rows, of each family, and of families left out (unseen)."""
     spreads: dict[SpreadKey, Spread] = {}
     errors = scatter([0.0])
-    for near, kind, group, own in _TRIALS:
-        found, _ = score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))
+    global _TRIED
+    _TRIED = (engine, rows, left_out, desk)
+    with get_context("fork").Pool(len(_TRIALS)) as pool:
+        scored = pool.map(_tried, range(len(_TRIALS)))
+    for (near, kind, *_), found in zip(_TRIALS, scored, strict=True):
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
         if near == "device":
             usable = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
@@ -273,6 +282,16 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         residual_median=round(errors.median, 4),
         residual_p90=round(errors.p90, 4),
     )
+
+
+_TRIED: tuple[Engine, Rows, LeftOut, Desk]  # handed to forked workers
+
+
+def _tried(number: int) -> list[Row]:
+    """The rows of one trial, scored."""
+    engine, rows, left_out, desk = _TRIED
+    *_, group, own = _TRIALS[number]
+    return score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))[0]
 
 
 def _by_spread(rows: Sequence[Row], near: str, kind: str) -> dict[SpreadKey, list[tuple[str, float]]]:
