@@ -247,9 +247,9 @@ def meshed(folder: Path, lines: dict[str, WireReach], link_bytes_per_s: float) -
                 bandwidth=rounded(share),
                 provenance=Provenance(source=source, closeness="default"),
             )
-    for ranks, own in per_rank({count: fit for (name, count), fit in fits.items() if name == "rocm"}).items():
-        for number_of, line in enumerate(own, 1):
-            found[f"all_reduce/rocm/nvlink/{ranks}/{number_of}"] = line
+    for count, own in per_rank({ranks_of: fit for (name, ranks_of), fit in fits.items() if name == "rocm"}).items():
+        for place, line in enumerate(own, 1):
+            found[f"all_reduce/rocm/nvlink/{count}/{place}"] = line
     return found
 
 
