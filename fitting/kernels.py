@@ -158,7 +158,7 @@ def stream_reach(plain: Reach) -> Reach:
 def fit_wires(folder: Path, devices: dict[str, Device]) -> dict[str, dict[str, WireReach]]:
     """Lines of every device's own links, by key. Those of a PCIe server stand for its paths over bridges and sockets alike."""
     groups: dict[tuple[str, Op, str], dict[int, list[WireSample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in [*tables.collectives(folder), *tables.point_to_point(folder)]:
+    for sample in [*tables.collectives(folder), *tables.point_to_point(folder), *tables.expert_exchanges(folder)]:
         if sample.hardware in devices and (kept := _kept(sample, devices[sample.hardware])):
             op: Op = "all_gather" if kept.op == "reduce_scatter" else kept.op
             groups[kept.hardware, op, kept.algorithm][kept.ranks].append(kept)

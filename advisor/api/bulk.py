@@ -161,7 +161,7 @@ def _predicted(predictor: Predictor, problem: Problem, point: Point) -> Predicti
 
 
 def _as_it_can_hold(problem: Problem, worker: Plan) -> Plan:
-    """A decode worker whose latent cache, whole on every tensor-parallel rank, cannot hold its share of the users runs attention-DP: some
+    """The decode worker, with attention-DP where the latent cache, whole on every tensor-parallel rank, cannot hold its users: some
     collections leave that column at 1."""
     ranks = worker.tp * worker.adp
     if not problem.model.is_mla or worker.tp == 1 or "adp" not in problem.engine.axes:

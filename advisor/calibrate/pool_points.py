@@ -23,8 +23,8 @@ def deployment_of_row(text: Mapping[str, str]) -> Deployment | None:
 
 
 def served_by(deployment: Deployment | None, engine: str, version: str) -> str:
-    """The engine version of a row. TensorRT-LLM serves separate pools from version 1.0 on; collections write the version of Dynamo, 0.x,
-    beside it: then the newest profile counts ("")."""
+    """The engine version of a row. TensorRT-LLM serves separate pools from version 1.0 on; where a collection writes Dynamo's,
+    0.x, the newest profile counts ("")."""
     return "" if deployment and engine == "trtllm" and version.startswith("0.") else version
 
 

@@ -40,6 +40,7 @@ from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 
+EXPERT_EXCHANGE = ("experts",)  # kernels that send tokens to their experts: DeepEP's, TensorRT-LLM's over NVLink
 EXACT_UP_TO = 16  # token counts up to here are evaluated one by one; above, on a grid of quarter octaves
 GRID = sorted({*range(1, EXACT_UP_TO + 1), *(round(2 ** (e / 4)) for e in range(16, 96))})
 CONTEXTS = [16, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304]
@@ -76,7 +77,8 @@ class StepModel:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
         if isinstance(work, Collective):
             fabric = self._fabrics.axis(work.axis)
-            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=self.engine.all_reduces)
+            kernels = EXPERT_EXCHANGE if work.op == "all_to_all" else self.engine.all_reduces
+            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=kernels)
             return each * work.count * self._scale.collective
         if isinstance(work, Stream):
             return kernel_s(work, self._rates) * self.engine.fused_elementwise

@@ -66,6 +66,11 @@ def drawn_share(experts: int, top_k: int, tokens: float, skew: float | None) -> 
     return float(sum(1.0 - (1.0 - p) ** tokens for p in _popularity(experts, top_k, skew))) / experts
 
 
+def ranks_reached(ranks: int, top_k: int) -> float:
+    """Ranks of n that hold an expert of a token, in expectation: n (1 - (1 - 1/n)^k) for k draws; uneven draws reach fewer."""
+    return float(ranks * (1.0 - (1.0 - 1.0 / ranks) ** top_k))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
     """Grouped GEMMs of one MoE layer on one rank.
