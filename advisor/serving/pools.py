@@ -35,7 +35,8 @@ class Pools:
 class Tandem:
     """The steady state of both pools: request figures in seconds, the rate of the whole deployment, and how busy each pool is.
 
-    `running` counts decoding sequences of one decode worker; `waiting` requests of the deployment that have no place yet.
+    `running` counts decoding sequences of one decode worker; `waiting` requests of the deployment that have no place yet. A decode
+    pool is fully busy at the largest batch that keeps the limit of TPOT.
     """
 
     ttft_s: float
@@ -76,6 +77,26 @@ def most_running(pools: Pools, workload: Workload) -> float:
     return sequences_at_once(workload, pools.decode_capacity, reserve=True)
 
 
+def decode_rate(pools: Pools, workload: Workload) -> float:
+    """Requests/s of one worker with the largest batch that keeps the limit of TPOT; 0 where a single sequence misses it."""
+    most, outputs = most_running(pools, workload), max(1.0, workload.output_tokens - 1)
+    limit_s = math.inf if workload.tpot_limit_s is None else workload.tpot_limit_s * outputs - pools.transfer_s
+
+    def rate(running: float) -> float:
+        whole_s = decode_s(pools, workload, running)
+        return running / whole_s if whole_s > 0 else math.inf
+
+    if decode_s(pools, workload, 1.0) > limit_s:
+        return 0.0
+    if decode_s(pools, workload, most) <= limit_s:
+        return rate(most)
+    low, high = 1.0, most
+    while high > low * 1.01:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if decode_s(pools, workload, middle) <= limit_s else (low, middle)
+    return rate(low)
+
+
 def carried(pools: Pools, workload: Workload) -> tuple[float, float]:
     """(D6) Requests/s that each pool carries alone: N_p g / t_p(g) with g prompts a step, and N_d B / D(B) with a full worker."""
     group, most = prompts_together(pools, workload), most_running(pools, workload)
@@ -108,7 +129,7 @@ def tandem(pools: Pools, workload: Workload, rate_per_s: float) -> Tandem:
         running=running,
         waiting=0.0,
         prefill_busy=busy,
-        decode_busy=running / most,
+        decode_busy=min(1.0, rate_per_s / (pools.decode_workers * decode_rate(pools, workload) or math.inf)),
     )
 
 

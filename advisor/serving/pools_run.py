@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from advisor.serving.load import burst_requests
-from advisor.serving.pools import Pools, Tandem, carried
+from advisor.serving.pools import Pools, Tandem, carried, decode_rate
 from advisor.serving.request import Record, Request
 from advisor.serving.schedulers import rules_of
 from advisor.serving.schedulers.decode_pool import DecodePoolRules
@@ -33,7 +33,7 @@ def run_pools(pools: Pools, workload: Workload, *, users: int, requests: int) ->
         running=math.fsum(decode_s) / end_s / pools.decode_workers,
         waiting=0.0,
         prefill_busy=min(1.0, rate / carried(pools, workload)[0]),
-        decode_busy=min(1.0, rate / carried(pools, workload)[1]),
+        decode_busy=min(1.0, rate / (pools.decode_workers * decode_rate(pools, workload) or math.inf)),
     )
 
 

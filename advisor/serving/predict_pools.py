@@ -19,6 +19,10 @@ from advisor.specs.prediction import Estimate, RankMemory
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
+# What pools add to the error of an engine: the spread of ln(measured / predicted) on published rows of separate workers without
+# speculation (docs/accuracy.md), none of which is fitted; TTFT there holds the wait of a closed loop that starts at once.
+POOLS_SPREAD = {"tpot": 0.2, "throughput": 0.25, "latency": 0.25, "ttft": 0.8}
+
 
 class PoolsPredictor:
     """Answers about deployments of one question; `decode` may be of another GPU, joined by the network."""
@@ -62,7 +66,7 @@ class PoolsPredictor:
         """What two ranks of the pools share: the first of the prefill and the last of the decode workers, or the slower network."""
         cluster = self.prefill.problem.cluster
         if not self._apart:
-            return group_fabric(LinkGraph(cluster), (0, deployment.world - 1))
+            return group_fabric(LinkGraph(cluster), (0, min(deployment.world, cluster.gpus) - 1))
         networks = [c.network for c in (cluster, self.decode.problem.cluster) if c.network is not None]
         if not networks:
             raise PlanError("pools of different GPUs are joined by a network that is not stated; name it with --network.")
@@ -77,10 +81,11 @@ class PoolsPredictor:
         workload = problem.workload
 
         def estimate(figure: str, value: float) -> Estimate:
-            spread = spread_for(problem.engine, calibration, figure, problem.model)
+            spread, apart = spread_for(problem.engine, calibration, figure, problem.model), POOLS_SPREAD[figure]
             accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
-            width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
-            return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+            width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent, apart), accepted)
+            own = math.hypot(spread.independent, apart)
+            return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=own)
 
         rate, outputs = found.requests_per_s, workload.output_tokens
         by_prefill, by_decode = carried(pools, workload)

@@ -167,7 +167,7 @@ def test_an_indexer_scores_what_prompts_and_decodes_see() -> None:
 
 
 def test_wide_expert_groups_send_a_token_to_the_ranks_of_its_experts_alone() -> None:
-    """Within a board everything is gathered; beyond it the payload of (G2): 64 x 7.18 x 7168 bytes of fp8 there, twice that back."""
+    """Within a board everything is gathered; beyond it (G2) holds: 64 x 7.18 x 7168 bytes of fp8 there, twice that back."""
     model = load_model("deepseek-r1", online=False).spec
     layers = [(model.layers[-1], 1)]
 
