@@ -19,7 +19,9 @@ from advisor.specs.plan import Plan
 
 
 class Simple(StepModel):
-    def __init__(self, plan: Plan, *, host: HostTime | None = None, piece_tokens: int = 0, launches: float = 0.0) -> None:
+    def __init__(
+        self, plan: Plan, *, host: HostTime | None = None, piece_tokens: int = 0, launches: float = 0.0, queries: int = 1
+    ) -> None:
         self.plan = plan
         free = HostTime(step_s=0.0, sequence_s=0.0, request_s=0.0, overlap=0.0, kernel_s=1e-3)
         self.engine = replace(load_engine("vllm"), host=host or free, piece_tokens=piece_tokens, graphs_up_to=512)
@@ -27,6 +29,7 @@ class Simple(StepModel):
         self._scale = SimpleNamespace(host=1.0)  # type: ignore[assignment]
         self._light = (-1.0, -1.0, 0.0, 0.0)
         self._kernels = launches
+        self.queries, self._draft = queries, 0.01 if queries > 1 else 0.0
 
     def tokens_s(self, stage: int, tokens: float) -> float:
         return 1e-3 * tokens
@@ -43,6 +46,12 @@ class Simple(StepModel):
     def head_s(self, sequences: float) -> float:
         return 1e-4 * sequences
 
+    def draft_s(self, decodes: float, context: float) -> float:
+        return self._draft * decodes
+
+    def draft_prefill_s(self, new: float, past: float) -> float:
+        return self._draft * new
+
     def _launches(self, stage: int) -> float:
         return self._kernels
 
@@ -54,6 +63,13 @@ def test_e1_one_rank_adds_up_its_tokens_attention_and_logits() -> None:
     assert model.mixed_s(4, 1000, [(100, 0), (100, 50)]) == pytest.approx(0.2236)  # the second sees 50 more
     assert model.mixed_s(4, 1000, ()) == pytest.approx(0.0084)
     assert model.mixed_s(0, 0, ()) == 0.0
+
+
+def test_a_sequence_that_verifies_drafts_brings_several_tokens_and_logits() -> None:
+    """Three tokens each of 4 sequences, and a drafter of 10 ms a sequence; over a prompt it takes 10 ms a token as well."""
+    model = Simple(Plan(), queries=3)
+    assert model.mixed_s(4, 1000, ()) == pytest.approx(12e-3 + 4e-3 + 12e-4 + 0.04)
+    assert model.mixed_s(0, 0, [(100, 0), (50, 0)]) == pytest.approx(0.15 + 5e-3 + 1.25e-3 + 2e-4 + 1.5)
 
 
 def test_the_busiest_attention_group_is_waited_for_and_experts_see_all() -> None:
