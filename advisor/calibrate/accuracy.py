@@ -174,20 +174,20 @@ ANOTHER_GPU = tuple(replace(target, median=0.12, p90=0.30) for target in TARGETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class ScoreLine:
     """A target with what was reached."""
 
     target: Target
     reached: Scatter
 
 
-def scoreboard(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[Line]:
+def scoreboard(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[ScoreLine]:
     """Each target's scatter over rows that were left out of the fit; every figure counts in the first line that wants it."""
     buckets: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if counted(row) and (target := _target(row, targets)):
             buckets[target.name].append(row)
-    return [Line(target=target, reached=_scatter(found)) for target in targets if (found := buckets.get(target.name))]
+    return [ScoreLine(target=target, reached=_scatter(found)) for target in targets if (found := buckets.get(target.name))]
 
 
 def counted(row: Row) -> bool:
