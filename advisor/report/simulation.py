@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.report.screen import PLAIN, Screen, table, wrap
+from advisor.report.screen import PLAIN, Screen
 from advisor.specs.prediction import Estimate
 from advisor.specs.simulation import Moment, Simulation
 from advisor.units import show, show_count
@@ -15,13 +15,13 @@ HEIGHT, WIDTH = 8, 72
 
 def page(found: Simulation, *, said: Sequence[str] = (), screen: Screen = PLAIN) -> str:
     """The simulation as text."""
-    lines = [wrap(sentence, indent="  ", first="") for sentence in said]
+    lines = [screen.wrap(sentence, indent="  ", first="") for sentence in said]
     lines += ["", screen.bold(f"{found.plan.label} on {found.plan.world:,} GPUs: {found.load}")]
     rows = [
         (NAMES[t.name], _plain(t.p50), _with_interval(t.p90), _plain(t.p95), _with_interval(t.p99), _plain(t.mean))
         for t in found.times
     ]
-    lines += ["  " + line for line in table(("", "p50", "p90", "p95", "p99", "mean"), rows, right=(1, 2, 3, 4, 5))]
+    lines += ["  " + line for line in screen.table(("", "p50", "p90", "p95", "p99", "mean"), rows, right=(1, 2, 3, 4, 5))]
     lines += [
         f"  {show_count(found.requests_per_s.value)} requests/s, {show_count(found.output_tokens_per_s.value)} output tokens/s, "
         f"{show_count(found.total_tokens_per_s.value)} with the prompts; {show_count(found.running)} running on average",
@@ -36,7 +36,7 @@ def page(found: Simulation, *, said: Sequence[str] = (), screen: Screen = PLAIN)
     if found.verdicts:
         share, each_s = found.goodput.value, show_count(found.goodput_per_s.value)
         lines.append(f"  goodput {share:.1%} of the requests, {each_s} a second keep every limit")
-    lines += [wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in found.notes]
+    lines += [screen.wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in found.notes]
     if len(found.moments) > 2:
         lines += ["", *_queues(found.moments, screen)]
     return "\n".join(lines)

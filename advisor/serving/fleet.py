@@ -10,7 +10,7 @@ import heapq
 import math
 from collections.abc import Iterable
 
-from advisor.serving.simulator import Simulator
+from advisor.serving.simulator import FollowUp, Simulator
 from advisor.specs.simulation import Moment
 from advisor.specs.trace import Request
 
@@ -28,9 +28,7 @@ class Fleet:
         self.unanswered = 0
         self._waited_halfway = self._waited_at_end = 0
 
-    def run(
-        self, arrivals: Iterable[Request], *, last_s: float, follow_up: FollowUp | None = None
-    ) -> None:
+    def run(self, arrivals: Iterable[Request], *, last_s: float, follow_up: FollowUp | None = None) -> None:
         """Serve `arrivals` (in order of time, the last at about `last_s`), and what `follow_up` sends after an answer."""
         pending: list[tuple[float, int, Request]] = []  # follow-ups on their way, by time
         count = 0

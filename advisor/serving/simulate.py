@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from advisor.roofline.memory import rank_memory
 from advisor.roofline.step import StepModel
 from advisor.serving.capacity import Capacity
+from advisor.serving.familiarity import spread_for
 from advisor.serving.fleet import Fleet
-from advisor.serving.predict import Z90, Predictor, settings_of, spread_for
+from advisor.serving.predict import Z90, Predictor, settings_of
 from advisor.serving.record import Record
 from advisor.serving.run import simulator
 from advisor.serving.scaled import Scaled
@@ -53,12 +54,17 @@ def simulate(
     assert settings is not None
     capacity = Capacity(max_sequences=settings.max_sequences * plan.adp, kv_tokens=kv_tokens, token_budget=settings.token_budget)
     model = predictor.step_model(plan)
-    spread = spread_for(predictor.problem.engine, predictor.calibration, "tpot")
-    width = math.exp(Z90 * math.hypot(spread.shared, spread.independent))
+    width = slower(predictor, Z90)
     fleets = [_run(model, plan, capacity, offered, factor) for factor in (1.0, width, 1 / width)]
     expected, slow, fast = (summarise(fleet, limits) for fleet in fleets)
     records = sorted((r for replica in fleets[0].replicas for r in replica.records), key=lambda r: r.arrival_s)
     return _simulation(predictor, plan, offered, limits, fleets[0], (expected, slow, fast)), records
+
+
+def slower(predictor: Predictor, deviations: float) -> float:
+    """The factor on every step that so many standard deviations of the step model's error mean."""
+    spread = spread_for(predictor.problem.engine, predictor.calibration, "tpot", predictor.problem.model)
+    return math.exp(deviations * math.hypot(spread.shared, spread.independent))
 
 
 def _settled(predictor: Predictor, plan: Plan, bounds: Bounds) -> tuple[Plan, float]:
