@@ -22,7 +22,7 @@ MOST_PRICE_BYTES = 2**20
 
 def size_service(
     *, model: str, gpus: str, load: LoadWords, goal: str = "gpus", confidence: float = 0.9, prices: Path | None = None,
-    **options: object,
+    options: Options,
 ) -> tuple[Sizing, tuple[str, ...]]:  # fmt: skip
     """The sizes for each GPU type of the list, the best first by the goal, and what has to be said before."""
     from advisor.search.size import Wanted, size
@@ -50,9 +50,7 @@ def size_service(
         if found is not None:
             sizes.append(found)
         else:
-            none.append(
-                (name, "no replica on up to 8 GPUs holds the model and keeps the limits, however small its share of the load")
-            )
+            none.append((name, "no replica on up to 8 GPUs holds the model and keeps the limits, not even nearly idle"))
     sizes.sort(key=lambda each: _order(each, goal))
     rate = len(requests) / requests[-1].arrival_s if requests[-1].arrival_s else 0.0
     sizing = Sizing(
@@ -67,7 +65,7 @@ def _order(found: Size, goal: str) -> tuple[float, float]:
 
 
 def _predictors(
-    model: str, gpu: str, load: LoadWords, means: tuple[float, float, float], own: dict[str, float], options: dict[str, object]
+    model: str, gpu: str, load: LoadWords, means: tuple[float, float, float], own: dict[str, float], options: Options
 ) -> list[Predictor]:
     """The question on 1, 2, 4 and 8 GPUs of a type; a percentile's limit is asked of the mean, which is below it."""
     from advisor.api.question import question

@@ -44,7 +44,7 @@ def size(
         trace=trace, strict=strict, scale=scale, arrivals=arrivals, rate=rate, burstiness=burstiness, requests=requests,
         input_tokens=input_tokens, output_tokens=output_tokens, seed=seed, ttft=ttft, tpot=tpot, e2e=e2e,
     )  # fmt: skip
-    found, said = size_service(model=model, gpus=gpu, load=load, goal=goal, confidence=confidence, prices=price, **given)
+    found, said = size_service(model=model, gpus=gpu, load=load, goal=goal, confidence=confidence, prices=price, options=given)
     if as_json:
         from advisor.specs.wire import to_json
 

@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 8, 72
 def page(found: Simulation, *, said: Sequence[str] = (), screen: Screen = PLAIN) -> str:
     """The simulation as text."""
     lines = [screen.wrap(sentence, indent="  ", first="") for sentence in said]
-    lines += ["", screen.bold(f"{found.plan.label} on {found.plan.world:,} GPUs: {found.load}")]
+    lines += ["", screen.bold(f"{found.plan.label} on {found.plan.world:,} GPU{'s' if found.plan.world > 1 else ''}: {found.load}")]
     rows = [
         (NAMES[t.name], _plain(t.p50), _with_interval(t.p90), _plain(t.p95), _with_interval(t.p99), _plain(t.mean))
         for t in found.times

@@ -19,7 +19,7 @@ def page(found: Sizing, *, said: Sequence[str] = (), screen: Screen = PLAIN) -> 
     lines += [f"They are kept with a chance of {found.confidence:.0%}: times are those of steps as slow as that.", ""]
     if found.sizes:
         best = found.sizes[0]
-        lines += [screen.bold(f"{best.gpus:,} x {best.gpu}: {best.plan.dp:,} replicas of {best.plan.replica().label}"), ""]
+        lines += [screen.bold(f"{best.gpus:,} x {best.gpu}: {_replicas(best.plan.dp)} of {best.plan.replica().label}"), ""]
         heading = ("GPUs", "type", "replica", "replicas", *(limit.name for limit in found.limits), "$/h", "$/Mtok", "carries")
         rows = [_row(size) for size in found.sizes]
         lines += ["  " + line for line in screen.table(heading, rows, right=(0, 3, *range(4, len(heading))))]
@@ -46,4 +46,9 @@ def _smaller(size: Size) -> str:
         return f"  {size.gpu}: one replica is enough, and the smallest that keeps the limits."
     missed = [v for v in size.smaller if not v.met]
     words = ", ".join(f"{v.limit.name} would be {show(v.found.value, 's')}" for v in missed)
-    return f"  {size.gpu}: {size.plan.dp - 1:,} replicas are too few: {words}."
+    fewer = _replicas(size.plan.dp - 1)
+    return f"  {size.gpu}: {fewer} {'is' if size.plan.dp == 2 else 'are'} too few: {words}."
+
+
+def _replicas(count: int) -> str:
+    return f"{count:,} replica{'s' if count > 1 else ''}"

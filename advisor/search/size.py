@@ -1,7 +1,8 @@
 """The fewest GPUs for a load within its limits: by formula which replicas are worth a simulation, by simulation how many.
 
-A replica gets an even share of the requests. The largest share that it carries within the limits is looked for on the busiest part
-of the load; then the whole load decides, one replica more or fewer at a time.
+A replica gets an even share of the requests. The largest share that it carries within the limits is looked for on the busiest
+`WINDOW` requests; then the busiest `DECIDING` of them decide, one replica more or fewer at a time. What keeps a limit in the
+busiest part of the load keeps it over all of it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from advisor.specs.sizing import Size
 from advisor.specs.trace import Request
 
 SHAPES = 2  # replicas of each GPU type that are simulated, the best by the formula
-WINDOW = 1200  # requests of the busiest part: the 99th percentile rests on twelve
-HALVINGS = 4  # of the share, to 6%; the whole load then decides
+WINDOW, DECIDING = 1200, 6000  # requests of the busiest parts: the 99th percentile rests on twelve, and on sixty
+HALVINGS = 4  # of the share, to 6%
 HOUR_S = 3600.0
 LEAST = 300  # requests of a run; where a share has fewer, as many at its rate
 IDLE = 0.1  # of what a replica carries by the formula: one that misses the limits with so little to do is no answer
@@ -78,7 +79,7 @@ def _worth_simulating(predictors: Sequence[Predictor]) -> list[tuple[Predictor, 
 def _sized(predictor: Predictor, choice: Prediction, wanted: Wanted, *, most_gpus: float) -> Size | None:
     plan = settings_of(predictor.problem, replace(choice.plan, settings=None))
     trial = _Trial(predictor, plan, wanted)
-    window = _busiest(wanted.requests)
+    window, deciding = _busiest(wanted.requests, WINDOW), _busiest(wanted.requests, DECIDING)
     carried_per_s = choice.requests_per_s.value * max(1e-9, wanted.requests[-1].arrival_s) / len(wanted.requests)
     share = trial.largest_share(window, least=IDLE * carried_per_s)
     if share is None:
@@ -86,13 +87,13 @@ def _sized(predictor: Predictor, choice: Prediction, wanted: Wanted, *, most_gpu
     replicas = max(1, math.ceil(1 / share))
     if replicas * plan.replica_gpus >= most_gpus * 1.5:
         return None
-    here = trial.run(wanted.requests, 1 / replicas)
+    here = trial.run(deciding, 1 / replicas)
     while not trial.keeps(here):
         replicas += max(1, replicas // 50)
-        here = trial.run(wanted.requests, 1 / replicas)
+        here = trial.run(deciding, 1 / replicas)
     below = None
     while replicas > 1:
-        below = trial.run(wanted.requests, 1 / (replicas - 1))
+        below = trial.run(deciding, 1 / (replicas - 1))
         if not trial.keeps(below):
             break
         replicas, here, below = replicas - 1, below, None
@@ -158,22 +159,21 @@ def _share(requests: Sequence[Request], share: float) -> list[Request]:
     return [replace(r, arrival_s=(r.arrival_s - first_s) * kept / share) for r in mine or requests[:1]]
 
 
-def _busiest(requests: Sequence[Request]) -> Sequence[Request]:
-    """The run of `WINDOW` requests with the most tokens a second, from time 0 on."""
-    if len(requests) <= WINDOW:
+def _busiest(requests: Sequence[Request], count: int) -> Sequence[Request]:
+    """The run of so many requests with the most tokens a second, from time 0 on."""
+    if len(requests) <= count:
         return requests
     tokens = [0]
     for request in requests:
         tokens.append(tokens[-1] + request.input_tokens + request.output_tokens)
 
     def per_s(start: int) -> float:
-        return (tokens[start + WINDOW] - tokens[start]) / max(
-            1e-9, requests[start + WINDOW - 1].arrival_s - requests[start].arrival_s
-        )
+        seconds = requests[start + count - 1].arrival_s - requests[start].arrival_s
+        return (tokens[start + count] - tokens[start]) / max(1e-9, seconds)
 
-    start = max(range(0, len(requests) - WINDOW + 1, max(1, WINDOW // 8)), key=per_s)
+    start = max(range(0, len(requests) - count + 1, max(1, count // 8)), key=per_s)
     first_s = requests[start].arrival_s
-    return [replace(r, arrival_s=r.arrival_s - first_s) for r in requests[start : start + WINDOW]]
+    return [replace(r, arrival_s=r.arrival_s - first_s) for r in requests[start : start + count]]
 
 
 def _size(
