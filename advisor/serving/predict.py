@@ -87,35 +87,6 @@ class Predictor:
         return self._models[shape]
 
 
-def fitted(problem: Problem, plan: Plan) -> tuple[Plan, RankMemory, Capacity]:
-    """The plan with its settings, the memory of its fullest rank, and what bounds a replica.
-
-    Raises PlanError for a plan the model or engine cannot run and for one whose cache cannot hold a single sequence.
-    """
-    given = plan.settings
-    try:
-        settings = given or default_settings(problem, plan)
-        plan = replace(plan, settings=settings)
-        memory = rank_memory(problem, plan)
-    except ValueError as error:
-        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
-    workload = problem.workload
-    if memory.shortfall_bytes > 0 or memory.kv_tokens < workload.context_tokens:
-        raise PlanError(
-            f"{plan.label} does not fit: one sequence of {workload.context_tokens:,.0f} tokens is "
-            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
-            "use more GPUs, fewer bytes a weight or a shorter context."
-        )
-    if short := context_shortfall(problem, plan, memory):
-        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
-    if given is None:
-        settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
-    capacity = Capacity(
-        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
-    )
-    return replace(plan, settings=settings), memory, capacity
-
-
 def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
     problem, calibration = predictor.problem, predictor.calibration
     plan, memory, capacity = fitted(problem, plan)
@@ -124,6 +95,40 @@ def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
     assert plan.settings is not None
     plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
+
+
+def fitted(problem: Problem, plan: Plan) -> tuple[Plan, RankMemory, Capacity]:
+    """The plan with its settings, the memory of its fullest rank, and what bounds a replica. Raises PlanError where it cannot run
+    or does not fit."""
+    plan = settings_of(problem, plan)
+    settings, memory = plan.settings, rank_memory(problem, plan)
+    assert settings is not None
+    capacity = Capacity(
+        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
+    )
+    return plan, memory, capacity
+
+
+def settings_of(problem: Problem, plan: Plan) -> Plan:
+    """The plan with settings, the engine's defaults where it has none. Raises PlanError where it cannot run or does not fit."""
+    try:
+        settings = plan.settings or default_settings(problem, plan)
+        settled = replace(plan, settings=settings)
+        memory = rank_memory(problem, settled)
+    except ValueError as error:
+        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
+    needed = problem.workload.context_tokens
+    if memory.shortfall_bytes > 0 or memory.kv_tokens < needed:
+        raise PlanError(
+            f"{plan.label} does not fit: one sequence of {needed:,.0f} tokens is "
+            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
+            "use more GPUs, fewer bytes a weight or a shorter context."
+        )
+    if short := context_shortfall(problem, settled, memory):
+        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
+    if plan.settings is None:
+        settled = replace(settled, settings=replace(settings, max_context_tokens=largest_context(problem, settled, memory)))
+    return settled
 
 
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
