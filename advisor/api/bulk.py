@@ -56,7 +56,7 @@ def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: 
 def _calibration(path: Path) -> Calibration:
     """The calibration in a file, checked against the GPU that it names itself."""
     from advisor.catalog.calibrations import read_calibration
-    from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
+    from advisor.untrusted import parse_json, parse_yaml, read_text
 
     parse = parse_json if path.suffix == ".json" else parse_yaml
     device = parse(read_text(path), origin=str(path)).get("device")

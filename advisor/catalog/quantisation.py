@@ -94,7 +94,7 @@ def _unquantised(
     if found[largest] != base:
         return []
     return [
-        f"the checkpoint is quantised ({label}), but its largest tensors ({largest}) are not among those it names: counted as {base}"
+        f"the checkpoint is quantised ({label}), but its largest tensors ({largest}) are not among those it names: they are {base}"
     ]
 
 

@@ -76,7 +76,7 @@ def compare(
 
 
 def _json(path: Path) -> dict[str, Any]:
-    from advisor.catalog.yaml_file import parse_json
+    from advisor.untrusted import parse_json
 
     raw = read_bounded(path, most_bytes=_MOST_RESULT_BYTES, what="the JSON result of the benchmark")
     try:

@@ -13,18 +13,17 @@ from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.roofline.step import StepModel
 from advisor.serving.capacity import Capacity
+from advisor.serving.familiarity import spread_for, unfamiliar
 from advisor.serving.run import run_burst, run_steady
 from advisor.serving.served import Served, mixed
 from advisor.serving.steady import as_much_as_fits, new_tokens, open_loop, saturated, steady
-from advisor.specs.calibration import Calibration, Spread
-from advisor.specs.engine import Engine
+from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan, Settings
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
 Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
-UNKNOWN = Spread(shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ def _prediction(
     workload = problem.workload
 
     def estimate(figure: str, value: float) -> Estimate:
-        spread = spread_for(problem.engine, calibration, figure)
+        spread = spread_for(problem.engine, calibration, figure, problem.model)
         width = Z90 * math.hypot(spread.shared, spread.independent)
         return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
 
@@ -234,41 +233,8 @@ def _prediction(
         usd_per_million_tokens=usd,
         calibration=calibration.name,
         overloaded=served.overloaded,
-        notes=notes,
+        notes=(*notes, *filter(None, (unfamiliar(problem.engine, problem.model),))),
     )
-
-
-SELDOM_MEASURED = ("stream", "state_scan", "state_update", "index_scores")
-
-
-def closeness(calibration: Calibration) -> str:
-    """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them).
-
-    Element-wise kernels do not count, no table measures them for any device, nor those that few tables hold (`SELDOM_MEASURED`).
-    """
-    measured = (reach for key, reach in calibration.kernels if key.kind not in SELDOM_MEASURED)
-    found = {reach.provenance.closeness for reach in measured}
-    return next((name for name in ("default", "family") if name in found), "device")
-
-
-CLOSENESS = ("fitted", "device", "family", "default")
-
-
-def spread_for(engine: Engine, calibration: Calibration, figure: str) -> Spread:
-    """The residual spread of a figure: the machine's own where it has one, else the engine's for how near the question is.
-
-    "fitted": the engine's own rows on this device; "device": kernels measured on it, the engine only on others; "family" and
-    "default": another device's kernels.
-    """
-    own = dict(calibration.spreads)
-    if figure in own:
-        return own[figure]
-    near = "fitted" if calibration.device in engine.fitted_on else closeness(calibration)
-    shipped = dict(engine.spreads)
-    for name in CLOSENESS[CLOSENESS.index(near) :]:
-        if f"{figure}/{name}" in shipped:
-            return shipped[f"{figure}/{name}"]
-    return UNKNOWN
 
 
 def _bottleneck(decode: StepTime, prefill: StepTime, served: Served, workload: Workload) -> str:

@@ -102,7 +102,8 @@ class Engine:
     kernels of norms, activations and RoPE that the engine does not fuse away. Every `polling_steps` the scheduler looks for new
     requests.
     Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
-    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
+    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "rocm" (the same on AMD), "lamport"
+    (TensorRT-LLM's; FlashInfer has them).
 
     `experts_as` names experts that the engine computes otherwise than their format says: (major compute capability, stored
     format, format computed in). mxfp4 experts are multiplied with mxfp8 activations where an engine quantises them itself.
@@ -118,9 +119,10 @@ class Engine:
     `scales` multiply parts of a step in this engine against the bare kernels: "decode", "prefill", "collective", "experts",
     "attention" (in decode), and what an architecture or a format on it adds ("prefill/blackwell", "prefill/blackwell/fp8"), or a
     device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply.
-    "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted. `spreads`
-    are the residuals of rows left out of the fit by figure and closeness ("tpot/fitted", "tpot/device", "tpot/family",
-    "tpot/default"). `source` says where the figures are from.
+    "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted,
+    `fitted_families` the families of models (`ModelSpec.family`). `spreads` are the residuals of rows left out of the fit by figure
+    and closeness ("tpot/fitted", "tpot/device", "tpot/family", "tpot/default"), and of each family or of families left out
+    ("tpot/fitted/MoE", "tpot/fitted/unseen"). `source` says where the figures are from.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Engine:
     scales: tuple[tuple[ScaleKey, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
     fitted_on: tuple[str, ...] = ()
+    fitted_families: tuple[str, ...] = ()
     points: int = 0
     residual_median: float | None = None
     residual_p90: float | None = None

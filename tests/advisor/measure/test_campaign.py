@@ -85,7 +85,7 @@ def test_a_batch_has_equal_parts(label: str, batch: int, whole: int) -> None:
 
 def test_a_grid_has_the_plans_own_batch_and_its_prompt(ours: Problem) -> None:
     cells = cells_for(ours, Candidate(plan=Plan(tp=2, dp=4), sequences=16))
-    decodes = [c for c in cells if c.phase == "decode"]
+    decodes = [c for c in cells if c.phase == "decode" and not c.mixed_lengths]
     assert [(c.batch, c.context_tokens) for c in decodes] == [(1, 1280), (16, 1280), (4, 5120)]
     assert [(c.batch, c.context_tokens) for c in cells if c.phase == "prefill"] == [(1, 1024), (1, 4096)]
 
@@ -128,6 +128,7 @@ def test_the_suite_is_the_table_of_the_issue(ours: Problem, calibration: Calibra
     assert job.shard
     assert [(c.phase, c.batch, c.context_tokens) for c in job.cells] == [
         *(("decode", b, 1024) for b in (1, 16, 64, 256)), *(("prefill", 1, t) for t in (512, 4096, 16384)),
+        ("decode", 64, 1024), ("mixed", 64, 1024),
     ]  # fmt: skip
 
 

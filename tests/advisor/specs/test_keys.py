@@ -29,7 +29,7 @@ def test_a_key_is_read_and_written_as_files_have_it(kind: type[KernelKey | WireK
 @pytest.mark.parametrize(
     ("kind", "text", "why"),
     [
-        (KernelKey, "gemm/bf16/8", "write kind/format"),
+        (KernelKey, "gemm/bf16/vllm/8", "write kind/format"),
         (KernelKey, "gemm/", "write kind/format"),
         (WireKey, "all_reduce/nccl/nvswitch", "write op/algorithm"),
         (WireKey, "all_reduced/nccl/nvswitch/8", "write op/algorithm"),
