@@ -32,7 +32,7 @@ def answer(asked: Question) -> Advice:
     from advisor.search.remedy import remedies
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
     advice = with_curve(predictor, refined(predictor, advice))
     advice = replace(
@@ -65,7 +65,7 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     from advisor.search.confidence import sure
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     return _predicted(predictor, with_ceiling(predictor.problem, legal_plan(predictor.problem, plan)))
 
 

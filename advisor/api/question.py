@@ -6,7 +6,8 @@ Free of typer, so that the Python API asks through the same door.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -29,11 +30,15 @@ MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A problem with the calibration to answer it by, and what has to be `said` before the answer."""
+    """A problem with the calibration to answer it by, and what has to be `said` before the answer.
+
+    `calibration` is of the first GPU; in a box of several kinds `others` are those of the other GPUs, by name.
+    """
 
     problem: Problem
     calibration: Calibration
     said: tuple[str, ...]
+    others: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 def question(*, model: str, **options: Unpack[Options]) -> Question:
@@ -51,8 +56,9 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     own = where.calibration
     found = load_calibration(machine.device) if own is None else read_calibration(Path(own), machine.device)
     problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
+    others = {d.name: load_calibration(d) for d in machine.node.devices if d.name != machine.device.name}
     left_out = [note for note in found.notes if "left out" in note]
-    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *left_out))
+    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *left_out), others=others)
 
 
 def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec, list[str]]:
