@@ -18,17 +18,18 @@ MOST = 2048  # the largest ceiling that engines set by themselves (TensorRT-LLM,
 
 
 def with_ceiling(problem: Problem, plan: Plan) -> Plan:
-    """The plan with settings for its share of the load: a rank's users where they are stated, else as many as its cache holds."""
+    """The plan with settings for its share of the load: a rank's users where they are stated and fit, else as many as its cache
+    holds."""
     settings = default_settings(problem, plan)
     most = min(MOST, settings.token_budget)
     load = problem.workload
     if load.mode in ("closed_loop", "static_batch", "single_stream"):
-        sequences = math.ceil(load.users / plan.dp / plan.adp / STEP) * STEP
-        if _held(problem, plan, replace(settings, max_sequences=min(most, sequences))) < sequences:
+        sequences = min(most, math.ceil(load.users / plan.dp / plan.adp / STEP) * STEP)
+        if _held(problem, plan, replace(settings, max_sequences=sequences)) < 1:  # graphs and logits of all leave no cache
             sequences = min(sequences, _as_many_as_fit(problem, plan, settings))
     else:
-        sequences = _as_many_as_fit(problem, plan, settings)
-    return _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, min(most, sequences))))
+        sequences = min(most, _as_many_as_fit(problem, plan, settings))
+    return _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, sequences)))
 
 
 def least_ceiling(problem: Problem, plan: Plan) -> Plan:

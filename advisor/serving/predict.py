@@ -145,8 +145,6 @@ def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -
     in_flight = served.requests_per_s * served.latency_s / plan.adp
     if workload.users:
         in_flight = workload.users / plan.dp / plan.adp
-    elif workload.mode == "open_loop":  # Poisson arrivals: one in a thousand moments has three standard deviations more
-        in_flight += 3 * math.sqrt(in_flight)
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
@@ -174,7 +172,10 @@ def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int,
         share = replace(workload, rate_per_s=rate_per_s)
         return run_burst(model, share, capacity, users=0, requests=max(1, round(workload.requests / dp))), ()
     served = open_loop(model, workload, capacity, rate_per_s)
-    return served if screen or served.overloaded else run_steady(model, workload, capacity, rate_per_s=rate_per_s), ()
+    if served.overloaded:
+        carried = served.requests_per_s * dp
+        return served, (f"overloaded: it carries {carried:.3g} of {workload.rate_per_s:.3g} requests/s, the queue grows",)
+    return served if screen else run_steady(model, workload, capacity, rate_per_s=rate_per_s), ()
 
 
 def _users(model: StepModel, workload: Workload, capacity: Capacity, users: float, screen: bool) -> Served:

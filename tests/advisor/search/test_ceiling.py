@@ -54,3 +54,11 @@ def test_sglang_takes_the_memory_that_activations_do_not_need() -> None:
     plan = with_ceiling(tight.problem, Plan())
     assert settings_of(plan).memory_fraction > default_settings(tight.problem, Plan()).memory_fraction
     assert rank_memory(tight.problem, plan).shortfall_bytes <= 0
+
+
+def test_more_users_than_memory_has_graphs_for_leave_room_for_the_cache() -> None:
+    """20,000 users on one replica of 12 GPUs: logits and graphs of so large a batch need more than the weights leave."""
+    asked = question(model="deepseek-r1", gpu="h100-80g-sxm", gpus=8, nodes=12, users=20_000)
+    plan = with_ceiling(asked.problem, Plan(pp=12))
+    assert rank_memory(asked.problem, plan).shortfall_bytes == 0
+    assert settings_of(plan).max_sequences < MOST

@@ -15,6 +15,7 @@ from advisor.specs.wire import from_data, to_data
     [
         (KernelKey, "gemm/fp8-block", KernelKey("gemm", "fp8-block")),
         (KernelKey, "stream", KernelKey("stream")),
+        (KernelKey, "experts/mxfp4/vllm", KernelKey("experts", "mxfp4", "vllm")),
         (WireKey, "all_reduce/nccl/nvswitch/8", WireKey("all_reduce", "nccl", "nvswitch", 8)),
         (WireKey, "p2p/nccl/network/2/1", WireKey("p2p", "nccl", "network", 2, 1)),
         (ScaleKey, "decode", ScaleKey("decode")),
