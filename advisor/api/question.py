@@ -51,6 +51,7 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     spec, said_model = _model(model, engine, online=options.get("online", True))
     workload = _with_context(spec, workload, load.context)
     machine, said_machine = _machine(where)
+    machine = _priced(machine, where.price)
     _check_cache(spec, machine)
     profile: Engine = load_engine(engine.engine, engine.engine_version)
     own = where.calibration
@@ -202,6 +203,16 @@ def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
     if node or network or (nodes or 1) > 1:
         return _assumed(gpus, nodes=nodes, node=node, network=network, why="No --gpu was given")
     return _found(gpus)
+
+
+def _priced(machine: Cluster, usd_per_hour: float | None) -> Cluster:
+    """The machine with every GPU at this price; at the prices of their sheets where there is none."""
+    if usd_per_hour is None:
+        return machine
+    if not (math.isfinite(usd_per_hour) and 0 < usd_per_hour <= 1000):
+        raise QuestionError(f"--price {usd_per_hour:g} is not possible; give the US dollars that one GPU costs in an hour.")
+    devices = tuple(replace(device, price_usd_per_hour=usd_per_hour, price_date="") for device in machine.node.devices)
+    return replace(machine, node=replace(machine.node, devices=devices))
 
 
 def _read(path: Path | str) -> Cluster:

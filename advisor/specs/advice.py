@@ -120,3 +120,21 @@ class Advice:
     network_need: NetworkNeed | None = None
     expected: Prediction | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One GPU of a comparison: its advice, or `refused`, why the question cannot be asked of it. Prices are of one GPU."""
+
+    gpu: str
+    advice: Advice | None = None
+    refused: str = ""
+    usd_per_hour: float | None = None
+    price_date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The same question on several machines, best first."""
+
+    machines: tuple[Compared, ...]
