@@ -30,6 +30,7 @@ def answer(asked: Question) -> Advice:
     from advisor.search.network import network_need
     from advisor.search.refine import refined
     from advisor.search.remedy import remedies
+    from advisor.search.what_if import what_ifs
     from advisor.serving.predict import Predictor
 
     predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
@@ -38,7 +39,7 @@ def answer(asked: Question) -> Advice:
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),
-        remedies=remedies(predictor, advice),
+        remedies=remedies(predictor, advice), what_ifs=what_ifs(predictor, advice),
     )  # fmt: skip
     advice = replace(advice, limits=limit_words(advice), said=(*asked.said, *implied_words(advice)))
     if not advice.choices:

@@ -78,6 +78,15 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """A change of the question after which the goal's figure is `times` better (below 1: worse), with the plan that then has it."""
+
+    change: str
+    plan: Plan
+    times: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkNeed:
     """What the network between nodes must give for the first plan, whose tp crosses it, to stay ahead of `other`, whose tp does
     not: bytes/s of each GPU in one direction (0: any bandwidth will do), with RDMA or not."""
@@ -97,7 +106,8 @@ class Advice:
     says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one. `expected` is the first plan
     with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
     the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
-    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed.
+    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed; `what_ifs` what changes of the
+    machine or the model would bring.
     """
 
     choices: tuple[Prediction, ...]
@@ -117,6 +127,7 @@ class Advice:
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
     limits: tuple[str, ...] = field(default=())
+    what_ifs: tuple[WhatIf, ...] = field(default=())
     network_need: NetworkNeed | None = None
     expected: Prediction | None = None
     notes: tuple[str, ...] = field(default=())
