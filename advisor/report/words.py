@@ -38,8 +38,10 @@ def served(advice: Advice) -> str:
     if load.mode == "single_stream":
         return "one user"
     if load.mode == "open_loop":
-        waits = ", and the queue grows" if p.overloaded else ""
-        return f"{show_count(p.requests_per_s.value)} of {show_count(load.rate_per_s)} requests/s, {running:,} at once{waits}"
+        asked = f"{show_count(load.rate_per_s)} requests/s"
+        if p.overloaded:
+            return f"{show_count(p.requests_per_s.value)} of {asked}, {running:,} at once, and the queue grows"
+        return f"{asked}, {running:,} at once"
     if load.mode == "closed_loop":
         limit_s = load.ttft_limit_s or advice.implied_ttft_s
         if limit_s is not None and p.ttft_s.value > limit_s and running < load.users:
