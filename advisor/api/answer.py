@@ -39,15 +39,16 @@ def answer(asked: Question, *, disaggregate: Disaggregate = "auto") -> Advice:
     from advisor.search.network import network_need
     from advisor.search.refine import refined
     from advisor.search.remedy import remedies
+    from advisor.search.what_if import what_ifs
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
     advice = with_curve(predictor, refined(predictor, advice))
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),
-        remedies=remedies(predictor, advice),
+        remedies=remedies(predictor, advice), what_ifs=what_ifs(predictor, advice),
     )  # fmt: skip
     if disaggregate == "only" or (disaggregate == "auto" and asked.problem.cluster.gpus > ONE_BOARD):
         advice = replace(advice, pools=_pools(predictor, advice))
@@ -112,7 +113,7 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     from advisor.search.confidence import sure
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     return _predicted(predictor, with_ceiling(predictor.problem, legal_plan(predictor.problem, plan)))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from advisor.errors import PlanError
 from advisor.roofline.breakdown import decode_breakdown, prefill_breakdown
 from advisor.roofline.comm import Lines
 from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
-from advisor.roofline.step import StepModel
+from advisor.roofline.step import StepModel, stage_device
 from advisor.serving.capacity import Capacity
 from advisor.serving.familiarity import spread_for, unfamiliar
 from advisor.serving.run import run_burst, run_steady
@@ -43,10 +45,28 @@ class Predictor:
     """Answers about the plans of one question: the links and coefficients are prepared once, plans that differ only in dp share a
     step model."""
 
-    def __init__(self, problem: Problem, calibration: Calibration) -> None:
-        self.problem, self.calibration = problem, calibration
-        self._graph, self.lines = LinkGraph(problem.cluster), Lines(calibration)
+    def __init__(
+        self, problem: Problem, calibration: Calibration, others: Mapping[str, Calibration] = MappingProxyType({})
+    ) -> None:
+        """`others` are the calibrations of the other devices of a box of several, by device."""
+        self.problem, self.calibration, self._others = problem, calibration, others
+        self._graph = LinkGraph(problem.cluster)
+        self._lines: dict[str, Lines] = {}
         self._models: dict[_Shape, StepModel] = {}
+
+    def about(self, problem: Problem) -> Predictor:
+        """The same coefficients for another question on these devices."""
+        return Predictor(problem, self.calibration, self._others)
+
+    def calibration_of(self, plan: Plan) -> Calibration:
+        """What the times of a plan rest on: the calibration of the slowest of its devices."""
+        return self._others.get(stage_device(self.problem, plan).name, self.calibration) if self._others else self.calibration
+
+    def lines_of(self, calibration: Calibration) -> Lines:
+        """What links reach by one of the calibrations, prepared once."""
+        if calibration.name not in self._lines:
+            self._lines[calibration.name] = Lines(calibration)
+        return self._lines[calibration.name]
 
     def under(self, workload: Workload) -> Predictor:
         """The same question under another load; step models are shared, for none depends on the load."""
@@ -83,12 +103,14 @@ class Predictor:
         gpus = () if self.problem.cluster.node.is_uniform else plan.gpus
         shape = _Shape(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus)
         if shape not in self._models:
-            self._models[shape] = StepModel(self.problem, plan, self.calibration, fabrics=fabrics, lines=self.lines)
+            calibration = self.calibration_of(plan)
+            lines = self.lines_of(calibration)
+            self._models[shape] = StepModel(self.problem, plan, calibration, fabrics=fabrics, lines=lines)
         return self._models[shape]
 
 
 def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
-    problem, calibration = predictor.problem, predictor.calibration
+    problem, calibration = predictor.problem, predictor.calibration_of(plan)
     plan, memory, capacity = fitted(problem, plan)
     model = predictor.step_model(plan)
     served, notes = _serve(model, problem.workload, capacity, plan.dp, screen)
@@ -195,6 +217,16 @@ def _as_much_as_fits(model: StepModel, workload: Workload, capacity: Capacity, s
     return served, ()
 
 
+def _usd_per_hour(problem: Problem, plan: Plan) -> float | None:
+    """What the GPUs of a plan cost together; None where the price of one is not known."""
+    node = problem.cluster.node
+    if node.is_uniform:
+        each = node.devices[0].price_usd_per_hour
+        return None if each is None else each * plan.world
+    prices = [node.devices[plan.gpu(rank) % len(node.devices)].price_usd_per_hour for rank in range(plan.world)]
+    return None if None in prices else sum(price for price in prices if price is not None)
+
+
 def _within(workload: Workload, ttft_s: float, tpot_s: float) -> bool:
     return (workload.ttft_limit_s is None or ttft_s <= workload.ttft_limit_s) and (
         workload.tpot_limit_s is None or tpot_s <= workload.tpot_limit_s
@@ -226,10 +258,8 @@ def _prediction(
     decode = decode_breakdown(model, running, served.context)
     prefill = prefill_breakdown(model, new_tokens(workload), workload.prefix_cached_tokens, capacity.token_budget)
     output_rate = served.output_tokens_per_s * replicas
-    device = problem.cluster.device
-    usd = None
-    if device.price_usd_per_hour is not None and output_rate > 0:
-        usd = device.price_usd_per_hour * plan.world / 3600 / output_rate * 1e6
+    usd_per_hour = _usd_per_hour(problem, plan)
+    usd = usd_per_hour / 3600 / output_rate * 1e6 if usd_per_hour is not None and output_rate > 0 else None
     return Prediction(
         plan=plan,
         ttft_s=estimate("ttft", served.ttft_s),
