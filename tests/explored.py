@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 
 from advisor.api.explore import explore
-from advisor.api.question import Options, Question, question
+from advisor.api.options import Options
+from advisor.api.question import Question, question
 from advisor.cli.app import run
 from advisor.specs.exploration import Exploration
 

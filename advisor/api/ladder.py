@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from advisor.roofline.breakdown import prefill_breakdown
 from advisor.roofline.memory import default_settings, rank_memory
 from advisor.search.legal import refusal
 from advisor.search.place import Placer
@@ -31,7 +32,8 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
     contexts = tuple(sorted({own, *(c for c in CONTEXTS if c <= longest)}))
     settings = default_settings(problem, Plan())
     batches = tuple(b for b in BATCHES if b <= settings.max_sequences)
-    prefill_tokens = min(workload.input_tokens - workload.prefix_cached_tokens, float(settings.token_budget))
+    cached_tokens = workload.prefix_cached_tokens
+    prefill_tokens = workload.input_tokens - cached_tokens
     context = workload.input_tokens + workload.output_tokens / 2
     formats = problem.model.formats
     compute = FORMATS[formats.experts if problem.model.is_moe else formats.ffn].compute
@@ -43,9 +45,9 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
         return LadderRung(
             plan=plan, fits=memory.shortfall_bytes <= 0, memory=memory,
             decode=tuple(
-                predictor.explain(plan, phase="decode", batch=b, context_tokens=context) for b in batches
+                predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),
-            prefill=predictor.explain(plan, phase="prefill", batch=1, context_tokens=prefill_tokens),
+            prefill=prefill_breakdown(predictor.step_model(plan), prefill_tokens, cached_tokens, settings.token_budget),
             sequence_bytes=tuple(_sequence_bytes(problem, plan, tokens) for tokens in contexts),
         )  # fmt: skip
 

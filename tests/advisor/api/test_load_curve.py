@@ -37,7 +37,7 @@ def test_lines_follow_a_bend(bend: int, slope: float) -> None:
     assert users == sorted(set(users))
     assert (users[0], users[-1]) == (1, 4096)
     for at in range(1, 4097, 37):
-        assert read(users, values, at) == pytest.approx(figures(at)[0], rel=0.04)
+        assert read(users, values, at) == pytest.approx(figures(at)[0], rel=0.02)
 
 
 def test_a_jump_is_kept_between_neighbours() -> None:
