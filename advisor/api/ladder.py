@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from advisor.roofline.breakdown import prefill_breakdown
 from advisor.roofline.memory import default_settings, rank_memory
 from advisor.search.legal import refusal
 from advisor.search.place import Placer
@@ -32,8 +31,7 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
     contexts = tuple(sorted({own, *(c for c in CONTEXTS if c <= longest)}))
     settings = default_settings(problem, Plan())
     batches = tuple(b for b in BATCHES if b <= settings.max_sequences)
-    cached_tokens = workload.prefix_cached_tokens
-    prefill_tokens = workload.input_tokens - cached_tokens
+    prefill_tokens = workload.input_tokens - workload.prefix_cached_tokens
     context = workload.input_tokens + workload.output_tokens / 2
     formats = problem.model.formats
     compute = FORMATS[formats.experts if problem.model.is_moe else formats.ffn].compute
@@ -47,7 +45,7 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
             decode=tuple(
                 predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),
-            prefill=prefill_breakdown(predictor.step_model(plan), prefill_tokens, cached_tokens, settings.token_budget),
+            prefill=predictor.explain_prefill(plan, new_tokens=prefill_tokens),
             sequence_bytes=tuple(_sequence_bytes(problem, plan, tokens) for tokens in contexts),
         )  # fmt: skip
 

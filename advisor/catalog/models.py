@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.hub import REPO_ID, from_cache, from_hub, read_config_file
-from advisor.catalog.yaml_file import parse_yaml, read_text
 from advisor.errors import QuestionError, unknown
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import ModelSpec, WeightFormats
+from advisor.untrusted import parse_yaml, read_text
 
 MAX_NAME = 1000
 _FILES = (".json", ".yaml", ".yml")

@@ -7,8 +7,8 @@ from functools import cache
 from typing import Literal
 
 from advisor.catalog.shipped import folder
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.errors import ProfileError, unknown
+from advisor.untrusted import parse_yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCurve:
-    """Figures by users in flight (a closed loop in its steady state), linear between neighbours; of `replicas` replicas.
+    """Figures by users in flight (the formula of a steady closed loop), linear between neighbours; of `replicas` replicas.
 
     The first load gives every replica one user. Rates are of all the replicas; `running` are the sequences that decode. Plans that
     differ in the number of replicas alone can share a curve: a replica serves its share of the users, wherever the others are.

@@ -61,5 +61,3 @@ def test_fresh_takes_nothing_for_done_and_begins_a_damaged_file_anew(tmp_path: P
     path.write_text(path.read_text()[:100])
     Results.open(path, fresh=True).keep(job(2), measurement(2))
     assert {run.job.id for run in Results.open(path, fresh=False).runs.runs} == {"job2"}
-
-

@@ -23,7 +23,7 @@ def test_a_rung_is_a_step_of_its_plan() -> None:
     rung = next(r for r in found.rungs if r.plan.tp == 4 and r.plan.pp == 1)
     step = predictor.explain(Plan(tp=4), batch=32, context_tokens=found.context_tokens)
     assert rung.decode[found.batches.index(32)] == step
-    assert rung.prefill == predictor.predict(Plan(tp=4)).prefill
+    assert rung.prefill == predictor.explain_prefill(Plan(tp=4), new_tokens=found.prefill_tokens)
     assert rung.memory == rank_memory(asked.problem, Plan(tp=4))
 
 

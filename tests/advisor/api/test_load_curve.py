@@ -52,7 +52,7 @@ def test_a_straight_figure_needs_few_points() -> None:
 def _check(curve: LoadCurve, predictor: Predictor, plan: Plan, loads: list[int]) -> None:
     for users in loads:
         load = replace(predictor.problem.workload, mode="closed_loop", users=users)
-        meant = predictor.under(load).predict(plan)
+        meant = predictor.under(load).screen(plan)
         share = max(1.0, users / plan.dp) * curve.replicas
         busy = min(plan.dp, users) / curve.replicas
         at = list(curve.users)
@@ -63,7 +63,7 @@ def _check(curve: LoadCurve, predictor: Predictor, plan: Plan, loads: list[int])
 
 
 @pytest.mark.parametrize("label", ["tp=8", "tp=4,dp=2", "tp=2,dp=3", "tp=2,pp=2,dp=2"])
-def test_a_curve_is_what_predict_says(label: str) -> None:
+def test_a_curve_is_what_the_formula_says(label: str) -> None:
     asked, plan = dense_question(), Plan.parse(label)
     predictor = Predictor(asked.problem, asked.calibration)
     draw = random.Random(label)
