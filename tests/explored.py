@@ -13,6 +13,7 @@ from advisor.api.explore import explore
 from advisor.api.options import Options
 from advisor.api.question import Question, question
 from advisor.cli.app import run
+from advisor.search.ceiling import with_ceiling
 from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Exploration
 from advisor.specs.prediction import Prediction
@@ -55,4 +56,5 @@ def asked(verb: str, model: str, **options: object) -> dict[str, Any]:
 def screened(model: str, *, plan: str, **options: Unpack[Options]) -> Prediction:
     """What the formula that compares plans says of a plan."""
     found = question(model=model, online=False, **options)
-    return Predictor(found.problem, found.calibration).screen(legal_plan(found.problem, plan))
+    predictor = Predictor(found.problem, found.calibration)
+    return predictor.screen(with_ceiling(found.problem, legal_plan(found.problem, plan)))

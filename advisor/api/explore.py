@@ -22,7 +22,7 @@ from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
 
-MOST_EXPLORED = 16  # plans with a curve of their own: more lines than that cannot be told apart in a picture
+MOST_EXPLORED = 12  # plans with a curve of their own: more lines than that cannot be told apart in a picture
 FEWEST_USERS, MOST_USERS = 256, 65536  # where the axis of the load ends at least, and at most
 
 

@@ -1,6 +1,6 @@
 """Figures of a plan by users in flight: points just close enough that a straight line between neighbours is right.
 
-The load is answered by the formula that compares plans: to simulate it at some fifty loads of a hundred plans takes minutes.
+Each load has the batch ceiling that goes with it, as `estimate` sets it. The load is answered by the formula that compares plans: to simulate it at some fifty loads of a hundred plans takes minutes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from advisor.roofline.fabric import LinkGraph, plan_fabrics
+from advisor.search.ceiling import with_ceiling
 from advisor.search.place import Placer
 from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Band, LoadCurve
@@ -19,7 +20,7 @@ from advisor.specs.prediction import Estimate, Prediction
 STEP = 4  # loads this many times each other start the grid
 MOST_REPLICAS = 4  # a curve of several replicas has loads that are no whole number of users for each
 EARLY = 16  # the share of an interval after which a bend at its beginning still shows
-TOLERANCE = 0.012  # of a figure is the most that a line may miss it by where it is looked at
+TOLERANCE = 0.015  # of a figure is the most that a line may miss it by where it is looked at
 
 _Figures = tuple[float, float, float, float]
 
@@ -70,7 +71,8 @@ class Curves:
 
     def _predicted(self, plan: Plan, users: int) -> Prediction:
         load = replace(self._predictor.problem.workload, mode="closed_loop", users=users, rate_per_s=0.0, requests=0)
-        return self._predictor.under(load).screen(plan)
+        predictor = self._predictor.under(load)
+        return predictor.screen(with_ceiling(predictor.problem, plan))
 
 
 def grid(figures: Callable[[int], Sequence[float]], least: int, most: int) -> list[int]:

@@ -13,6 +13,7 @@ from explored import asked, dense, dense_question, mixture, screened
 
 from advisor.api.explore import write_page
 from advisor.api.question import question
+from advisor.search.ceiling import with_ceiling
 from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Exploration
 from advisor.specs.prediction import Prediction
@@ -401,7 +402,8 @@ def test_500_points_between_those_computed(page: Any) -> None:
                 "tp": plan.tp, "pp": plan.pp, "dp": plan.dp, "users": users,
             }  # fmt: skip
         load = replace(problem.workload, mode="closed_loop", users=users, ttft_limit_s=None, tpot_limit_s=None)
-        meant = Predictor(replace(problem, workload=load), calibration).screen(replace(plan, settings=None, gpus=()))
+        problem = replace(problem, workload=load)
+        meant = Predictor(problem, calibration).screen(with_ceiling(problem, replace(plan, settings=None, gpus=())))
         page.page.evaluate("hash => { location.hash = hash; dispatchEvent(new HashChangeEvent('hashchange')); }", encoded(goto))
         within = "#card" if goto["view"] == "users" else "#whatif"
         for name, estimate in (("ttft", meant.ttft_s), ("tpot", meant.tpot_s), ("rate", meant.output_tokens_per_s)):

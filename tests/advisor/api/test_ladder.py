@@ -7,6 +7,7 @@ from explored import dense, dense_question
 
 from advisor.api.ladder import ladder
 from advisor.roofline.memory import rank_memory
+from advisor.search.ceiling import with_ceiling
 from advisor.serving.predict import Predictor
 from advisor.specs.plan import Plan
 
@@ -24,7 +25,7 @@ def test_a_rung_is_a_step_of_its_plan() -> None:
     step = predictor.explain(Plan(tp=4), batch=32, context_tokens=found.context_tokens)
     assert rung.decode[found.batches.index(32)] == step
     assert rung.prefill == predictor.explain_prefill(Plan(tp=4), new_tokens=found.prefill_tokens)
-    assert rung.memory == rank_memory(asked.problem, Plan(tp=4))
+    assert rung.memory == rank_memory(asked.problem, with_ceiling(asked.problem, Plan(tp=4)))
 
 
 def test_what_does_not_fit_is_marked_and_has_its_time_all_the_same() -> None:

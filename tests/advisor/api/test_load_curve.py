@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from advisor.api.load_curve import Curves, grid
 from advisor.api.question import question
+from advisor.search.ceiling import with_ceiling
 from advisor.search.place import Placer
 from advisor.serving.predict import Predictor
 from advisor.specs.exploration import LoadCurve
@@ -52,7 +53,8 @@ def test_a_straight_figure_needs_few_points() -> None:
 def _check(curve: LoadCurve, predictor: Predictor, plan: Plan, loads: list[int]) -> None:
     for users in loads:
         load = replace(predictor.problem.workload, mode="closed_loop", users=users)
-        meant = predictor.under(load).screen(plan)
+        loaded = predictor.under(load)
+        meant = loaded.screen(with_ceiling(loaded.problem, plan))
         share = max(1.0, users / plan.dp) * curve.replicas
         busy = min(plan.dp, users) / curve.replicas
         at = list(curve.users)
