@@ -20,7 +20,7 @@ from advisor.specs.prediction import Estimate, Prediction
 STEP = 4  # loads this many times each other start the grid
 MOST_REPLICAS = 4  # a curve of several replicas has loads that are no whole number of users for each
 EARLY = 16  # the share of an interval after which a bend at its beginning still shows
-TOLERANCE = 0.015  # of a figure is the most that a line may miss it by where it is looked at
+TOLERANCE = 0.012  # of a figure is the most that a line may miss it by where it is looked at
 
 _Figures = tuple[float, float, float, float]
 
