@@ -230,6 +230,35 @@ def test_header_tells_figures_with_units_and_versions():
     assert "Written by advisor " in text
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_what_was_asked_for_is_what_the_engine_takes(engine, target, check_launch):
+    parsers = {"vllm": ("hermes", "qwen3", "deepep_low_latency"), "sglang": ("qwen25", "qwen3", "deepep")}[engine]
+    options = Options(
+        served_name="my model", tool_parser=parsers[0], reasoning_parser=parsers[1], loras=("sql=org/adapter", "legal=org/other"),
+        kv_offload_gib=64, expert_backend=parsers[2], balance_experts=True,
+    )  # fmt: skip
+    files = render(problem(engine, **MOE), prediction(Plan(tp=8, ep=8)), target=target, options=options)
+    text = files[0].text
+    for wanted in ("my model", "sql=org/adapter", "legal=org/other", *parsers):
+        assert wanted in text
+    for line in engine_commands(text):
+        assert check_launch.check(engine, line, strict=True)[:2] == (True, ""), line
+    assert parse(text) == prediction(Plan(tp=8, ep=8)).plan
+    with pytest.raises(PlanError, match="need expert parallelism"):
+        render(problem(engine), prediction(Plan(tp=8)), target=target, options=Options(balance_experts=True))
+
+
+def test_names_that_would_be_options_or_lines_are_refused():
+    for bad in ("--x", "a\nb", "noequals", "=path", "a b=/x"):
+        with pytest.raises(QuestionError):
+            render(problem(), prediction(Plan()), target="bash", options=Options(loras=(bad,)))
+    with pytest.raises(QuestionError):
+        render(problem(), prediction(Plan()), target="bash", options=Options(served_name="-x"))
+    with pytest.raises(PlanError, match="--served-name is written for vllm and sglang"):
+        render(problem("trtllm"), prediction(Plan()), target="bash", options=Options(served_name="x"))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_trust_remote_code_only_when_asked(engine):
     question = problem(engine)
