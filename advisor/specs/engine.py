@@ -94,7 +94,8 @@ class Engine:
     device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply.
     "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted. `spreads`
     are the residuals of rows left out of the fit by figure and closeness ("tpot/fitted", "tpot/device", "tpot/family",
-    "tpot/default"). `source` says where the figures are from.
+    "tpot/default"). `image` is its container for NVIDIA GPUs, `rocm_images` those for AMD's by the beginning of their target
+    (gfx942). `source` says where the figures are from.
     """
 
     name: str
@@ -130,3 +131,4 @@ class Engine:
     residual_p90: float | None = None
     flags_version: str = ""
     image: str = ""
+    rocm_images: tuple[tuple[str, str], ...] = ()

@@ -18,6 +18,7 @@ import yaml
 from launch_questions import FLAGS, SETTINGS, cluster, model, prediction, problem
 from launch_schemas import COMPOSE, LEADER_WORKER_SET
 
+from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model, requantise
 from advisor.errors import AdvisorError, PlanError, QuestionError
@@ -247,6 +248,26 @@ def test_what_was_asked_for_is_what_the_engine_takes(engine, target, check_launc
     assert parse(text) == prediction(Plan(tp=8, ep=8)).plan
     with pytest.raises(PlanError, match="need expert parallelism"):
         render(problem(engine), prediction(Plan(tp=8)), target=target, options=Options(balance_experts=True))
+
+
+@pytest.mark.parametrize(("engine", "gpu", "image"), [
+    ("vllm", "mi300x", "vllm/vllm-openai-rocm:v0.33.0"), ("sglang", "mi300x", "lmsysorg/sglang:v0.5.23-rocm700-mi30x"),
+    ("sglang", "mi355x", "lmsysorg/sglang:v0.5.23-rocm700-mi35x"),
+])  # fmt: skip
+def test_amd_gpus_have_images_and_variables_of_their_own(engine, gpu, image, check_launch):
+    asked = replace(problem(engine, machine=load_cluster(gpu=gpu, gpus=8)), engine=load_engine(engine))
+    for target in TARGETS:
+        text = render(asked, prediction(Plan(tp=4, gpus=(3, 2, 1, 0))), target=target)[0].text
+        assert "nvidia" not in text.lower()
+        assert parse(text).tp == 4
+        if target in ("docker", "compose", "kubernetes"):
+            assert image in text
+        if target != "kubernetes":
+            assert "HIP_VISIBLE_DEVICES" in text
+        for line in engine_commands(text):
+            assert check_launch.check(engine, line, strict=True)[0]
+    with pytest.raises(PlanError, match="trtllm has no launch scripts for GPUs of amd"):
+        render(problem("trtllm", machine=load_cluster(gpu=gpu, gpus=8)), prediction(Plan()), target="bash")
 
 
 def test_names_that_would_be_options_or_lines_are_refused():
