@@ -1,6 +1,8 @@
-"""The exceptions that a user can meet. Each message is one sentence: what, why, how to fix it."""
+"""Exception hierarchy: what a user can meet. Each message is one sentence: what, why, how to fix it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class AdvisorError(Exception):
@@ -33,6 +35,17 @@ class MachineError(AdvisorError):
     """The machine failed: no driver, a rank died, a disk is full (exit 3)."""
 
     exit_code = 3
+
+
+def unknown(what: str, text: str, known: Iterable[str]) -> QuestionError:
+    """The error of a word that is none of `known`; it names the nearest where one is near, and then all."""
+    import difflib
+
+    words = list(known)
+    near = difflib.get_close_matches(text[:60].lower(), words, n=1)
+    nearest = f", nearest is {near[0]}" if near else ""
+    listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return QuestionError(f"unknown {what} {text[:60]!r}{nearest}; use {listed}.")
 
 
 def one_line(text: str, *, most: int = 1000) -> str:

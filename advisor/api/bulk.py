@@ -19,6 +19,7 @@ from advisor.calibrate.points import FIGURES, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
 from advisor.files import read_bounded, shown, writable, write_whole
+from advisor.report.terminal import progress
 from advisor.search.legal import tensor_refusal
 from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
@@ -55,7 +56,7 @@ def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: 
 def _calibration(path: Path) -> Calibration:
     """The calibration in a file, checked against the GPU that it names itself."""
     from advisor.catalog.calibrations import read_calibration
-    from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
+    from advisor.untrusted import parse_json, parse_yaml, read_text
 
     parse = parse_json if path.suffix == ".json" else parse_yaml
     device = parse(read_text(path), origin=str(path)).get("device")
@@ -104,7 +105,7 @@ def estimate_rows(rows: Sequence[Row], *, calibration: Calibration | None = None
             [online] * len(pieces),
             cores=cores,
         )
-        found = [answer for part in parts for answer in part]
+        found = [answer for part in progress(parts, "configurations", total=len(pieces)) for answer in part]
     answers: list[dict[str, object]] = [{} for _ in rows]
     for index, answer in zip(order, found, strict=True):
         answers[index] = answer

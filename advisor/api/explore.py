@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,8 +11,11 @@ from advisor.api.ladder import ladder
 from advisor.api.load_curve import Curves
 from advisor.api.question import Question
 from advisor.api.variants import variants
-from advisor.errors import QuestionError
-from advisor.search.rank import CLOSE, better_chance, shape
+from advisor.files import write_whole
+from advisor.search.certainty import better_chance
+from advisor.search.order import shape
+from advisor.search.ties import CLOSE
+from advisor.serving.predict import Predictor
 from advisor.specs.advice import Advice
 from advisor.specs.exploration import Exploration, Explored
 from advisor.specs.plan import Plan
@@ -29,27 +31,22 @@ def explore(asked: Question, advice: Advice | None = None) -> Exploration:
     advice = advice or answer(asked)
     shown = chosen(advice)
     most = most_users(shown, asked.problem.workload)
-    curves = Curves(asked.problem, asked.calibration, most_users=most)
+    predictor = Predictor(asked.problem, asked.calibration)
+    curves = Curves(predictor, most_users=most)
     groups = ties(shown, asked.problem.workload)
     explored = tuple(Explored(prediction=p, curve=curves.of(p.plan), tie=group) for p, group in zip(shown, groups, strict=True))
     shapes = [p.plan for p in shown]
     return Exploration(
         advice=advice, asked=in_short(asked.problem), problem=asked.problem, explored=explored, most_users=most,
-        ladder=ladder(asked.problem, asked.calibration, shapes), variants=variants(asked, shapes, most_users=most),
+        ladder=ladder(predictor, shapes), variants=variants(asked, shapes, most_users=most),
     )  # fmt: skip
 
 
 def write_page(exploration: Exploration, out: Path) -> None:
-    """The page of an exploration in a file: whole or not at all. Raises QuestionError where it cannot be written."""
+    """The page of an exploration in a file: whole or not at all. Raises as `write_whole`."""
     from advisor.report.explorer.page import page
 
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        beside.write_text(page(exploration), encoding="utf-8")
-        beside.replace(out)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise QuestionError(f"{out} cannot be written: {error.strerror}; name another file with --out.") from None
+    write_whole(out, page(exploration))
 
 
 def chosen(advice: Advice) -> list[Prediction]:

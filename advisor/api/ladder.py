@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from advisor.roofline.memory import default_settings, rank_memory
-from advisor.search.space import placed, refusal
-from advisor.serving.predict import explain
-from advisor.specs.calibration import Calibration
+from advisor.search.legal import refusal
+from advisor.search.place import Placer
+from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Ladder, LadderRung
 from advisor.specs.formats import FORMATS
 from advisor.specs.plan import Plan
@@ -19,8 +19,9 @@ CONTEXTS = (1024, 4096, 16384, 65536, 131072, 262144, 1048576)
 MOST_RUNGS = 8
 
 
-def ladder(problem: Problem, calibration: Calibration, shapes: Iterable[Plan]) -> Ladder:
+def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
     """A rung for each tensor-parallel degree of one node, then for the replicas of `shapes` that are not among them."""
+    problem, placer = predictor.problem, Placer(predictor.problem)
     workload = problem.workload
     degrees = [Plan(tp=n) for n in range(1, len(problem.cluster.node.devices) + 1)]
     legal = [plan for plan in degrees if not refusal(problem, plan)]
@@ -37,14 +38,14 @@ def ladder(problem: Problem, calibration: Calibration, shapes: Iterable[Plan]) -
     device = problem.cluster.device
 
     def rung(plan: Plan) -> LadderRung:
-        plan = placed(problem, plan)
+        plan = placer.placed(plan)
         memory = rank_memory(problem, plan)
         return LadderRung(
             plan=plan, fits=memory.shortfall_bytes <= 0, memory=memory,
             decode=tuple(
-                explain(problem, plan, calibration, phase="decode", batch=b, context_tokens=context) for b in batches
+                predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),
-            prefill=explain(problem, plan, calibration, phase="prefill", batch=1, context_tokens=prefill_tokens),
+            prefill=predictor.explain_prefill(plan, new_tokens=prefill_tokens),
             sequence_bytes=tuple(_sequence_bytes(problem, plan, tokens) for tokens in contexts),
         )  # fmt: skip
 

@@ -6,14 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from advisor.roofline.fabric import plan_fabrics
-from advisor.search.space import placed
-from advisor.serving.predict import predict
-from advisor.specs.calibration import Calibration
+from advisor.roofline.fabric import LinkGraph, plan_fabrics
+from advisor.search.place import Placer
+from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Band, LoadCurve
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
-from advisor.specs.problem import Problem
 
 STEP = 4  # loads this many times each other start the grid
 MOST_REPLICAS = 8  # a curve of several replicas has loads that are no whole number of users for each
@@ -23,29 +21,30 @@ _Figures = tuple[float, float, float, float]
 
 
 class Curves:
-    """The curves of one problem. Plans of the same replicas on the same kind of links share one."""
+    """The curves of one question. Plans of the same replicas on the same kind of links share one."""
 
-    def __init__(self, problem: Problem, calibration: Calibration, *, most_users: int) -> None:
-        self.problem, self.calibration, self.most_users = problem, calibration, most_users
+    def __init__(self, predictor: Predictor, *, most_users: int) -> None:
+        self._predictor, self._cluster, self._most_users = predictor, predictor.problem.cluster, most_users
+        self._placer, self._graph = Placer(predictor.problem), LinkGraph(self._cluster)
         self._found: dict[Plan, LoadCurve] = {}
 
     def of(self, plan: Plan) -> LoadCurve:
         """The curve of a plan that fits; of as many replicas as are worth it where they are all as good as the plan's."""
         plan = replace(plan, settings=None)
-        several = placed(self.problem, replace(plan, dp=self._replicas(plan), gpus=()))
+        several = self._placer.placed(replace(plan, dp=self._replicas(plan), gpus=()))
         shown = several if self._alike(several, plan) else plan
         if shown not in self._found:
             self._found[shown] = self._computed(shown)
         return self._found[shown]
 
     def _replicas(self, plan: Plan) -> int:
-        return min(MOST_REPLICAS, self.problem.cluster.gpus // plan.replica_gpus)
+        return min(MOST_REPLICAS, self._cluster.gpus // plan.replica_gpus)
 
     def _alike(self, several: Plan, plan: Plan) -> bool:
-        cluster = self.problem.cluster
-        if not cluster.node.is_uniform or any(free is not None for free in cluster.node.free_bytes):
+        node = self._cluster.node
+        if not node.is_uniform or any(free is not None for free in node.free_bytes):
             return False
-        return plan_fabrics(cluster, several) == plan_fabrics(cluster, plan)
+        return plan_fabrics(self._graph, several) == plan_fabrics(self._graph, plan)
 
     def _computed(self, plan: Plan) -> LoadCurve:
         found: dict[int, Prediction] = {}
@@ -56,7 +55,7 @@ class Curves:
             p = found[users]
             return (p.ttft_s.value, p.tpot_s.value, p.output_tokens_per_s.value, p.sequences)
 
-        users = grid(at, plan.dp, self.most_users * plan.dp)
+        users = grid(at, plan.dp, self._most_users * plan.dp)
         columns = [tuple(column) for column in zip(*(at(u) for u in users), strict=True)]
         kept = [found[u] for u in users]
         return LoadCurve(
@@ -66,8 +65,8 @@ class Curves:
         )  # fmt: skip
 
     def _predicted(self, plan: Plan, users: int) -> Prediction:
-        load = replace(self.problem.workload, mode="closed_loop", users=users, rate_per_s=0.0, requests=0)
-        return predict(replace(self.problem, workload=load), plan, self.calibration)
+        load = replace(self._predictor.problem.workload, mode="closed_loop", users=users, rate_per_s=0.0, requests=0)
+        return self._predictor.under(load).predict(plan)
 
 
 def grid(figures: Callable[[int], Sequence[float]], least: int, most: int) -> list[int]:

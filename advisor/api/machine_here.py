@@ -7,11 +7,12 @@ import os
 import sys
 from dataclasses import dataclass, replace
 
-from advisor.api.question import Options, Question, question
+from advisor.api.options import Options
+from advisor.api.question import Question, question
 from advisor.calibrate.local import LocalFit, cpu_cluster, cpu_engine, fit
 from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine
-from advisor.errors import AdvisorError, MachineError, one_line
+from advisor.errors import AdvisorError, MachineError, QuestionError, one_line
 from advisor.measure.campaign import Torch, ask_torch
 from advisor.measure.ranks import Interrupted, Nodes, Ranks, run_ranks
 from advisor.specs import wire
@@ -21,11 +22,12 @@ from advisor.specs.engine import Engine
 
 BENCH_LIMIT_S = 110.0  # under two minutes a GPU
 TINY_LIMIT_S = 30.0
+RANKS_A_CORE, _LEAST_MOST_RANKS = 4, 8  # each is a process with torch: about 0.3 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it."""
+    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it; `machine` in words."""
 
     asked: Question
     engine: Engine
@@ -60,6 +62,10 @@ def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...
     return wire.from_json(outcome.text, Benchmarks, origin="the micro-benchmarks")
 
 
+def _first(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given
+
+
 def cpu_threads(ranks: int) -> int:
     """Threads of each of `ranks` parts of this CPU."""
     return max(1, (os.cpu_count() or 1) // ranks)
@@ -74,7 +80,10 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
     torch = ask_torch()
     engine = load_engine("runner")
     if device == "cpu":
-        return replace(_cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted), machine=torch.identity)
+        return replace(
+            _cpu(model, asked, engine, ranks=cpu_ranks(_first(asked.get("gpus"), wanted or 2)), wanted=wanted),
+            machine=torch.identity,
+        )
     if not torch.gpus:
         raise MachineError(
             f"torch {torch.version} sees no GPU here: install a build for the driver, or try the program with --device cpu."
@@ -95,6 +104,16 @@ def _more_of_the_same(asked: Options, torch: Torch, wanted: int) -> Device | Non
     from advisor.catalog.machines import device_for_reading
 
     return None if asked.get("gpu") or asked.get("cluster") else device_for_reading(torch.names[0], None)
+
+
+def cpu_ranks(wanted: int) -> int:
+    """So many ranks on this CPU. Raises QuestionError beyond what its cores can stand in for."""
+    most = max(_LEAST_MOST_RANKS, RANKS_A_CORE * (os.cpu_count() or 1))
+    if not 1 <= wanted <= most:
+        raise QuestionError(
+            f"{wanted} ranks are not possible on this CPU, whose cores stand in for 1 to {most} GPUs; say --gpus 2."
+        )
+    return wanted
 
 
 def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, wanted: int) -> Bench:
@@ -123,7 +142,7 @@ def calibrate_here(*, device: str, gpus: int | None) -> tuple[LocalFit, Cluster,
     """Micro-benchmarks of the GPUs here, and the calibration they make."""
     torch = ask_torch()
     if device == "cpu":
-        ranks = gpus or 2
+        ranks = cpu_ranks(_first(gpus, 2))
         found = benchmarks(device="cpu", ranks=ranks, nodes=Nodes())
         cluster = cpu_cluster(found, ranks)
         return fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True), cluster, found

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
+from advisor.api.cores import on_cores
 from advisor.api.load_curve import Curves
 from advisor.api.question import Question
+from advisor.api.starting import cannot_start
 from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.machines import list_devices, load_cluster
 from advisor.catalog.models import requantise
 from advisor.errors import AdvisorError, QuestionError
 from advisor.roofline.memory import rank_memory
-from advisor.search.space import block_refusal, needs, placed, refusal
-from advisor.serving.predict import closeness
+from advisor.search.legal import block_refusal, refusal
+from advisor.search.place import Placer
+from advisor.search.space import needs
+from advisor.serving.familiarity import closeness
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster, Device
 from advisor.specs.exploration import Variant, VariantPlan
@@ -51,8 +55,7 @@ def variants(asked: Question, shapes: Sequence[Plan], *, most_users: int) -> tup
     ask = partial(_variant, asked, shapes, most_users)
     if cores == 1:
         return tuple(map(ask, changes))
-    with ProcessPoolExecutor(max_workers=cores) as pool:
-        return tuple(pool.map(ask, changes))
+    return tuple(on_cores(ask, changes, cores=cores))
 
 
 def weight_format(problem: Problem) -> str:
@@ -125,10 +128,14 @@ def _same_number(cluster: Cluster, device: Device) -> Cluster:
 
 
 def _plans(problem: Problem, calibration: Calibration, shapes: Sequence[Plan], *, most_users: int) -> Iterable[VariantPlan]:
-    curves = Curves(problem, calibration, most_users=most_users)
+    curves, placer, unstartable = (
+        Curves(Predictor(problem, calibration), most_users=most_users),
+        Placer(problem),
+        cannot_start(problem),
+    )
     for shape in _shapes(problem, shapes):
-        reason = refusal(problem, shape) or block_refusal(problem.model, shape)
-        memory = None if reason else rank_memory(problem, placed(problem, shape))
+        reason = refusal(problem, shape) or block_refusal(problem, shape) or unstartable(shape)
+        memory = None if reason else rank_memory(problem, placer.placed(shape))
         if memory is not None and memory.shortfall_bytes > 0:
             reason = needs(memory)
         if reason:
@@ -137,14 +144,14 @@ def _plans(problem: Problem, calibration: Calibration, shapes: Sequence[Plan], *
         for replicas in range(1, problem.cluster.gpus // shape.replica_gpus + 1):
             if replicas > 8 and replicas & (replicas - 1) and replicas != problem.cluster.gpus // shape.replica_gpus:
                 continue
-            plan = placed(problem, replace(shape, dp=replicas))
+            plan = placer.placed(replace(shape, dp=replicas))
             yield VariantPlan(plan=plan, curve=curves.of(plan), memory=memory)
 
 
 def _shapes(problem: Problem, shapes: Sequence[Plan]) -> list[Plan]:
     """Replica shapes to offer: those given, then every power of two of tp and pp that the machine holds."""
     gpus, node = problem.cluster.gpus, len(problem.cluster.node.devices)
-    powers = [2**n for n in range(0, min(gpus, 1024).bit_length())]
+    powers = [2**n for n in range(min(gpus, 1024).bit_length())]
     square = [Plan(tp=tp, pp=pp) for pp in powers for tp in powers if tp <= node and tp * pp <= gpus and pp <= 8]
     given = [replace(shape.replica(), settings=None, layer_split=()) for shape in shapes]
     kept = list(dict.fromkeys([*(p for p in square if p.pp == 1), *given, *square]))

@@ -12,12 +12,12 @@ from typing import Any
 
 from advisor.catalog.devices import load_device
 from advisor.catalog.shipped import known_names, plain, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
 from advisor.errors import ProfileError
 from advisor.files import write_whole
 from advisor.specs.calibration import Calibration, Provenance
 from advisor.specs.cluster import Device
 from advisor.specs.wire import from_data, to_data
+from advisor.untrusted import parse_json, parse_yaml, read_text
 
 VERSION = 1
 _CLOSENESS = ("device", "family", "default")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.specs.model import ModelSpec
 from advisor.specs.wire import from_data
+from advisor.untrusted import parse_yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from advisor.catalog.devices import device_sheet, load_device
 from advisor.catalog.machine_schema import validated
 from advisor.catalog.nodes import build_node, carries, network_of, network_sheet, node_sheet, slot_link
 from advisor.catalog.shipped import sheet_names
-from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
 from advisor.errors import ProfileError, QuestionError
 from advisor.specs.cluster import NVLINKS, Cluster, Device, Link, Network, Node, Pair
 from advisor.units import parse
+from advisor.untrusted import parse_json, parse_yaml, read_text
 
 # field of a file entry -> field of Device, unit ("" for plain values)
 _FIGURES = (

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.hub import REPO_ID, from_cache, from_hub, read_config_file
-from advisor.catalog.yaml_file import parse_yaml, read_text
-from advisor.errors import QuestionError
+from advisor.errors import QuestionError, unknown
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import ModelSpec, WeightFormats
+from advisor.untrusted import parse_yaml, read_text
 
 MAX_NAME = 1000
 _FILES = (".json", ".yaml", ".yml")
@@ -257,8 +257,7 @@ def format_name(text: str) -> str:
     key = text.strip().lower()
     key = _SPELLINGS.get(key, key)
     if key not in FORMATS:
-        known = ", ".join(sorted({*FORMATS, "awq", "gptq"}))
-        raise QuestionError(f"unknown number format {text[:40]!r}; use auto or one of {known}.")
+        raise unknown("number format", text, ["auto", *sorted({*FORMATS, "awq", "gptq"})])
     return key
 
 

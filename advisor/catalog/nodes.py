@@ -9,9 +9,9 @@ from itertools import combinations
 from advisor.catalog.devices import device_of
 from advisor.catalog.machine_schema import DeviceSheet, NetworkSheet, NodeSheet, validated
 from advisor.catalog.shipped import find_sheet, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.errors import QuestionError
 from advisor.specs.cluster import NVLINKS, Device, Link, LinkKind, Network, Node, Pair
+from advisor.untrusted import parse_yaml
 
 # The figures of HGX-type nodes and data sheets are for whole links; a PCIe hop runs at the slot's rate.
 _NEEDS: dict[LinkKind, tuple[str, ...]] = {

@@ -93,7 +93,9 @@ def _unquantised(
     largest = "experts" if experts > dense else "ffn"
     if found[largest] != base:
         return []
-    return [f"the checkpoint is quantised ({label}), but its largest tensors ({largest}) are not among those it names: counted as {base}"]
+    return [
+        f"the checkpoint is quantised ({label}), but its largest tensors ({largest}) are not among those it names: they are {base}"
+    ]
 
 
 def _expert_format(fields: Fields, text: Fields) -> str:

@@ -110,10 +110,9 @@ def _reader_left() -> int:
 
 def _app(arguments: Sequence[str]) -> typer.Typer:
     """The application with the called verb loaded and the others as names."""
-    called = next((a for a in arguments if not a.startswith("-")), "")
+    called = next((word for word in _typed() or arguments if not word.startswith("-")), "")
     app = typer.Typer(
         help="How should I split this model over these GPUs? Parallel plans, predicted, explained, measured and launched.",
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -124,6 +123,13 @@ def _app(arguments: Sequence[str]) -> typer.Typer:
             _verb(verb) if verb == called else _unloaded
         )
     return app
+
+
+def _typed() -> list[str]:
+    """The words after the program's name on a command line that the shell wants completed; none in an ordinary call."""
+    if "_ADVISOR_COMPLETE" not in os.environ:
+        return []
+    return (os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")).split()[1:]
 
 
 def _root(
@@ -152,7 +158,9 @@ def _usage(error: Exception) -> str:
     text = " ".join(cast(Any, error).format_message().split())
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "") or "advisor"
-    return f"{text.rstrip('.')}; see `{path} --help`." if isinstance(error, _UsageError) else text
+    if not isinstance(error, _UsageError):
+        return text
+    return f"{text} See `{path} --help`." if text.endswith("?") else f"{text.rstrip('.')}; see `{path} --help`."
 
 
 def _say(sentence: str, code: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit
 from advisor.errors import QuestionError
@@ -22,7 +24,9 @@ _MOST_SCRIPT_BYTES = 4_000_000
 _MOST_POINTS_BYTES = 50_000_000
 
 
+@options.asking(without=("preset", "input_tokens", "output_tokens", "users", "rate", "ttft", "tpot", "goal"))
 def compare(
+    *,
     result: Annotated[Path, typer.Argument(help="JSON of `vllm bench serve --save-result` or of aiperf.", show_default=False)],
     model: options.Model,
     plan: options.PlanText = "",
@@ -33,20 +37,8 @@ def compare(
         Path | None,
         typer.Option("--out", help="CSV file to add the measured point to, for `advisor calibrate --from`.", show_default=False),
     ] = None,
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    prefix_cached_tokens: options.PrefixCached = None,
-    calibration: options.CalibrationFile = None,
+    given: Options,
     as_json: options.Json = False,
-    offline: options.Offline = False,
 ) -> None:
     """Measured TTFT, TPOT and throughput beside the predicted ones, for the load that was run.
 
@@ -54,18 +46,18 @@ def compare(
     """
     from advisor.api.answer import estimate_plan
     from advisor.api.question import question
-    from advisor.measure.load_result import beside, result_of
+    from advisor.measure.load_result import beside, load_run, result_of
 
     measured = result_of(_json(result))
     paced = measured.users or measured.rate_per_s
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset="" if paced else "batch",
-        input_tokens=max(1, round(measured.input_tokens)), output_tokens=max(1, round(measured.output_tokens)),
-        users=measured.users or None if not measured.rate_per_s else None, rate=measured.rate_per_s or None,
-        prefix_cached_tokens=prefix_cached_tokens, calibration=calibration, online=not offline,
-    )  # fmt: skip
-    prediction = estimate_plan(asked, _plan(plan, script))
+    load: Options = {
+        **given, "preset": "" if paced else "batch", "input_tokens": max(1, round(measured.input_tokens)),
+        "output_tokens": max(1, round(measured.output_tokens)), "rate": measured.rate_per_s or None,
+        "users": measured.users or None if not measured.rate_per_s else None,
+    }  # fmt: skip
+    asked = question(model=model, **load)
+    problem = replace(asked.problem, workload=load_run(measured, asked.problem.workload))
+    prediction = estimate_plan(replace(asked, problem=problem), _plan(plan, script))
     lines = beside(measured, prediction)
     if as_json:
         from advisor.specs.wire import to_json
@@ -79,12 +71,12 @@ def compare(
         from advisor.measure.load_result import point_row
 
         date = datetime.now(UTC).strftime("%Y-%m-%d")
-        _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
+        _add(out, point_row(measured, problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
         typer.echo(f"Added the point to {shown(out)}.", err=True)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    from advisor.catalog.yaml_file import parse_json
+    from advisor.untrusted import parse_json
 
     raw = read_bounded(path, most_bytes=_MOST_RESULT_BYTES, what="the JSON result of the benchmark")
     try:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit
 from advisor.errors import NoPlanFitsError
 
 
+@options.asking()
 def launch(
+    *,
     model: options.Model,
     plan: options.PlanText = "",
     target: Annotated[str, typer.Option("--target", help="bash, docker, compose, kubernetes or slurm.")] = "bash",
@@ -54,28 +57,7 @@ def launch(
     ] = "rdma/rdma_shared_device_a",
     autoscale: Annotated[int, typer.Option("--autoscale", help="Kubernetes: the most replicas (KEDA).", show_default=False)] = 0,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="A Grafana dashboard beside the script.")] = False,
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    preset: options.Preset = "",
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    prefix_cached_tokens: options.PrefixCached = None,
-    context: options.Context = None,
-    ttft: options.Ttft = "",
-    tpot: options.Tpot = "",
-    goal: options.GoalName = "",
-    calibration: options.CalibrationFile = None,
-    offline: options.Offline = False,
+    given: Options,
 ) -> None:
     """Write the scripts that start a plan and load it: the recommended one, or --plan.
 
@@ -83,15 +65,9 @@ def launch(
     """
     from advisor.api.answer import answer, launchable_plan, with_chat_format
     from advisor.api.question import question
-    from advisor.launch import render
-    from advisor.launch.script import Options, write
+    from advisor.launch import render, script
 
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, context=context, ttft=ttft,
-        tpot=tpot, goal=goal, calibration=calibration, online=not offline,
-    )  # fmt: skip
+    asked = question(model=model, **given)
     if plan:
         prediction = launchable_plan(asked, plan)
     else:
@@ -99,7 +75,7 @@ def launch(
         if not advice.choices:
             raise NoPlanFitsError("no plan fits; `advisor recommend` with the same options says what would help.")
         prediction = advice.choices[0]
-    chosen = Options(
+    chosen = script.Options(
         checkpoint=checkpoint, port=port, image=image, trust_remote_code=trust_remote_code, ray=ray, load_tool=load_tool,
         served_name=served_name, loras=tuple(lora or ()), kv_offload_gib=kv_offload, expert_backend=expert_backend,
         balance_experts=balance_experts, claim=claim, rdma=rdma, autoscale=autoscale, dashboard=dashboard,
@@ -110,5 +86,5 @@ def launch(
     if out is None:
         emit("\n".join(file.text for file in files))
         return
-    for path in write(files, out, force=force):
+    for path in script.write(files, out, force=force):
         typer.echo(f"Wrote {path}.", err=True)

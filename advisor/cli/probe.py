@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import AdvisorError, MachineError, QuestionError
@@ -27,9 +28,11 @@ Yaml = Annotated[bool, typer.Option("--yaml", help="The machine as a cluster fil
 Redact = Annotated[bool, typer.Option("--redact", help="Leave out UUIDs and PCI addresses.")]
 
 
+@options.asking(only=("gpu",), offline=False)
 def probe(
+    *,
     source: From = "",
-    gpu: options.Gpu = "",
+    given: Options,
     json: options.Json = False,
     yaml: Yaml = False,
     redact: Redact = False,
@@ -41,6 +44,7 @@ def probe(
         raise QuestionError("--json and --yaml are two forms of one answer; choose one (a cluster file may be either).")
     readings = _from_text(source) if source else _from_driver()
     readings = redacted(readings) if redact else readings
+    gpu = given["gpu"]
     if source and not gpu and not (json or yaml):
         gpu = _asked(readings)
     cluster, missing = _cluster(readings, gpu)

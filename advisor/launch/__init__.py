@@ -10,7 +10,7 @@ import shlex
 from importlib import import_module
 from types import ModuleType
 
-from advisor.errors import PlanError, QuestionError
+from advisor.errors import PlanError, QuestionError, unknown
 from advisor.launch import sglang, trtllm, vllm
 from advisor.launch import words as c
 from advisor.launch.layout import Server, servers, span
@@ -61,7 +61,7 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
     from advisor.launch import benchmark, dashboard
 
     if target not in TARGETS:
-        raise QuestionError(f"unknown target {target!r}; use {', '.join(TARGETS)}.")
+        raise unknown("target", target, TARGETS)
     request = _request(problem, prediction, options or Options(), target)
     writer = import_module(f"advisor.launch.{target}")
     panels = (dashboard.render(request),) if request.options.dashboard else ()

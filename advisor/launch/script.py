@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from advisor.errors import MachineError, QuestionError
+from advisor.errors import QuestionError
+from advisor.files import NewFile, shown, write_all
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
 from advisor.specs.problem import Problem
@@ -146,48 +145,16 @@ def slug(name: str) -> str:
 def write(files: Iterable[ScriptFile], folder: Path, *, force: bool = False) -> tuple[Path, ...]:
     """Write all files into `folder`, or none. A file that is there with the same text is left.
 
-    Raises QuestionError where another file is in the way and `force` is not said, MachineError where the disk refuses; then
-    nothing has changed.
+    Raises QuestionError where another file is in the way and `force` is not said, else as `files.write_all`.
     """
     wanted = [(folder / file.name, file) for file in files]
     in_the_way = [path for path, file in wanted if path.exists() and not force and not _same(path, file)]
     if in_the_way:
-        raise QuestionError(f"{in_the_way[0]} is there with another content: say --force to replace it, or another --out.")
-    ready: list[tuple[Path, Path]] = []
-    done: list[tuple[Path, bytes | None]] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, file in wanted:
-            ready.append((_beside(path, file), path))
-        for temporary, path in ready:
-            before = path.read_bytes() if path.exists() else None
-            os.replace(temporary, path)
-            done.append((path, before))
-    except OSError as error:
-        for path, before in done:
-            path.unlink() if before is None else path.write_bytes(before)
-        raise MachineError(f"{folder} cannot be written ({error.strerror or error}); choose another folder.") from None
-    finally:
-        for temporary, _ in ready:
-            temporary.unlink(missing_ok=True)
+        raise QuestionError(f"{shown(in_the_way[0])} is there with another content: say --force to replace it, or another --out.")
+    write_all([NewFile(path=path, data=file.text.encode(), executable=file.executable) for path, file in wanted])
     return tuple(path for path, _ in wanted)
 
 
 def _same(path: Path, file: ScriptFile) -> bool:
-    return path.is_file() and path.read_bytes() == file.text.encode()
-
-
-def _beside(path: Path, file: ScriptFile) -> Path:
-    """The text in a temporary file of the same folder, so that one rename puts it in place whole."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(file.text.encode())
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.chmod(0o755 if file.executable else 0o644)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+    wanted = file.text.encode()
+    return path.is_file() and path.stat().st_size == len(wanted) and path.read_bytes() == wanted

@@ -85,7 +85,7 @@ def _settings(problem: Problem, plan: Plan) -> list[Flag]:
         Flag(name="--max_batch_size", value=str(settings.max_sequences), why="batch ceiling of each replica, as ranked"),
         Flag(name="--max_num_tokens", value=str(settings.token_budget), why="token budget of a step, as ranked"),
         *_memory(settings.memory_fraction),
-        *([chunked] if problem.engine.chunked_prefill else []),
+        *([chunked] if problem.engine.scheduler.chunked_prefill else []),
     ]
 
 

@@ -59,7 +59,7 @@ class StepModel:
         self._fabrics, self._lines = fabrics, lines
         self._rates = DeviceRates(self.device, calibration, self.engine.name)
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
-        self._kinds = self._stage_kinds()
+        self.stage_kinds = self._stage_kinds()
         self._scale = EngineScales(self.engine, calibration, self.device, self.problem.model)
         self._memo: dict[tuple[str, int, float, float], float] = {}
 
@@ -169,6 +169,10 @@ class StepModel:
         host_s, overlap = self.host_s(sequences, chunks, cached), self.engine.host.overlap
         return max(gpu_s, overlap * host_s) + (1.0 - overlap) * host_s
 
+    def hops_s(self) -> float:
+        """What a token's way through the stages costs beside kernels and transfers: a hand-over for each boundary (E2)."""
+        return (self.plan.pp - 1) * self.engine.host.stage_s
+
     def decode_s(self, sequences: float, context: float) -> float:
         """Seconds between two tokens of each of `sequences` of one replica."""
         return self.mixed_s(sequences, context, ())
@@ -178,9 +182,9 @@ class StepModel:
 
         Attention-DP ranks share the decodes evenly and take whole chunks: with fewer chunks than ranks some wait for the
         others. With stages the decodes are spread over the micro-batches in flight and the chunks over as many of them as there
-        are: the first micro-batch visits all stages, the slowest stage sets the pace (E2): max(sum of stages, sum over
-        micro-batches of the slowest stage). A prompt in k pieces is on several stages at once: its first piece visits all, the
-        others follow at the slowest stage's pace.
+        are: the first micro-batch visits all stages, the slowest stage sets the pace (E2): max(sum of stages and hand-overs, sum
+        over micro-batches of the slowest stage). A prompt in k pieces is on several stages at once: its first piece visits all,
+        the others follow at the slowest stage's pace.
         """
         pp, adp = self.plan.pp, self.plan.adp
         sequences = decodes + len(chunks)
@@ -191,17 +195,17 @@ class StepModel:
         heavy = min(flights, len(chunks))
         light, slowest_light = self._stages_s(decodes / adp / flights, context, (), 1)
         if not heavy:
-            gpu_s = max(light, flights * slowest_light)
+            gpu_s = max(light + self.hops_s(), flights * slowest_light)
         else:
             full, slowest = self._stages_s(decodes / adp / flights, context, chunks, heavy)
             pieces = math.ceil(max(new for new, _ in chunks) / self.engine.piece_tokens) if self.engine.piece_tokens else 1
-            through = (full + (pieces - 1) * slowest) / pieces
+            through = (full + (pieces - 1) * slowest) / pieces + self.hops_s()
             gpu_s = max(through, heavy * slowest + (flights - heavy) * slowest_light)
         return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
 
     def _stages_s(self, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int) -> tuple[float, float]:
         """GPU seconds of all stages one after the other, and of the slowest."""
-        each = [(self._stage_mixed_s(stage, decodes, context, chunks, heavy), count) for stage, count in self._kinds]
+        each = [(self._stage_mixed_s(stage, decodes, context, chunks, heavy), count) for stage, count in self.stage_kinds]
         return sum(seconds * count for seconds, count in each), max(seconds for seconds, _ in each)
 
     def _stage_mixed_s(

@@ -25,7 +25,7 @@ def cause(first: Prediction, runner: Prediction | None, workload: Workload) -> C
         figures=_figures(first, runner),
         token_cost=_token_cost(first, runner, workload),
         part=None if kept else _part(first, runner, workload),
-        **({} if kept else _cache(first, runner, workload)),
+        cached_sequences=None if kept else _cache(first, runner),
     )
 
 
@@ -39,14 +39,12 @@ def _figures(first: Prediction, runner: Prediction) -> tuple[Contrast, ...]:
     )
 
 
-def _cache(first: Prediction, runner: Prediction, workload: Workload) -> dict[str, Contrast]:
-    """What holds the runner-up's batch back, its cache or the engine's ceiling of sequences, where the first's is larger."""
+def _cache(first: Prediction, runner: Prediction) -> Contrast | None:
+    """Sequences that the caches hold, where the runner-up's is full and the first's is larger."""
     held = runner.max_sequences
-    if not held or runner.sequences <= FULL * held or first.max_sequences <= MORE * held:
-        return {}
-    in_cache = runner.kv_tokens / workload.context_tokens
-    name = "cached_sequences" if in_cache < MORE * held else "batch_ceiling"
-    return {name: Contrast(name=name, first=first.max_sequences, other=held)}
+    if held and runner.sequences > FULL * held and first.max_sequences > MORE * held:
+        return Contrast(name="cached_sequences", first=first.max_sequences, other=held)
+    return None
 
 
 def _token_cost(first: Prediction, runner: Prediction, workload: Workload) -> Contrast:
@@ -69,19 +67,16 @@ def _part(first: Prediction, runner: Prediction, workload: Workload) -> Contrast
 def costs(p: Prediction, workload: Workload) -> dict[str, float]:
     """What an output token costs, part by part.
 
-    latency: seconds on its way, a decode step of every stage. throughput, cost: GPU-seconds, the step of a whole replica shared by
-    the sequences in it, and the request's prefill shared by its output tokens. Steps are those of the slowest stage.
+    latency: seconds on its way, a decode step. throughput, cost: GPU-seconds, the step of a whole replica shared by the sequences
+    in it, and the request's prefill, which keeps a tp group of one stage at a time busy, shared by its output tokens.
     """
     plan = p.plan
     if is_single(workload):
-        return {part.name: part.amount * plan.pp for part in p.decode.parts}
+        return {part.name: part.amount for part in p.decode.parts}
     running = max(1.0, p.sequences / plan.dp)
-    together = running / min(plan.pp, running)
-    found = {part.name: part.amount * plan.replica_gpus / together for part in p.decode.parts}
-    new = workload.input_tokens - workload.prefix_cached_tokens
-    chunks = max(1.0, new / plan.settings.token_budget) if plan.settings else 1.0
+    found = {part.name: part.amount * plan.replica_gpus / running for part in p.decode.parts}
     for part in p.prefill.parts:
-        found[f"prefill {part.name}"] = part.amount * chunks * plan.pp * plan.tp / workload.output_tokens
+        found[f"prefill {part.name}"] = part.amount * plan.tp / workload.output_tokens
     return found
 
 

@@ -23,7 +23,7 @@ def implied_ttft_s(predictions: Sequence[Prediction], workload: Workload) -> flo
         or not predictions
     ):
         return None
-    fastest_s = min(p.prefill.total_s * p.plan.pp for p in predictions)
+    fastest_s = min(p.prefill.total_s for p in predictions)
     return max(WAIT_S, PREFILLS * fastest_s)
 
 

@@ -81,7 +81,7 @@ class Ladder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantPlan:
-    """A plan of a changed question: its curve, or the reason why it cannot run; the memory of its fullest rank where it is legal."""
+    """A plan of a changed question: its curve, or why it cannot run; the memory of its fullest rank where it is legal."""
 
     plan: Plan
     curve: LoadCurve | None

@@ -69,8 +69,9 @@ class Opened:
         """The figures of one row of a table, by name."""
         found: dict[str, float] = self.page.evaluate(
             """([table, label]) => {
-                const row = [...document.querySelectorAll(`#table-${table} tbody tr`)].find((r) => r.cells[0].textContent === label);
-                return Object.fromEntries([...row.querySelectorAll("[data-figure]")].map((c) => [c.dataset.figure, Number(c.dataset.value)]));
+                const rows = [...document.querySelectorAll(`#table-${table} tbody tr`)];
+                const cells = rows.find((row) => row.cells[0].textContent === label).querySelectorAll("[data-figure]");
+                return Object.fromEntries([...cells].map((cell) => [cell.dataset.figure, Number(cell.dataset.value)]));
             }""",
             [table, label],
         )

@@ -14,6 +14,7 @@ from explored import asked, dense, dense_question, mixture
 from advisor.api.answer import predicted
 from advisor.api.explore import write_page
 from advisor.api.question import question
+from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Exploration
 from advisor.units import show, show_count
 
@@ -390,7 +391,7 @@ def test_500_points_between_those_computed(page: Any) -> None:
                 "tp": plan.tp, "pp": plan.pp, "dp": plan.dp, "users": users,
             }  # fmt: skip
         load = replace(problem.workload, mode="closed_loop", users=users, ttft_limit_s=None, tpot_limit_s=None)
-        meant = predicted(replace(problem, workload=load), replace(plan, settings=None, gpus=()), calibration)
+        meant = predicted(Predictor(replace(problem, workload=load), calibration), replace(plan, settings=None, gpus=()))
         page.page.evaluate("hash => { location.hash = hash; dispatchEvent(new HashChangeEvent('hashchange')); }", encoded(goto))
         within = "#card" if goto["view"] == "users" else "#whatif"
         for name, estimate in (("ttft", meant.ttft_s), ("tpot", meant.tpot_s), ("rate", meant.output_tokens_per_s)):
@@ -503,11 +504,10 @@ def hostile(exploration: Exploration, name: str) -> Exploration:
     rejected = tuple(replace(r, reason=name) for r in advice.rejected)
     machine = replace(exploration.problem.cluster.node, name=name)
     problem = replace(exploration.problem, cluster=replace(exploration.problem.cluster, node=machine, assumed=name))
-    return replace(
-        exploration, advice=replace(advice, said=(name, *advice.said), rejected=rejected, launch=name, notes=(name,)), problem=problem,
-        asked=replace(exploration.asked, model=name, machine=name),
-        variants=tuple(replace(v, refused=name) if n else v for n, v in enumerate(exploration.variants)),
-    )  # fmt: skip
+    variants = tuple(replace(variant, refused=name) if n else variant for n, variant in enumerate(exploration.variants))
+    advice = replace(advice, said=(name, *advice.said), rejected=rejected, launch=name, notes=(name,))
+    asked_ = replace(exploration.asked, model=name, machine=name)
+    return replace(exploration, problem=problem, advice=advice, asked=asked_, variants=variants)
 
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"

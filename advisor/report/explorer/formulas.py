@@ -45,7 +45,7 @@ def _service(problem: Problem, p: Prediction) -> Iterator[Formula]:
             figure="ttft", title="Time to first token", equation="TTFT = entry + prefill + waiting",
             numbers=f"{show(entry, 's')} + {show(p.prefill.total_s, 's')} + {show(waits, 's')}",
             value=entry + p.prefill.total_s + waits, result=show(ttft, "s"),
-            source=f"{PHYSICS} (E5): entry is the front end of {problem.engine.name}, prefill one step of the prompt alone; waiting "
+            source=f"{PHYSICS} (E5): entry is the front end of {problem.engine.name}, prefill one step of the prompt; waiting "
             "is the step in flight, other prompts and the queue",
         )  # fmt: skip
     others = tpot - step

@@ -1,4 +1,4 @@
-"""An exploration as the plain data that the page reads: short keys, few digits, each curve once. `data.js` has the same as types."""
+"""An exploration as the data of the page: short keys, few digits, each curve once. `data.js` has the same as types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advisor.report.data import assignment, gpu_groups
 from advisor.report.explorer.formulas import formulas
 from advisor.report.explorer.thin import thinned
 from advisor.report.words import asked_for, short
-from advisor.search.rank import front
+from advisor.search.front import front
 from advisor.specs.exploration import Band, Exploration, Explored, Ladder, LoadCurve, Variant
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
@@ -40,7 +40,7 @@ def pack(exploration: Exploration) -> dict[str, Any]:
         "reason": advice.reason,
         "notes": list(advice.notes),
         "first_share": None if advice.first_share is None else _round(advice.first_share),
-        "close_call": advice.close_call,
+        "close_call": bool(advice.ties),
         "limits_met": advice.limits_met,
         "launch": advice.launch,
         "remedies": [{"change": r.change, "plan": r.plan.label} for r in advice.remedies],
@@ -68,8 +68,8 @@ class _Curves:
         if curve not in self._places:
             self._places[curve] = len(self.packed)
             self.packed.append({
-                "replicas": curve.replicas, "users": list(curve.users), "ttft": _rounds(curve.ttft_s), "tpot": _rounds(curve.tpot_s),
-                "rate": _rounds(curve.output_tokens_per_s), "running": _rounds(curve.running),
+                "replicas": curve.replicas, "users": list(curve.users), "ttft": _rounds(curve.ttft_s),
+                "tpot": _rounds(curve.tpot_s), "rate": _rounds(curve.output_tokens_per_s), "running": _rounds(curve.running),
                 "bands": [_rounds((b.low, b.high)) for b in _bands(curve)],
             })  # fmt: skip
         return self._places[curve]
@@ -108,7 +108,7 @@ def _plan(problem: Problem, explored: Explored, curves: _Curves) -> dict[str, An
         "max_sequences": p.max_sequences, "usd": None if p.usd_per_million_tokens is None else _round(p.usd_per_million_tokens),
         "bottleneck": p.bottleneck, "notes": list(p.notes), "decode": _step(p.decode), "prefill": _step(p.prefill),
         "memory": _memory(p.memory),
-        "seats": [list(seat.values())[1:] for seat in assignment(problem, p.plan)[:MOST_SEATS]] if seated.world <= MOST_SEATS else [],
+        "seats": _seats(problem, p.plan),
         "groups": {
             axis: gpu_groups(seated, axis)
             for axis in ("tp", "pp", "ep", "adp")
@@ -118,6 +118,11 @@ def _plan(problem: Problem, explored: Explored, curves: _Curves) -> dict[str, An
             [f.figure, f.title, f.equation, f.numbers, f.result, f.source] for f in formulas(problem, p)
         ],
     }  # fmt: skip
+
+
+def _seats(problem: Problem, plan: Plan) -> list[list[int]]:
+    """Each rank's GPU, coordinates and layers; the first ranks where there are many."""
+    return [list(seat.values())[1:] for seat in assignment(problem, plan)[:MOST_SEATS]]
 
 
 def _other(p: Prediction) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.search.rank import front
+from advisor.search.front import front
 from advisor.specs.prediction import Prediction
 
 
@@ -13,7 +13,8 @@ def thinned(predictions: Sequence[Prediction], most: int) -> list[Prediction]:
 
     The last layer is cut from its slow end. The order of the input stays.
     """
-    rest, kept = list(predictions), set()
+    rest = list(predictions)
+    kept: set[int] = set()
     while rest and len(kept) < most:
         layer = front(rest)[: most - len(kept)]
         kept |= {id(p) for p in layer}
