@@ -270,6 +270,17 @@ def test_amd_gpus_have_images_and_variables_of_their_own(engine, gpu, image, che
         render(problem("trtllm", machine=load_cluster(gpu=gpu, gpus=8)), prediction(Plan()), target="bash")
 
 
+@pytest.mark.parametrize("tool", ["vllm", "aiperf"])
+def test_the_benchmark_asks_for_the_served_name_with_the_key(tool):
+    options = Options(served_name="my model", load_tool=tool)
+    text = render(problem(), prediction(Plan()), target="bash", options=options)[1].text
+    assert {"vllm": "--served-model-name 'my model'", "aiperf": "--model 'my model'"}[tool] in text
+    assert {"vllm": "export OPENAI_API_KEY=$API_KEY", "aiperf": '--api-key "$API_KEY"'}[tool] in text
+    plain = render(problem(), prediction(Plan()), target="bash", options=Options(load_tool=tool))[1].text
+    assert '--model "$MODEL"' in plain
+    assert "my model" not in plain
+
+
 def test_names_that_would_be_options_or_lines_are_refused():
     for bad in ("--x", "a\nb", "noequals", "=path", "a b=/x"):
         with pytest.raises(QuestionError):
