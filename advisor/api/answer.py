@@ -16,6 +16,7 @@ from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 
 if TYPE_CHECKING:
+    from advisor.launch.script import Options
     from advisor.serving.predict import Predictor
 
 Disaggregate = Literal["auto", "never", "only"]
@@ -101,9 +102,23 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
     if not advice.choices:
         return ()
     from advisor.launch import render
-    from advisor.launch.script import write
+    from advisor.launch.script import Options, write
 
-    return write(render(asked.problem, advice.choices[0], target="bash"), folder, force=False)
+    options = with_chat_format(asked.problem, Options())
+    return write(render(asked.problem, advice.choices[0], target="bash", options=options), folder, force=False)
+
+
+def with_chat_format(problem: Problem, options: Options) -> Options:
+    """The launch options with the parsers of the model's family, as far as the engine's documentation names them."""
+    from advisor.catalog.chat_formats import chat_format
+
+    found, engine = chat_format(problem.model), problem.engine.name
+    if found is None:
+        return options
+    return replace(
+        options, tool_parser=found.tool.get(engine, ""), reasoning_parser=found.reasoning.get(engine, ""),
+        chat_template=found.template.get(engine, ""),
+    )  # fmt: skip
 
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
