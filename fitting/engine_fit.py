@@ -9,7 +9,6 @@ loss. Leaving a model or a GPU out re-solves (F1) linearised at the optimum, wit
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -78,7 +77,8 @@ def _residual_of_job(job: tuple[int, Engine]) -> list[Residual]:
 
 
 def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residual]:
-    prediction = answer(cases[index], engine, _PREDICTORS)
+    load = cases[index].problem.workload
+    prediction = answer(cases[index], engine, _PREDICTORS, screen=load.start == "steady")
     if prediction is None:
         return []
     rows = []
@@ -104,12 +104,12 @@ HOST_PRIORS = {
     "context_s": 1.0,
     "ranks_s": 1.0,
 }
-# Matrix products and attention were measured in the engines that the tables are of; experts and collectives vary more.
-SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.8, "attention": 0.3}
+# Matrix products, attention and experts were measured in the engines that the tables are of; collectives vary more.
+SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.3, "attention": 0.3}
 FINER_PRIORS = {**SCALE_PRIORS, "host": 0.2}  # the engine's own host times are in HOST_PRIORS
 
 
-OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3}  # of an engine that the tables are not of
+OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3, "experts": 0.8}  # of an engine that the tables are not of
 
 
 def coefficients(engine: Engine, finer: Mapping[str, float], *, measured: bool = True) -> list[tuple[str, float]]:
@@ -162,7 +162,7 @@ def fit_engine(
     best, slopes, moved = at(x), {}, math.inf
     for _ in range(rounds):
         if moved > STALE:
-            slopes = _slopes(cases, engine, names, x, best, processes)
+            slopes = _slopes(cases, engine, names, x, processes)
         move, before = np.clip(_move(best, slopes, x, spread), -0.7, 0.7), _loss(best, x, spread)
         for damping in (1.0, 0.5, 0.25, 0.1):
             trial = x + damping * move
@@ -174,7 +174,7 @@ def fit_engine(
         x, best, moved = trial, after, float(np.max(np.abs(damping * move)))
         if moved < 0.01:
             break
-    slopes = _slopes(cases, engine, names, x, best, processes)
+    slopes = _slopes(cases, engine, names, x, processes)
     left_out = []
     for group in sorted({name for case in cases for name in groups(case)}):
         kept = [r for r in best if group not in groups(cases[r.case])]
@@ -187,33 +187,39 @@ def fit_engine(
 Slopes = dict[tuple[int, str], "Vector"]  # (case, figure) -> how its residual moves with each coefficient
 
 
-def _slopes(
-    cases: Sequence[Case], engine: Engine, names: Sequence[tuple[str, float]], x: Vector, base: Sequence[Residual], processes: int
-) -> Slopes:
-    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory). A
-    scale of another architecture, format or device moves nothing and is not tried."""
+def _slopes(cases: Sequence[Case], engine: Engine, names: Sequence[tuple[str, float]], x: Vector, processes: int) -> Slopes:
+    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory).
+
+    A scale of another architecture, format or device moves nothing and is not tried. A benchmark from its first burst to its last
+    answer takes a hundred times longer to simulate than its steady state takes to solve, and the two move alike: slopes are those
+    of the steady state, residuals never.
+    """
     import numpy as np
 
+    steady = [_steady(case) for case in cases]
+    here = with_coefficients(engine, names, x)
     shifted = [with_coefficients(engine, names, x + STEP * (np.arange(len(names)) == j)) for j in range(len(names))]
-    by_case: dict[int, list[Residual]] = defaultdict(list)
-    for r in base:
-        by_case[r.case].append(r)
-    jobs = [(i, j) for j, (name, _) in enumerate(names) for i in range(len(cases)) if touches(name, cases[i])]
-    answers = _residuals_of(cases, [(i, shifted[j]) for i, j in jobs], processes=processes)
-    moved: dict[tuple[int, str], dict[int, float | None]] = defaultdict(dict)
-    for (i, j), rows in zip(jobs, answers, strict=True):
+    jobs = [(i, j) for i in range(len(cases)) for j, (name, _) in enumerate(names) if touches(name, cases[i])]
+    tried = [(i, here) for i in range(len(cases))] + [(i, shifted[j]) for i, j in jobs]
+    answers = _residuals_of(steady, tried, processes=processes)
+    base = {(r.case, r.figure): r.value for rows in answers[: len(cases)] for r in rows}
+    slopes: Slopes = {key: np.zeros(len(names)) for key in base}
+    for (i, j), rows in zip(jobs, answers[len(cases) :], strict=True):
         found = {r.figure: r.value for r in rows}
-        for r in by_case.get(i, ()):
-            moved[i, r.figure][j] = found.get(r.figure)
-    slopes: Slopes = {}
-    for r in base:
-        columns = moved[r.case, r.figure]
-        if all(value is not None for value in columns.values()):
-            row = np.zeros(len(names))
-            for j, value in columns.items():
-                row[j] = ((value or 0.0) - r.value) / STEP
-            slopes[r.case, r.figure] = row
+        for key in [key for key in slopes if key[0] == i]:
+            if key[1] in found:
+                slopes[key][j] = (found[key[1]] - base[key]) / STEP
+            else:
+                del slopes[key]
     return slopes
+
+
+def _steady(case: Case) -> Case:
+    """The case as a load that has run for long, where it is a closed loop from a cold start."""
+    load = case.problem.workload
+    if load.mode != "closed_loop" or not load.requests:
+        return case
+    return replace(case, problem=replace(case.problem, workload=replace(load, start="steady", requests=0)))
 
 
 def touches(name: str, case: Case) -> bool:

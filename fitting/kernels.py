@@ -62,7 +62,10 @@ SCANNED = ("mi300x", "mi325x", "mi355x")
 FEWEST = 30
 # A kernel in a replayed CUDA graph takes at least this long from start to start; no public table of element-wise kernels exists.
 STREAM_LAUNCH_S = 1.5e-6
-MESH_SHARE = 0.75  # 48 of 64 GB/s, see `meshed`
+MESH_LINKS = 7  # of each GPU of a board of eight to the others (MI300X data sheet)
+ROCM_TABLE = "all-reduces of MI300X as people posted them (rccl#1562, aiter#801, vllm#19744)"
+# Stream copies reach 4.11 of MI300X's 5.3 TB/s (Azure AI-benchmarking-guide, BabelStream), NVIDIA's about 0.92 of theirs.
+ROCM_STREAM, CUDA_STREAM = 0.775, 0.92
 # The L40S rows whose machine moves 18 to 21 GB/s with 2, 4 and 8 ranks alike.
 HEALTHY = "sglang 0.5.12"
 PCIE_CLASSES = ("pcie", "host", "sys")
@@ -217,18 +220,36 @@ def assumed_wires() -> dict[str, WireReach]:
     return lines | {f"p2p/nccl/{link}/2": _line(alpha, 0, share, source) for link, (alpha, share, source) in sends.items()}
 
 
-def meshed(lines: dict[str, WireReach]) -> dict[str, WireReach]:
-    """RCCL over a mesh of xGMI, from the lines that NCCL has through a switch: their latencies, and of each link's bandwidth what
-    its packets leave, 48 of 64 GB/s, half of that in the low-latency protocol, whose words are half flags. Without lines of an
-    engine's own kernels: vLLM's came to ROCm in 2025 (vllm#14755) and nobody publishes their times."""
-    source = "estimate: latency of A100's NCCL; 48 of 64 GB/s a link (rccl#1210)"
+def meshed(folder: Path, lines: dict[str, WireReach], link_bytes_per_s: float) -> dict[str, WireReach]:
+    """Collectives over a mesh of xGMI, where n ranks share n - 1 links each way.
+
+    RCCL was timed with eight ranks alone: the lines that NCCL has through a switch, their latency stretched to what RCCL's eight
+    ranks take, at the share of the links that they reach (half of it in the low-latency protocol, whose words are half flags).
+    vLLM's custom kernels for ROCm (vllm#14755) were timed with two and four ranks; eight go on from there.
+    """
+    samples: dict[tuple[str, int], list[WireSample]] = defaultdict(list)
+    for sample in tables.rocm_collectives(folder):
+        samples[sample.algorithm, sample.ranks].append(sample)
+    fits = {key: fit_lines(rows, link_bytes_per_s * (key[1] - 1), source=ROCM_TABLE) for key, rows in samples.items()}
+    low, high = fits["nccl", 8]
+    stretch = {"1": low.alpha_s / lines["all_reduce/nccl/nvswitch/8/1"].alpha_s, "2": 1.0}
+    stretch["2"] = max(1.0, high.alpha_s / lines["all_reduce/nccl/nvswitch/8/2"].alpha_s)
+    source = f"A100's NCCL, stretched to RCCL's eight ranks: {ROCM_TABLE}"
     found = {}
     for key, line in lines.items():
         op, algorithm, _, ranks, *number = key.split("/")
         if algorithm == "nccl":
-            share = MESH_SHARE / 2 if number == ["1"] else MESH_SHARE
-            provenance = Provenance(source=source, closeness="default")
-            found["/".join((op, algorithm, "nvlink", ranks, *number))] = replace(line, bandwidth=share, provenance=provenance)
+            longer, share = stretch[number[0]], high.bandwidth / 2 if number == ["1"] else high.bandwidth
+            found["/".join((op, algorithm, "nvlink", ranks, *number))] = replace(
+                line,
+                alpha_s=rounded(line.alpha_s * longer),
+                alpha_per_rank_s=rounded(line.alpha_per_rank_s * longer),
+                bandwidth=rounded(share),
+                provenance=Provenance(source=source, closeness="default"),
+            )
+    for ranks, own in per_rank({count: fit for (name, count), fit in fits.items() if name == "rocm"}).items():
+        for number_of, line in enumerate(own, 1):
+            found[f"all_reduce/rocm/nvlink/{ranks}/{number_of}"] = line
     return found
 
 
@@ -298,7 +319,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
         made.append(_calibration(name, own, _without(shared, wires[name]) | sends | bridged | wires[name]))
     for name, device in devices.items():
         if name in SCANNED:
-            made.append(_calibration(name, _scanned(folder, device, typical), shared | meshed(switched)))
+            mesh = meshed(folder, switched, device.link_bytes_per_s / MESH_LINKS)
+            made.append(_calibration(name, _scanned(folder, device, typical), shared | mesh))
     made.append(_calibration("default", typical, shared | switched))
     return made, results
 
@@ -324,6 +346,7 @@ def _scanned(folder: Path, device: Device, typical: dict[str, Reach]) -> dict[st
     return {
         key: replace(
             reach,
+            memory=rounded(reach.memory * ROCM_STREAM / CUDA_STREAM),
             compute=rounded(reach.compute * ratio) if key != "stream" else reach.compute,
             provenance=replace(reach.provenance, source=source if key == "gemm/bf16" else reach.provenance.source),
         )

@@ -293,6 +293,34 @@ def collectives(folder: Path) -> Iterator[WireSample]:
         )
 
 
+# How the table names vLLM's custom kernels for ROCm, and RCCL; of RCCL only eight ranks were timed.
+ROCM_CUSTOM, RCCL = "vLLM", "RCCL 2"
+
+
+def rocm_collectives(folder: Path) -> Iterator[WireSample]:
+    """All-reduces between MI300X: vLLM's custom kernels with 2 and 4 ranks, RCCL with 8 (one process, eager: some of its latency is
+    the launch)."""
+    path = folder / "amd_all_reduce.csv"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(
+            f"cannot read the table {path}: {error.strerror or error}; give the folder that holds the tables."
+        ) from None
+    for row in csv.DictReader(text.splitlines()):
+        name = "nccl" if row["backend"].startswith(RCCL) else "rocm" if row["backend"].startswith(ROCM_CUSTOM) else ""
+        if name:
+            yield WireSample(
+                hardware="mi300x",
+                op="all_reduce",
+                algorithm=name,
+                ranks=int(row["ranks"]),
+                payload_bytes=float(row["bytes"]),
+                seconds=float(row["latency_us"]) * 1e-6,
+                source="AMD 0",
+            )
+
+
 def point_to_point(folder: Path) -> Iterator[WireSample]:
     """Sends between two GPUs of one node (vidur); the launch of an eager call is in them, and there is nothing better."""
     for row in rows(folder, "collectives"):

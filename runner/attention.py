@@ -94,7 +94,7 @@ class GroupedAttentionShard(Sharded):
         return y.reshape(y.shape[0], -1)
 
     def _turned(self, qkv: Tensor, step: Step, cache: LayerCache) -> tuple[Tensor, Tensor | None]:
-        """Normed and rotated queries (N, H, d) and, where the step has prompts, keys (N, K, d); keys and values are in the cache."""
+        """Normed and rotated queries (N, H, d) and, where the step has prompts, keys (N, K, d); both are in the cache."""
         turns = step.turns[self.mixer.rope] if self.mixer.rope != "none" else None
         by_head = self.mixer.qk_norm == "head"
         if fused_on(qkv.device) and self.mixer.qk_norm != "full" and not (by_head and self.q_norm.kind != "rms"):
@@ -105,7 +105,7 @@ class GroupedAttentionShard(Sharded):
                 norms=(self.q_norm.weight, self.k_norm.weight) if by_head else None,
                 eps=self.q_norm.eps if by_head else 0.0, offset=self.q_norm.offset if by_head else 0.0,
             )  # fmt: skip
-        q, k, v = qkv.split(self.sizes, dim=-1)
+        q, k, v = qkv.split_with_sizes(self.sizes, dim=-1)
         if self.mixer.qk_norm == "full":
             q, k = self.q_norm(q), self.k_norm(k)
         N = qkv.shape[0]
@@ -122,7 +122,7 @@ class GroupedAttentionShard(Sharded):
     def _decode(self, q: Tensor, step: Step, cache: LayerCache) -> Tensor:
         """(B, H, d) -> (B, H, dv)."""
         sinks = self.sinks if self.mixer.sinks else None
-        return attend_cache(q, step, cache, self.sight, sinks)
+        return attend_cache(q, step.positions[: step.decodes], step.span, cache, self.sight, sinks)
 
     def _prompts(self, q: Tensor, k: Tensor, v: Tensor, past: tuple[Tensor, Tensor | None] | None, step: Step) -> Tensor:
         """(B T, H, d), (B T, K, d), (B T, K dv) -> (B T, H, dv)."""
@@ -187,10 +187,10 @@ class LatentAttentionShard(Sharded):
     def attend(self, down: Tensor, step: Step, cache: LayerCache) -> Tensor:
         """What `enter` gave -> (N, H dv)."""
         m = self.mixer
-        q, latent, k_rope = down.split(self.down_sizes, dim=-1)
+        q, latent, k_rope = down.split_with_sizes(self.down_sizes, dim=-1)
         if m.q_rank:
             q = self.q_up(self.q_norm(q))
-        q_nope, q_rope = q.view(-1, self.heads, m.head_dim).split([m.nope_dim, m.rope_dim], dim=-1)
+        q_nope, q_rope = q.view(-1, self.heads, m.head_dim).split_with_sizes([m.nope_dim, m.rope_dim], dim=-1)
         latent = self.kv_norm(latent)
         cos, sin = (t[:, None] for t in step.turns[m.rope])
         q_rope = self.pointwise.rotate(q_rope, cos, sin, interleaved=self.interleaved)
@@ -214,7 +214,8 @@ class LatentAttentionShard(Sharded):
         k_up, v_up = up[:, : m.nope_dim], up[:, m.nope_dim :]
         q_latent = torch.bmm(q_nope.transpose(0, 1), k_up).transpose(0, 1)  # (B, H, kv_rank)
         q = torch.cat((q_latent, q_rope), dim=-1)
-        seen = attend_cache(q, step, cache, self.sight, None, value_dim=m.kv_rank)
+        positions = step.positions[: step.decodes]
+        seen = attend_cache(q, positions, step.span, cache, self.sight, None, value_dim=m.kv_rank)
         return torch.bmm(seen.transpose(0, 1), v_up.transpose(1, 2)).transpose(0, 1)
 
     def _prompts(self, q: Tensor, entry: Tensor, past: Tensor | None, step: Step) -> Tensor:
@@ -222,9 +223,9 @@ class LatentAttentionShard(Sharded):
         m = self.mixer
         entry = entry.view(step.prompts, step.chunk, 1, -1).transpose(1, 2)
         entry = entry if past is None else torch.cat((past, entry), dim=2)
-        latent, k_rope = entry.split([m.kv_rank, m.rope_dim], dim=-1)  # (B, 1, S, .)
+        latent, k_rope = entry.split_with_sizes([m.kv_rank, m.rope_dim], dim=-1)  # (B, 1, S, .)
         expanded = self.kv_up(latent[:, 0]).view(step.prompts, -1, self.heads, m.nope_dim + m.v_head_dim).transpose(1, 2)
-        k_nope, v = expanded.split([m.nope_dim, m.v_head_dim], dim=-1)
+        k_nope, v = expanded.split_with_sizes([m.nope_dim, m.v_head_dim], dim=-1)
         k = torch.cat((k_nope, k_rope.expand(-1, self.heads, -1, -1)), dim=-1)
         q = q.view(step.prompts, step.chunk, self.heads, -1).transpose(1, 2)
         return prompt_attention(q, k, v, step.past, self.sight, None).transpose(1, 2).flatten(0, 1)
@@ -240,16 +241,15 @@ def keep(cache: LayerCache, keys: Tensor, values: Tensor | None, step: Step) -> 
 
 
 def attend_cache(
-    q: Tensor, step: Step, cache: LayerCache, sight: Sight, sinks: Tensor | None, *, value_dim: int = 0
+    q: Tensor, positions: Tensor, span: int, cache: LayerCache, sight: Sight, sinks: Tensor | None, *, value_dim: int = 0
 ) -> Tensor:
-    """The step's decodes over their caches, (B, H, d) -> (B, H, dv): one kernel on a GPU, plain products elsewhere."""
-    positions = step.positions[: step.decodes]
+    """Queries at `positions` (B) over their caches, (B, H, d) -> (B, H, dv): our own kernels on a GPU, plain products elsewhere."""
     if not fused_on(q.device):
-        return decode_attention(q, cache, positions, step.span, sight, sinks, value_dim=value_dim)
+        return decode_attention(q, cache, positions, span, sight, sinks, value_dim=value_dim)
     from runner.kernels.decode_attention import decode_attention as fused
 
     return fused(
-        q, cache.keys, cache.values, positions, span=step.span, scale=sight.scale, window=sight.window, chunked=sight.chunked,
+        q, cache.keys, cache.values, positions, span=span, scale=sight.scale, window=sight.window, chunked=sight.chunked,
         softcap=sight.softcap, sinks=sinks, value_dim=value_dim,
     )  # fmt: skip
 

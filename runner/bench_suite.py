@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,12 +16,18 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from advisor.specs.benchmark import BenchJob, Benchmarks, KernelKind, KernelTime, WireTime
+from advisor.specs.keys import Op
 from runner import clocks
+from runner.attention import attend_cache
+from runner.capacity import free_bytes
 from runner.clock import Clock, Spread, spread_of
-from runner.measure import free_bytes
+from runner.custom_reduce import KINDS, CustomReduce
+from runner.kv_cache import CacheShape, LayerCache
+from runner.measure import straggler
 from runner.meeting import join
-from runner.one_shot import OneShot
-from runner.quantised import Matrix
+from runner.mesh import GATHER, SCATTER
+from runner.quantised import Matrix, quantise_rows
+from runner.scores import Sight
 from runner.session import device_name, device_of, driver, now, software
 
 VERSION = 1
@@ -36,8 +44,11 @@ HEADS = {False: (32, 8, 128), True: (8, 2, 32)}  # query heads, key-value heads,
 PAYLOADS = tuple(2**e for e in range(10, 28, 2))
 TINY_PAYLOADS = tuple(2**e for e in range(10, 21, 2))
 LAUNCHES = 500
-Op = Literal["all_reduce", "all_gather", "p2p"]
+IN_A_GRAPH = {True: 50, False: 10}  # messages of one graph: many where the graph's own launch would count
+SMALL_BYTES = 2**20
+LEAST_S = {"cuda": 0.002, "cpu": 0.001}  # of one sample
 Algorithm = Literal["nccl", "custom"]
+OPS: tuple[Op, ...] = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "p2p")
 
 
 @dataclass(slots=True)
@@ -67,11 +78,27 @@ class _Bench:
                 for call in calls:
                     call()
 
-        least = 0.002 if self.device.type == "cuda" else 0.001
-        first = min(self.clock.once(run) for _ in range(3))
-        times = max(1, round(least / max(first, 1e-7)))
+        first = min(self.clock.once(run, lead=True) for _ in range(3))
+        times = max(1, math.ceil(LEAST_S[self.device.type] / max(first, 1e-7)))
         count = times * len(calls)
-        return spread_of([self.clock.once(run, times) / count for _ in range(REPEATS)])
+        return spread_of([self.clock.once(run, times, lead=True) / count for _ in range(REPEATS)])
+
+    def message_s(self, call: Callable[[], object] | None, payload: int) -> float:
+        """Seconds of one message, many in a row; a rank without a `call` takes part in the clock only."""
+        many = IN_A_GRAPH[payload <= SMALL_BYTES]
+        run: Callable[[], object] = _nothing
+        if call is not None and self.device.type == "cuda":
+            run = _graph([call] * many)
+        elif call is not None:
+
+            def run() -> None:
+                for _ in range(many):
+                    call()
+
+        first = self.clock.once(run, lead=True)
+        times = max(1, math.ceil(LEAST_S[self.device.type] / max(first, 1e-7)))
+        samples = [self.clock.once(run, times, lead=True) / (many * times) for _ in range(REPEATS)]
+        return spread_of(samples).median_s
 
     def add(self, kind: KernelKind, number_format: str, found: Spread, **sizes: float) -> None:
         """Note a kernel's time."""
@@ -83,6 +110,10 @@ class _Bench:
         )  # fmt: skip
 
 
+def _nothing() -> None:
+    return None
+
+
 def benchmarks(job: BenchJob, beat: Callable[[str], None]) -> Benchmarks:
     """Everything on this rank; the others do the same."""
     device = device_of(job)
@@ -92,6 +123,7 @@ def benchmarks(job: BenchJob, beat: Callable[[str], None]) -> Benchmarks:
     bench = _Bench(job, device, clock, time.monotonic() + job.time_limit_s, beat, [], [])
     gpu = clocks.Gpu(str(torch.cuda.get_device_properties(device).uuid)) if device.type == "cuda" else None
     with torch.inference_mode():
+        behind = straggler(clock)
         copies(bench)
         during = gpu.read() if gpu else None
         launches(bench)
@@ -100,7 +132,7 @@ def benchmarks(job: BenchJob, beat: Callable[[str], None]) -> Benchmarks:
         if not clock.alone:
             messages(bench)
     after = gpu.read() if gpu else None
-    notes = list(clocks.notes(during, after))
+    notes = [*behind, *clocks.notes(during, after)]
     if bench.up():
         notes.append("the time was up before all sizes were measured")
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else free_bytes(device)
@@ -156,18 +188,18 @@ def launches(bench: _Bench) -> None:
 def gemms(bench: _Bench) -> None:
     """x W^T over tokens, shapes and formats."""
     shapes, tokens = (TINY_SHAPES, TINY_TOKENS) if bench.job.tiny else (SHAPES, TOKENS)
-    cold = 2**23 if bench.job.tiny else 2**29
+    cold = _cold_bytes(bench)
     for name in bench.job.formats:
         if not _has(name, bench.device):
             continue
         for n, k in shapes:
             bench.beat(f"multiplying {name} {n} x {k}")
-            matrices = _matrices(name, n, k, cold, bench.device)
+            matrices = _matrices(name, n, k, cold, bench.device)  # rotated, so that none is found in a cache
             for m in tokens:
                 if bench.up():
                     return
                 x = torch.randn(m, k, device=bench.device, dtype=_type(bench.device))
-                found = bench.timed([(lambda w=w, x=x: w(x)) for w in matrices])  # type: ignore[misc]
+                found = bench.timed(_products(matrices, x))
                 bench.add("gemm", name, found, m=m, n=n, k=k)
 
 
@@ -182,36 +214,27 @@ def _has(name: str, device: torch.device) -> bool:
     return True
 
 
-def _matrices(name: str, n: int, k: int, cold: int, device: torch.device) -> list[Callable[[Tensor], Tensor]]:
-    """As many matrices as fill `cold` bytes, so that none is found in a cache. fp8 activations are taken as they are."""
-    size = n * k * (1 if name == "fp8" else 2)
-    made: list[Callable[[Tensor], Tensor]] = []
+def _matrices(name: str, n: int, k: int, cold: int, device: torch.device) -> list[Matrix]:
+    """As many matrices as fill `cold` bytes."""
+    size = n * k * (1 if name in ("fp8", "fp8-block") else 2)
+    made = []
     for _ in range(max(1, min(64, cold // size))):
-        if name == "fp8":
-            made.append(_fp8(n, k, device))
-        else:
-            matrix = Matrix(n, k, weights=name, device=device, dtype=_type(device))
-            matrix.put(torch.randn(n, k, device=device, dtype=_type(device)) * 0.02)
-            made.append(matrix)
+        matrix = Matrix(n, k, weights=name, device=device, dtype=_type(device))
+        matrix.put(torch.randn(n, k, device=device, dtype=_type(device)) * 0.02)
+        made.append(matrix)
     return made
 
 
-def _fp8(n: int, k: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    weight = (torch.randn(n, k, device=device) * 0.02).to(torch.float8_e4m3fn)
-    one = torch.ones((), device=device)
-    codes: dict[int, Tensor] = {}
-
-    def multiply(x: Tensor) -> Tensor:
-        rows = max(16, x.shape[0])  # the kernel wants whole tiles
-        if rows not in codes:
-            codes[rows] = torch.zeros(rows, k, device=device).to(torch.float8_e4m3fn)
-        return torch._scaled_mm(codes[rows], weight.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
-
-    return multiply
+def _products(matrices: Sequence[Matrix], x: Tensor) -> list[Callable[[], object]]:
+    """x times each matrix as the runner multiplies; fp8 activations are quantised before, which is a kernel of its own."""
+    if matrices[0].format in ("fp8", "fp8-block"):
+        codes, scale = quantise_rows(x)
+        return [(lambda w=w: w.product(codes, scale)) for w in matrices]  # type: ignore[misc]
+    return [(lambda w=w: w(x)) for w in matrices]  # type: ignore[misc]
 
 
 def attentions(bench: _Bench) -> None:
-    """torch's fused causal attention of a prompt, and of one new token over a cache."""
+    """torch's fused causal attention of a prompt, and the runner's own of one new token over a cache."""
     tiny = bench.job.tiny
     heads, kv_heads, width = HEADS[tiny]
     number_format = "bf16" if bench.device.type == "cuda" else "fp32"
@@ -233,77 +256,98 @@ def attentions(bench: _Bench) -> None:
         if bench.up():
             return
         bench.beat(f"attention of {batch} tokens over {cached} cached")
-        q, k, v = tensors(batch, heads, 1), tensors(batch, kv_heads, cached), tensors(batch, kv_heads, cached)
-        call = lambda q=q, k=k, v=v: scaled_dot_product_attention(q, k, v, enable_gqa=True)  # noqa: E731
+        calls = _decodes(bench, batch, cached)
         bench.add(
-            "attention_decode", number_format, bench.timed([call]), batch=batch, tokens=cached, heads=heads, kv_heads=kv_heads,
+            "attention_decode", number_format, bench.timed(calls), batch=batch, tokens=cached, heads=heads, kv_heads=kv_heads,
             head_dim=width,
         )  # fmt: skip
 
 
+def _decodes(bench: _Bench, batch: int, cached: int) -> list[Callable[[], object]]:
+    """Attention over as many caches as fill what no cache of the chip holds."""
+    heads, kv_heads, width = HEADS[bench.job.tiny]
+    kind = _type(bench.device)
+    size = 2 * batch * kv_heads * cached * width * kind.itemsize
+    shape = CacheShape(heads=kv_heads, key_dim=width, value_dim=width)
+    q = torch.randn(batch, heads, width, device=bench.device, dtype=kind)
+    at = torch.full((batch,), cached - 1, device=bench.device)
+    sight = Sight(scale=width**-0.5)
+    calls: list[Callable[[], object]] = []
+    for _ in range(max(1, min(64, _cold_bytes(bench) // size))):
+        cache = LayerCache(shape, batch, cached, device=bench.device, dtype=kind)
+        for part in (cache.keys, cache.values):
+            assert part is not None
+            part.normal_()
+        calls.append(lambda cache=cache: attend_cache(q, at, cached, cache, sight, None))  # type: ignore[misc]
+    return calls
+
+
+def _cold_bytes(bench: _Bench) -> int:
+    return 2**23 if bench.job.tiny else 2**29
+
+
 def messages(bench: _Bench) -> None:
-    """All-reduce and all-gather in groups of 2, 4, ... and all ranks, and from the first rank to the second."""
+    """Every collective in groups of 2, 4, ... and all ranks, and from the first rank to the second."""
     world, rank = dist.get_world_size(), dist.get_rank()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
     counts = sorted({n for n in (2, 4, 8) if n < world and n <= local} | {world})
     for count in counts:
         group = dist.new_group(list(range(count)))
         nodes = -(-count // local)
-        one_shot = None
+        custom = None
         if rank < count and bench.device.type == "cuda" and nodes == 1:
-            one_shot = OneShot.open(group, bench.device)
+            custom = CustomReduce.open(group, bench.device)
         for payload in TINY_PAYLOADS if bench.job.tiny else PAYLOADS:
             if bench.up():
                 return
             bench.beat(f"messages of {payload} bytes among {count}")
-            # Ranks outside the group only keep the clock's company.
-            inside = rank < count
-            x = torch.zeros(payload // 4, device=bench.device)
-            out = torch.zeros(count * (payload // 4), device=bench.device)
-            reduce = (lambda x=x, group=group: dist.all_reduce(x, group=group)) if inside else _nothing
-            gather = (lambda x=x, out=out, group=group: dist.all_gather_into_tensor(out, x, group=group)) if inside else _nothing
-            _add_wire(bench, "all_reduce", "nccl", count, nodes, payload, reduce, inside)
-            _add_wire(bench, "all_gather", "nccl", count, nodes, payload, gather, inside)
-            if count == 2:
-                _add_wire(bench, "p2p", "nccl", 2, nodes, payload, _send(x, group, rank) if inside else _nothing, inside)
-            takes = bench.clock.worst(1.0 if one_shot is not None and one_shot.takes(x) else 0.0)
-            if takes:
-                own = (lambda x=x, one=one_shot: one.all_reduce(x)) if inside and one_shot is not None else _nothing
-                _add_wire(bench, "all_reduce", "custom", count, nodes, payload, own, inside)
+            # Ranks outside the group only take part in the clock's barriers.
+            calls = _collectives(bench.device, group, count, rank, payload) if rank < count else {}
+            for op in OPS if count == 2 else OPS[:-1]:
+                _add_wire(bench, op, "nccl", count, nodes, payload, bench.message_s(calls.get(op), payload))
+            _custom(bench, custom, count, payload)
 
 
-def _nothing() -> None:
-    return None
+def _collectives(
+    device: torch.device, group: dist.ProcessGroup, count: int, rank: int, payload: int
+) -> dict[Op, Callable[[], object]]:
+    """Each collective with the payload of one rank as `WireTime` counts it. Sums are of zeros, which stay finite however often."""
+    x = torch.zeros(payload // 4, device=device)
+    whole, part = torch.zeros(count * (payload // 4), device=device), torch.zeros(payload // 4 // count, device=device)
+    cut = x[: part.numel() * count]
+    other = torch.zeros_like(cut)
 
-
-def _send(x: Tensor, group: dist.ProcessGroup, rank: int) -> Callable[[], None]:
-    def call() -> None:
+    def send() -> None:
         if rank == 0:
             dist.send(x, group=group, group_dst=1)
-        else:
+        elif rank == 1:
             dist.recv(x, group=group, group_src=0)
 
-    return call
+    return {
+        "all_reduce": lambda: dist.all_reduce(x, group=group),
+        "all_gather": lambda: GATHER(whole, x, group=group),
+        "reduce_scatter": lambda: SCATTER(part, cut, group=group),
+        "all_to_all": lambda: dist.all_to_all_single(other, cut, group=group),
+        "p2p": send,
+    }
 
 
-def _add_wire(
-    bench: _Bench, op: Op, algorithm: Algorithm, ranks: int, nodes: int, payload: int, call: Callable[[], object], inside: bool
-) -> None:
-    """Time a message ten in a row. Every rank keeps time, so that all leave together."""
-    many = 10
-    run: Callable[[], object] = _nothing
-    if inside:
-        if bench.device.type == "cuda":
-            run = _graph([call] * many)
-        else:
+def _custom(bench: _Bench, custom: CustomReduce | None, count: int, payload: int) -> None:
+    """The fastest of the kernels over symmetric memory, where every rank of the group has them."""
+    x = torch.zeros(payload // 4, device=bench.device)
+    kinds = [kind for kind in KINDS if custom is not None and custom.takes(x) and (kind != "multimem" or custom.switch)]
+    # Ranks outside the group learn from the others how many there are.
+    most = round(bench.clock.worst(float(len(kinds))))
+    times = []
+    for number in range(most):
+        kind = kinds[number] if number < len(kinds) else None
+        call = partial(custom.all_reduce, x, kind) if custom is not None and kind else None
+        times.append(bench.message_s(call, payload))
+    if times:
+        _add_wire(bench, "all_reduce", "custom", count, 1, payload, min(times))
 
-            def run() -> None:
-                for _ in range(many):
-                    call()
 
-    bench.clock.once(run)
-    samples = [bench.clock.once(run) / many for _ in range(REPEATS)]
-    median_s = spread_of(samples).median_s
+def _add_wire(bench: _Bench, op: Op, algorithm: Algorithm, ranks: int, nodes: int, payload: int, median_s: float) -> None:
     bench.wires.append(
         WireTime(op=op, algorithm=algorithm, ranks=ranks, nodes=nodes, payload_bytes=float(payload), median_s=median_s)
     )

@@ -1,4 +1,7 @@
-"""`python -m runner.devices`: what torch sees here, as one line of JSON, so that the advisor need not import torch."""
+"""`python -m runner.devices`: what torch sees here, as one line of JSON, so that the advisor need not import torch.
+
+`runner` is a digest of this package's own source: measurements of another version are not taken for its own.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,9 @@ def _processor() -> str:
 def runner_digest() -> str:
     """What the runner's own source is: a change of it may change every figure."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -161,7 +161,7 @@ class Experts(Sharded):
             return grouped_mm(rows, wide.transpose(1, 2), ends)
         codes, row_scale = quantise_rows(rows)
         return torch._scaled_grouped_mm(
-            codes, weight.transpose(1, 2), row_scale[:, 0], scale, offs=ends, out_dtype=torch.bfloat16
+            codes, weight.transpose(1, 2), row_scale[:, 0], scale, offs=ends, out_dtype=torch.bfloat16, use_fast_accum=True
         ).to(rows.dtype)
 
 

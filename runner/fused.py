@@ -25,7 +25,7 @@ class Fused:
         if compiled:
             torch._dynamo.config.recompile_limit = RECOMPILES
             self._many = torch.compile(function, dynamic=False, backend=BACKEND)
-            tuned = {"coordinate_descent_tuning": True} if BACKEND == "inductor" else None
+            tuned: dict[str, Any] | None = {"coordinate_descent_tuning": True} if BACKEND == "inductor" else None
             self._one = torch.compile(function, dynamic=False, backend=BACKEND, options=tuned)
 
     def __call__(self, x: Tensor, *rest: Any) -> Any:

@@ -64,9 +64,7 @@ class LayerCache:
 class KvCache:
     """The caches of a rank's layers for `batch` sequences of up to `context` tokens."""
 
-    def __init__(
-        self, shapes: Sequence[CacheShape], *, batch: int, context: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, shapes: Sequence[CacheShape], *, batch: int, context: int, device: torch.device, dtype: torch.dtype) -> None:
         self.batch, self.context = batch, context
         self.layers = [LayerCache(shape, batch, context, device=device, dtype=dtype) for shape in shapes]
 

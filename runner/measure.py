@@ -1,4 +1,4 @@
-"""A Job's cells on this rank's part of the model: step times, what they achieve, and how many tokens the cache really holds.
+"""A Job's cells on this rank's part of the model: step times, and what they achieve.
 
 Legend: `B` sequences of one replica, `S` context, `L` layers. A decode cell steps at a fixed context; the token is sampled
 greedily and fed back. A prefill cell starts from position zero and ends with the first token.
@@ -6,87 +6,134 @@ greedily and fed back. A prefill cell starts from position zero and ends with th
 
 from __future__ import annotations
 
-import gc
-import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
+from advisor.errors import MachineError
 from advisor.specs.experiment import Cell, Job, Timing
-from advisor.specs.model import MoeFfn
 from runner import clocks
-from runner.clock import Clock, Spread, spread_of
+from runner.capacity import Memory, memory
+from runner.clock import Clock, Spread
+from runner.counts import PassSize, pass_flop, read_bytes
 from runner.exchange import exchange_of
-from runner.ffn import MoeShard
+from runner.fused import compiled_graphs, why_not
 from runner.graphs import DecodeGraph
-from runner.kv_cache import KvCache
 from runner.mesh import Mesh
 from runner.pipeline import MicroBatch, run
+from runner.stages import MANY_STEPS, prefill_in_pieces, time_stages
 from runner.transformer import Transformer
 from runner.weights import initialise, load
 
 WIDE_SPREAD = 0.15  # a cell whose middle 80% is wider than this share of its median was disturbed
-FEW_STEPS, MANY_STEPS = 3, 11  # of a pipeline: their difference has no filling and draining in it
-KEPT_FREE = 0.02  # of the memory, for the allocator's rounding
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """Of the fullest rank: bytes of its weights and how many tokens one replica's cache holds beside them."""
-
-    weights_bytes: float
-    kv_tokens: int
-    notes: tuple[str, ...] = ()
+SKEW = 0.03  # a rank that takes so much longer than the fastest for the same product holds the others up
+SKEW_SIZE = {"cuda": 4096, "cpu": 256}  # rows and columns of that product
 
 
 class Bench:
-    """One model on one rank, and the cells that are timed on it."""
+    """One model on one rank, and the cells that are timed on it. `notes` say what was not as it should be."""
 
     def __init__(self, job: Job, mesh: Mesh, device: torch.device, *, layers: int, beat: Callable[[str], None]) -> None:
         self.job, self.mesh, self.device, self.beat = job, mesh, device, beat
         self.clock = Clock(device, alone=mesh.alone or mesh.plan.world == 1)
         self.gpu = clocks.Gpu(str(torch.cuda.get_device_properties(device).uuid)) if device.type == "cuda" else None
         self.activations_bytes = 0.0
-        beat(f"building {layers or len(job.model.layers)} layers")
+        self.layers = layers or len(job.model.layers)
+        self.notes: list[str] = [*straggler(self.clock)]
+        beat(f"building {self.layers} layers")
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.compiled = self._compiles()
         self.model = Transformer(
             job.model, job.plan, mesh.coordinates, mesh, device=device, dtype=self.dtype, layers=layers or None,
-            max_batch=1, max_context=1, compiled=device.type == "cuda" and _compiles(device), exchange=job.exchange,
+            max_batch=1, max_context=1, compiled=self.compiled, exchange=job.exchange,
         )  # fmt: skip
         if job.weights_dir:
-            load(self.model, job.model, job.weights_dir)
+            load(self.model, job.model, job.weights_dir, beat)
         else:
-            initialise(self.model, job.model, job.seed)
+            initialise(self.model, job.model, job.seed, beat)
         mesh.recording = False
-        self.layers = layers or len(job.model.layers)
+
+    def _compiles(self) -> bool:
+        """Whether to compile; a GPU where that does not work is told."""
+        if self.device.type != "cuda":
+            return False
+        self.beat("trying torch.compile")
+        reason = why_not(self.device)
+        if reason:
+            self.notes.append(f"ran without torch.compile, which costs time between the matrix products: {reason}")
+        # All ranks alike: kernels that differ would make one wait for the others.
+        return self.clock.worst(float(bool(reason))) == 0.0
 
     def time(self, cell: Cell, most_s: float) -> Timing | None:
-        """The cell's timing; None where its cache does not fit on some rank."""
-        self.beat(f"{cell.phase} of {cell.batch} x {cell.context_tokens} tokens")
-        self.model.exchange_by(exchange_of(self.job.exchange, cell.phase, self.device))
+        """The cell's timing; None where it does not fit in the memory of some rank.
+
+        Raises MachineError where memory runs out in the middle and other ranks wait for this one.
+        """
+        self.beat(cell.label)
+        self.model.exchange_by(exchange_of(self.job.exchange, "prefill" if cell.phase == "prefill" else "decode", self.device))
         before = self.gpu.read() if self.gpu else None
-        batches = self._batches(cell)
-        if batches is None:
+        graphs = compiled_graphs()
+        try:
+            timing = self._timed(cell, most_s)
+        except RuntimeError as error:
+            cause = out_of_memory(error)
+            if cause is None:
+                raise
+            if not self.clock.alone:
+                reason = " ".join(str(cause).splitlines()[:1])
+                raise MachineError(f"ran out of memory in the activations of {cell.label}: {reason}") from None
+            timing = None
+        if timing is None:
             return None
-        timing = self._decode(cell, batches, most_s) if cell.phase == "decode" else self._prefill(cell, batches, most_s)
         notes = [*timing.notes, *clocks.notes(before, self.gpu.read() if self.gpu else None)]
+        if self.compiled and graphs == 0 and compiled_graphs() == 0:
+            notes.append("torch.compile was asked for and compiled nothing: the step ran kernel by kernel")
         width = (timing.high_s - timing.low_s) / timing.median_s
         if width > WIDE_SPREAD:
             notes.append(f"times spread over {width:.0%} of the median: something else was at work, or clocks moved")
         return replace(timing, notes=tuple(notes))
 
-    def _batches(self, cell: Cell) -> list[MicroBatch] | None:
-        """Micro-batches with empty caches, as many as stages where there are so many sequences; None: no room on some rank."""
-        own = max(1, cell.batch // self.mesh.plan.adp)
-        flights = min(self.mesh.plan.pp, own)
-        rows, context = own // flights, max(cell.context_tokens, MANY_STEPS + 1)
+    def _timed(self, cell: Cell, most_s: float) -> Timing | None:
+        flights = self._flights(cell)
+        batches = self._batches(cell, flights)
+        if batches is None:
+            return None
+        if cell.phase == "mixed":
+            return self._mixed(cell, batches[0], most_s)
+        if cell.phase == "prefill":
+            return self._prefill(cell, batches, most_s)
+        if self.mesh.plan.pp == 1 or self.mesh.alone:
+            return self._decode(cell, batches[0], most_s)
+        timing = self._decode_stages(cell, batches, most_s)
+        if self.job.schedule == "naive":
+            return replace(timing, naive_s=timing.median_s)
+        del batches
+        whole = self._batches(cell, 1)  # the honest naive step: the whole batch at once, weights read once
+        if whole is None:
+            return timing
+        return replace(timing, naive_s=self._decode_stages(cell, whole, most_s).median_s)
+
+    def _flights(self, cell: Cell) -> int:
+        """Micro-batches: as many as stages where there are so many sequences; one where stages take turns, or pieces fill them."""
+        if self.job.schedule == "naive" or cell.phase == "mixed" or cell.chunk_tokens:
+            return 1
+        return min(self.mesh.plan.pp, self._own(cell))
+
+    def _own(self, cell: Cell) -> int:
+        return max(1, cell.batch // self.mesh.plan.adp)
+
+    def _batches(self, cell: Cell, flights: int) -> list[MicroBatch] | None:
+        """Micro-batches with empty caches; None: no room on some rank."""
+        rows = self._own(cell) // flights
+        contexts = self._contexts(cell, rows)
+        longest = max(contexts) if contexts else cell.context_tokens
+        context = max(longest, cell.chunk_tokens, MANY_STEPS + 1)
         room, caches = 1.0, []
         try:
-            caches = [self.model.new_cache(rows, context) for _ in range(flights)]
+            caches = [self.model.new_cache(rows + (cell.phase == "mixed"), context) for _ in range(flights)]
         except (RuntimeError, MemoryError) as error:
             if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
                 raise
@@ -94,219 +141,147 @@ class Bench:
         if self.clock.worst(1.0 - room):
             return None
         tokens = cell.context_tokens if cell.phase == "prefill" else 1
-        return [self._micro_batch(rows, tokens, cell.context_tokens - 1, cache) for cache in caches]
+        made = []
+        for cache in caches:
+            prompts = torch.randint(0, self.job.model.vocab_size, (rows, tokens), device=self.device)
+            positions = torch.tensor([c - 1 for c in contexts] or [0] * rows, device=self.device)
+            made.append(MicroBatch(prompts=prompts, cache=cache, positions=positions))
+        return made
 
-    def _micro_batch(self, rows: int, tokens: int, position: int, cache: KvCache) -> MicroBatch:
-        prompts = torch.randint(0, self.job.model.vocab_size, (rows, tokens), device=self.device)
-        return MicroBatch(prompts=prompts, cache=cache, positions=torch.full((rows,), position, device=self.device))
+    def _contexts(self, cell: Cell, rows: int) -> tuple[int, ...]:
+        """Context of each decode of a micro-batch."""
+        if cell.phase == "prefill":
+            return ()
+        if not cell.mixed_lengths or rows == 1:
+            return (cell.context_tokens,) * rows
+        half, step = cell.context_tokens // 2, cell.context_tokens / (rows - 1)
+        return tuple(max(1, half + round(step * row)) for row in range(rows))
 
     # Decode.
 
-    def _decode(self, cell: Cell, batches: list[MicroBatch], most_s: float) -> Timing:
-        first = batches[0]
-        rows, span = first.prompts.shape[0], first.cache.context
-        work = self._counted(lambda: self._step(first, span))
-        pipelined = self.mesh.plan.pp > 1 and not self.mesh.alone
-        graphs = [DecodeGraph(self.model, b.cache, batch=rows, span=span) for b in batches]
-        stage = self._alone_step(first, graphs[0])
-        if not pipelined:
-            found = self._spread(stage, most_s)
-            return self._timing(cell, found, work, moved=self._read_bytes(first, span), took_s=found.median_s)
-        found = self._pipeline(batches, graphs, self.job.schedule, most_s)
-        naive = self._pipeline(batches, graphs, "naive", most_s) if self.job.schedule != "naive" else found
-        alone_s = self.clock.mean(self._stage_s(first, graphs[0]))
-        busy = len(batches) * alone_s / found.median_s
-        timing = self._timing(cell, found, work, moved=self._read_bytes(first, span), took_s=found.median_s / len(batches))
-        return replace(timing, bubble=max(0.0, 1.0 - busy), naive_s=naive.median_s)
-
-    def _step(self, batch: MicroBatch, span: int) -> torch.Tensor:
-        x = batch.prompts[:, 0] if self.mesh.is_first_stage else self.model.states(batch.prompts.shape[0], 1).zero_()
-        return self.model.decode(x, batch.positions, batch.cache, span=span)
-
-    def _alone_step(self, batch: MicroBatch, graph: DecodeGraph) -> Callable[[], object]:
-        """One step of this stage on its own, the sampled token fed back where this stage has both ends."""
-        both = self.mesh.is_first_stage and self.mesh.is_last_stage
-        first = self.mesh.is_first_stage
+    def _decode(self, cell: Cell, batch: MicroBatch, most_s: float) -> Timing:
+        """One step of this stage, the sampled token fed back where this stage has both ends."""
+        graph = self._graph(batch)
+        first, last = self.mesh.is_first_stage, self.mesh.is_last_stage
         state = [batch.prompts[:, 0].clone() if first else self.model.states(batch.prompts.shape[0], 1).zero_()]
 
         def step() -> None:
             y = graph(state[0], batch.positions)
-            if self.mesh.is_last_stage:
+            if last:
                 token = y.argmax(dim=-1)
-                if both:
+                if first:
                     state[0] = token
 
-        return step
+        return self._timing(cell, batch, self._spread(step, most_s))
 
-    def _stage_s(self, batch: MicroBatch, graph: DecodeGraph) -> float:
-        """This stage's own seconds, nothing sent or received between stages; its other ranks take part."""
-        step = self._alone_step(batch, graph)
-        samples = []
-        for _ in range(self.job.warmup + 3):
-            dist.barrier()
-            self.clock.sync()
-            start = time.perf_counter()
-            step()
-            self.clock.sync()
-            samples.append(time.perf_counter() - start)
-        return spread_of(samples[self.job.warmup :]).median_s
+    def _decode_stages(self, cell: Cell, batches: list[MicroBatch], most_s: float) -> Timing:
+        found = time_stages(
+            self.model, batches, [self._graph(batch) for batch in batches], self.job.schedule, self.clock,
+            warmup=self.job.warmup, repeats=self.job.repeats, most_s=most_s,
+        )  # fmt: skip
+        return replace(self._timing(cell, batches[0], found.step, flights=len(batches)), bubble=found.bubble)
 
-    def _pipeline(self, batches: list[MicroBatch], graphs: list[DecodeGraph], schedule: str, most_s: float) -> Spread:
-        """Seconds of one step of all micro-batches: many steps less few, so that filling and draining cancel."""
-        graph_of = {id(batch): graph for batch, graph in zip(batches, graphs, strict=True)}
-        starts = [(batch.positions - MANY_STEPS).clamp(min=0) for batch in batches]  # the last step has the whole context
+    def _graph(self, batch: MicroBatch) -> DecodeGraph:
+        return DecodeGraph(self.model, batch.cache, batch=batch.prompts.shape[0], span=batch.cache.context)
 
-        def forward(batch: MicroBatch, x: torch.Tensor) -> torch.Tensor:
-            return graph_of[id(batch)](x.view(-1) if self.mesh.is_first_stage else x, batch.positions)
+    def _mixed(self, cell: Cell, batch: MicroBatch, most_s: float) -> Timing:
+        """A decode step that carries a piece of one more prompt, launched kernel by kernel as engines launch prefills."""
+        decodes = batch.prompts.shape[0]
+        rows = decodes + cell.chunk_tokens
+        if self.mesh.is_first_stage:
+            x = torch.randint(0, self.job.model.vocab_size, (rows,), device=self.device)
+        else:
+            x = self.model.states(1, rows).zero_()[0]
 
-        def steps(count: int) -> Callable[[], None]:
-            def call() -> None:
-                for batch, start in zip(batches, starts, strict=True):
-                    batch.positions.copy_(start)
-                run(
-                    self.model, batches, steps=count, schedule="naive" if schedule == "naive" else "1f1b",
-                    prefill=forward, decode=forward,
-                )  # fmt: skip
+        def step() -> Tensor:
+            y = self.model.mixed(x, batch.positions, batch.cache, chunk=cell.chunk_tokens, span=batch.cache.context)
+            return y.argmax(dim=-1) if self.mesh.is_last_stage else y
 
-            return call
-
-        took = [self.clock.once(steps(MANY_STEPS)) for _ in range(max(1, self.job.warmup // 2))]
-        repeats = max(3, min(self.job.repeats, int(most_s / max(2 * min(took), 1e-9))))
-        samples = []
-        for _ in range(repeats):
-            few, many = self.clock.once(steps(FEW_STEPS)), self.clock.once(steps(MANY_STEPS))
-            samples.append(max(1e-9, many - few) / (MANY_STEPS - FEW_STEPS))
-        return spread_of(samples)
+        return self._timing(cell, batch, self._spread(step, most_s))
 
     # Prefill.
 
     def _prefill(self, cell: Cell, batches: list[MicroBatch], most_s: float) -> Timing:
-        def one(batch: MicroBatch) -> torch.Tensor:
-            rows, tokens = batch.prompts.shape
-            x = batch.prompts if self.mesh.is_first_stage else self.model.states(rows, tokens).zero_()
+        staged = self.mesh.plan.pp > 1 and not self.mesh.alone
+
+        batch = batches[0]
+
+        def one() -> object:
+            if cell.chunk_tokens:
+                prefill_in_pieces(self.model, batch, cell.chunk_tokens)
+                return None
+            if staged:
+                return run(self.model, batches, steps=0, schedule=self.job.schedule)
+            x = batch.prompts if self.mesh.is_first_stage else self.model.states(*batch.prompts.shape).zero_()
             y = self.model.prefill(x, batch.cache)
             return y.argmax(dim=-1) if self.mesh.is_last_stage else y
 
-        work = self._counted(lambda: one(batches[0]))
+        one()
         if self.device.type == "cuda":
+            self.clock.sync()
             held = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
-            one(batches[0])
+            one()
+            self.clock.sync()
             self.activations_bytes = max(self.activations_bytes, float(torch.cuda.max_memory_allocated(self.device) - held))
-        if self.mesh.plan.pp > 1 and not self.mesh.alone:
-            found = self._spread(lambda: run(self.model, batches, steps=0, schedule=self.job.schedule), most_s)
-        else:
-            found = self._spread(lambda: one(batches[0]), most_s)
-        return self._timing(cell, found, work, moved=self._read_bytes(batches[0], 0), took_s=found.median_s / len(batches))
+        return self._timing(cell, batches[0], self._spread(one, most_s), flights=len(batches))
 
     # What it achieves.
 
     def _spread(self, call: Callable[[], object], most_s: float) -> Spread:
         return self.clock.spread(call, warmup=self.job.warmup, repeats=self.job.repeats, most_s=most_s)
 
-    def _counted(self, call: Callable[[], object]) -> float:
-        """FLOP of the call on this rank, as torch counts the matrix products it ran."""
-        with FlopCounterMode(display=False) as counter:
-            call()
-        self.clock.sync()
-        return float(counter.get_total_flops())
-
-    def _read_bytes(self, batch: MicroBatch, span: int) -> float:
-        """Bytes one pass over a micro-batch must read on this rank: weights used, and the cache up to `span`."""
-        rows, tokens = batch.prompts.shape
-        total = float(self.model.weight_bytes)
-        embedding = self.model.embedding
-        if embedding is not None and not (self.job.model.tied_embeddings and self.mesh.is_last_stage):
-            total -= embedding.weight.numel() * embedding.weight.element_size()  # looked up, not read
-        for module in self.model.modules():
-            if isinstance(module, MoeShard):
-                total -= _idle_bytes(module, self.job, rows * tokens)
-        for layer in batch.cache.layers:
-            for part in (layer.keys, layer.values):
-                if part is not None and span:
-                    total += part.numel() * part.element_size() * min(span, layer.slots) / layer.slots
-        return total
-
-    def _timing(self, cell: Cell, found: Spread, flop: float, *, moved: float, took_s: float) -> Timing:
+    def _timing(self, cell: Cell, batch: MicroBatch, found: Spread, *, flights: int = 1) -> Timing:
+        size, took_s = self._size(cell, batch), found.median_s / flights
         return Timing(
             cell=cell, median_s=found.median_s, low_s=found.low_s, high_s=found.high_s, repeats=found.repeats,
-            achieved_flop_per_s=flop / took_s, achieved_bytes_per_s=moved / took_s,
+            achieved_flop_per_s=pass_flop(self.model, size) / took_s,
+            achieved_bytes_per_s=read_bytes(self.model, batch.cache, size) / took_s,
         )  # fmt: skip
 
-    # Memory.
+    def _size(self, cell: Cell, batch: MicroBatch) -> PassSize:
+        """What one micro-batch is, for the counts; a prompt in pieces is counted as a whole."""
+        rows, tokens = batch.prompts.shape
+        if cell.phase == "prefill":
+            return PassSize(prompts=rows, chunk=tokens)
+        contexts = self._contexts(cell, rows)
+        return PassSize(contexts=contexts, prompts=int(cell.phase == "mixed"), chunk=cell.chunk_tokens)
 
     def memory(self) -> Memory:
-        """What is left for the cache beside weights and the largest prefill: really allocated where all layers are there.
-
-        A CPU's memory belongs to everybody: nothing is said of it.
-        """
+        """How many tokens the cache holds beside weights and the largest prefill."""
         self.beat("filling the cache")
-        if self.device.type == "cpu":
-            return Memory(weights_bytes=self.clock.worst(self._whole_weights()), kv_tokens=0)
-        gc.collect()
-        one = self.model.new_cache(1, 256)
-        each = one.bytes / 256
-        del one
-        torch.cuda.empty_cache()
-        spare = free_bytes(self.device) * (1.0 - KEPT_FREE) - self.activations_bytes
-        weights = self._whole_weights()
-        notes: tuple[str, ...] = ()
-        if self.layers < len(self.job.model.layers):
-            spare -= weights - self.model.weight_bytes
-            each *= len(self.job.model.layers) / self.layers
-            tokens = int(max(0.0, spare) / each)
-            notes = ("weights and cache of the whole model are reckoned from the layers measured",)
-        else:
-            tokens = self._allocated(int(max(0.0, spare) / each))
-        tokens = int(-self.clock.worst(-float(tokens))) * self.mesh.plan.adp
-        return Memory(weights_bytes=self.clock.worst(weights), kv_tokens=tokens, notes=notes)
-
-    def _whole_weights(self) -> float:
-        """This rank's weights with all layers."""
-        inside = sum(t.numel() * t.element_size() for t in self.model.blocks.buffers())
-        return self.model.weight_bytes + inside * (len(self.job.model.layers) / self.layers - 1.0)
-
-    def _allocated(self, tokens: int) -> int:
-        """The largest cache up to `tokens` that the allocator grants, found from above in steps of 2%."""
-        rows = 64
-        while tokens > rows:
-            try:
-                cache = self.model.new_cache(rows, tokens // rows)
-            except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                tokens = int(tokens * 0.98)
-                continue
-            del cache
-            torch.cuda.empty_cache()
-            return tokens // rows * rows
-        return 0
+        return memory(self.model, self.job, self.clock, layers=self.layers, activations_bytes=self.activations_bytes)
 
 
-def _idle_bytes(module: MoeShard, job: Job, tokens: int) -> float:
-    """Bytes of the experts that no token of an even draw reaches: E (1 - k/E)^T of E."""
-    moe = next((layer.ffn for layer in job.model.layers if isinstance(layer.ffn, MoeFfn)), None)
-    if moe is None:
-        return 0.0
-    idle = (1.0 - moe.top_k / moe.experts) ** tokens
-    experts = [t for name, t in module.named_buffers() if "expert" in name and "shared" not in name]
-    return idle * sum(t.numel() * t.element_size() for t in experts)
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """The error of the allocator among the causes: the end of a broken capture hides it behind an error of its own."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
-def free_bytes(device: torch.device) -> float:
-    """Memory that this process could still have; on a CPU the machine's, shared among its ranks."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / ranks
+def straggler(clock: Clock) -> tuple[str, ...]:
+    """A word on a rank that is slower than the others at the same matrix product, done by all at once without a message."""
+    if clock.alone or not dist.is_initialized():
+        return ()
+    size = SKEW_SIZE[clock.device.type]
+    a = torch.randn(size, size, device=clock.device, dtype=torch.bfloat16 if clock.device.type == "cuda" else torch.float32)
+    clock.own(lambda: a @ a, 3)
+    each = clock.every(min(clock.own(lambda: a @ a, 10) for _ in range(3)))
+    return slowest(each)
 
 
-def _compiles(device: torch.device) -> bool:
-    """Whether torch.compile works here: it wants Triton and a C compiler."""
-    try:
-        torch.compile(lambda x: x * 2 + 1)(torch.ones(16, device=device))
-    except (RuntimeError, ImportError, OSError):
-        return False
-    return True
+def slowest(each_s: list[float]) -> tuple[str, ...]:
+    """The rank that needs longest, where that is more than SKEW beyond the fastest."""
+    worst = max(each_s)
+    behind = worst / min(each_s) - 1.0
+    if behind <= SKEW:
+        return ()
+    return (
+        f"rank {each_s.index(worst)} is {behind:.0%} slower than the fastest at the same product: every collective waits for it",
+    )
 
 
 def scaled(few: Timing, many: Timing, *, fewer: int, more: int, layers: int) -> Timing:

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from advisor.errors import PlanError
 from advisor.specs.plan import Coordinates, Plan
+from runner.custom_reduce import CustomReduce
 from runner.meeting import join
-from runner.one_shot import OneShot
 
 Axis = Literal["tp", "adp", "ep", "pp"]
 AXES: tuple[Axis, ...] = ("tp", "adp", "ep", "pp")
 
 # torch 2.13 renamed both.
-_GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_SCATTER: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+GATHER: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+SCATTER: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,8 @@ class Mesh:
         self.recording = True
         self._groups: dict[Axis, dist.ProcessGroup] = {}
         self._back: dist.ProcessGroup | None = None
-        self._one_shot: OneShot | None = None
+        self._custom: CustomReduce | None = None
+        self._orders: dict[int, Tensor] = {}
 
     @classmethod
     def single(cls) -> Mesh:
@@ -80,7 +81,7 @@ class Mesh:
         if plan.pp > 1:  # tokens travel back apart from the states, or two stages would wait for each other in one queue
             mesh._back = _own_group(plan, "pp", limit)
         if device.type == "cuda" and plan.tp > 1:
-            mesh._one_shot = OneShot.open(mesh._groups["tp"], device)
+            mesh._custom = CustomReduce.open(mesh._groups["tp"], device)
         return mesh
 
     def size(self, axis: Axis) -> int:
@@ -119,9 +120,9 @@ class Mesh:
         self._record("all_reduce", axis, x)
         if self.alone:
             return x
-        if axis == "tp" and self._one_shot is not None and self._one_shot.takes(x):
-            return self._one_shot.all_reduce(x)
         x = x.contiguous()
+        if axis == "tp" and self._custom is not None and self._custom.takes(x):
+            return self._custom.all_reduce(x)
         dist.all_reduce(x, group=self._groups[axis])
         return x
 
@@ -132,10 +133,20 @@ class Mesh:
             return x
         self._record("all_gather", axis, x)
         if self.alone:
-            return torch.cat([x] * ranks, dim=dim)
+            return self._with_others(x) if axis == "adp" else torch.cat([x] * ranks, dim=dim)
         out = x.new_empty((ranks, *x.shape))
-        _GATHER(out.view(ranks * x.shape[0], *x.shape[1:]), x.contiguous(), group=self._groups[axis])
+        GATHER(out.view(ranks * x.shape[0], *x.shape[1:]), x.contiguous(), group=self._groups[axis])
         return torch.cat(out.unbind(0), dim=dim) if dim else out.flatten(0, 1)
+
+    def _with_others(self, x: Tensor) -> Tensor:
+        """(N, D) -> (adp N, D): tokens that the absent groups could have, this rank's with their features in another order, so that
+        the router sends them to other experts.
+        """
+        D = x.shape[1]
+        if D not in self._orders:
+            groups = torch.arange(self.plan.adp, device=x.device)[:, None]
+            self._orders[D] = (torch.arange(D, device=x.device)[None] + groups * max(1, D // self.plan.adp)) % D
+        return x[:, self._orders[D]].transpose(0, 1).reshape(-1, D)
 
     def reduce_scatter(self, x: Tensor, axis: Axis) -> Tensor:
         """This rank's part, along dimension 0, of the sum over the axis."""
@@ -146,7 +157,7 @@ class Mesh:
         if self.alone:
             return x[: x.shape[0] // ranks]
         out = x.new_empty((x.shape[0] // ranks, *x.shape[1:]))
-        _SCATTER(out, x.contiguous(), group=self._groups[axis])
+        SCATTER(out, x.contiguous(), group=self._groups[axis])
         return out
 
     def all_to_all(self, x: Tensor, *, give: list[int] | None = None, take: list[int] | None = None) -> Tensor:

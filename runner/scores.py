@@ -56,7 +56,7 @@ def prompt_attention(q: Tensor, k: Tensor, v: Tensor, past: int, sight: Sight, s
         mask = causal_lower_right(tokens, keys)
         groups = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=sight.scale)  # type: ignore[arg-type]
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=sight.scale)
     return y[..., :value_dim]
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -20,8 +21,9 @@ from advisor.specs import wire
 from advisor.specs.benchmark import BenchJob
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
 from runner import clocks
+from runner.capacity import Memory
 from runner.exchange import exchange_notes
-from runner.measure import Bench, Memory, scaled
+from runner.measure import Bench, scaled
 from runner.mesh import Mesh
 
 UNFINISHED = "stopped before it was done"
@@ -107,16 +109,21 @@ def _depth(
         timing = bench.time(cell, most_s=left_s / (len(cells) - index) / 2)
         gc.collect()  # the cell's caches and graphs, before the next asks for memory
         if timing is None:
-            notes.append(f"{cell.phase} of {cell.batch} x {cell.context_tokens:,} tokens does not fit in memory")
+            notes.append(f"{cell.label} does not fit in memory")
             continue
         timings.append(timing)
         keep(tuple(timings))
-    notes += exchange_notes(job.exchange, {timing.cell.phase for timing in timings}, device)
-    return tuple(timings), bench.memory(), tuple(notes)
+    notes += exchange_notes(job.exchange, {_exchanged(timing.cell) for timing in timings}, device)
+    return tuple(timings), bench.memory(), (*bench.notes, *notes)
 
 
 def _size(cell: Cell) -> int:
     return cell.batch * cell.context_tokens
+
+
+def _exchanged(cell: Cell) -> Literal["prefill", "decode"]:
+    """As which phase a cell exchanges its tokens."""
+    return "prefill" if cell.phase == "prefill" else "decode"
 
 
 def _mesh(job: Job, device: torch.device) -> Mesh:

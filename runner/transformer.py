@@ -101,7 +101,8 @@ class Transformer(nn.Module):
 
     Weights are zero until `weights.initialise` or `weights.load` fills them. `layers` takes only the first so many of the model.
     The cache has room for `max_batch` sequences of `max_context` tokens of one micro-batch; `new_cache` makes further ones.
-    `compiled` fuses what lies between the attention and the collectives (torch.compile); `exchange` is how tokens of attention groups meet the experts.
+    `compiled` fuses what lies between the attention and the collectives (torch.compile); `exchange` is how tokens of attention
+    groups meet the experts.
     Raises PlanError or QuestionError for what it cannot compute.
     """
 
@@ -155,14 +156,14 @@ class Transformer(nn.Module):
 
     def new_cache(self, batch: int, context: int) -> KvCache:
         """An empty cache for `batch` sequences of up to `context` tokens; decode is fastest where both are what is used."""
-        shapes = [block.attention.cache_shape for block in self._blocks()]
+        shapes = [block.attention.cache_shape for block in self.decoder()]
         return KvCache(shapes, batch=batch, context=context, device=self.device, dtype=self.dtype)
 
     def exchange_by(self, exchange: Exchange) -> None:
         """From the next step on exchange the experts' tokens this way. Raises PlanError where the plan cannot."""
         check_exchange(exchange, self.mesh.plan)
         self.exchange = exchange
-        for block in self._blocks():
+        for block in self.decoder():
             if isinstance(block.ffn, MoeShard):
                 block.ffn.exchange = exchange
 
@@ -246,7 +247,7 @@ class Transformer(nn.Module):
             # Gemma rounds the factor to the model's own type.
             x = x if numerics.embedding_scale == 1.0 else x * torch.tensor(numerics.embedding_scale, dtype=self.dtype).item()
         branch: Tensor | None = None
-        for block, layer_cache in zip(self._blocks(), cache.layers, strict=True):
+        for block, layer_cache in zip(self.decoder(), cache.layers, strict=True):
             x, branch = block(x, branch, step, layer_cache)
         if not self.mesh.is_last_stage:
             return x if branch is None else x + branch
@@ -256,7 +257,8 @@ class Transformer(nn.Module):
         cap = numerics.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    def _blocks(self) -> list[Block]:
+    def decoder(self) -> list[Block]:
+        """The layers of this rank's stage."""
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def _rotations(self, layers: tuple[Layer, ...]) -> dict[str, Rotation]:

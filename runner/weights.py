@@ -16,12 +16,14 @@ from runner.checkpoint import Checkpoint
 from runner.parallel import Piece, Sharded
 from runner.transformer import Transformer
 
+Beat = Callable[[str], None]
 
-def initialise(model: Transformer, spec: ModelSpec, seed: int) -> None:
+
+def initialise(model: Transformer, spec: ModelSpec, seed: int, beat: Beat = lambda _: None) -> None:
     """Fill `model` with random weights: each whole tensor is drawn from its own name and the seed, then cut.
 
     Matrices have a standard deviation of 1 / sqrt(inputs), so that states keep their size through any depth. The same seed
-    gives other values on another kind of device.
+    gives other values on another kind of device. `beat` hears of each tensor.
     """
 
     def read(piece: Piece) -> Tensor:
@@ -30,20 +32,21 @@ def initialise(model: Transformer, spec: ModelSpec, seed: int) -> None:
         whole = torch.randn(piece.shape, generator=generator, device=model.device, dtype=torch.float32)
         return _shaped(whole, piece, spec)[piece.cut]
 
-    _fill(model, read)
+    _fill(model, read, beat)
 
 
-def load(model: Transformer, spec: ModelSpec, directory: str | Path) -> None:
-    """Fill `model` from the safetensors files of a Hugging Face checkpoint, reading only this rank's part.
+def load(model: Transformer, spec: ModelSpec, directory: str | Path, beat: Beat = lambda _: None) -> None:
+    """Fill `model` from the safetensors files of a Hugging Face checkpoint, reading only this rank's part; `beat` hears of each
+    tensor, so that a slow disk is no stall.
 
     Raises QuestionError where there are none, or a tensor is missing, of another shape, or packed in a way that is not read.
     """
     with ExitStack() as stack:
         checkpoint = Checkpoint(Path(directory), stack)
-        _fill(model, lambda piece: checkpoint.read(piece, model.device))
+        _fill(model, lambda piece: checkpoint.read(piece, model.device), beat)
 
 
-def _fill(model: Transformer, read: Callable[[Piece], Tensor]) -> None:
+def _fill(model: Transformer, read: Callable[[Piece], Tensor], beat: Beat) -> None:
     """One local tensor at a time is assembled in the model's type and handed to its module, which may pack it."""
     for module in model.modules():
         if not isinstance(module, Sharded):
@@ -53,6 +56,7 @@ def _fill(model: Transformer, read: Callable[[Piece], Tensor]) -> None:
             wide = isinstance(held, Tensor) and held.dtype == torch.float32  # router corrections stay in fp32
             local = torch.zeros(module.shapes[name], device=model.device, dtype=torch.float32 if wide else model.dtype)
             for piece in pieces:
+                beat(f"filling {piece.name}")
                 local[piece.place] = read(piece).to(local.dtype)
             module.put(name, local)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from advisor.specs.cluster import Cluster, Device, Link, Network, Node
-from advisor.specs.engine import Engine, HostTime, MemoryRule
+from advisor.specs.engine import Engine, HostTime, MemoryRule, Scheduler
 from advisor.specs.model import DenseFfn, GroupedAttention, Layer, ModelSpec, MoeFfn, WeightFormats
 from advisor.specs.plan import Plan, Settings
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
@@ -51,7 +51,8 @@ def engine(name: str = "vllm") -> Engine:
         memory=MemoryRule(
             of="total", fraction=0.9, context_bytes=4e8, collective_bytes=4e8, graph_bytes=3e8, logit_copies=8, hidden_copies=4,
         ),
-        page_tokens=16, chunked_prefill=True, admission="preempt", max_sequences=1024, token_budget=8192, graphs_up_to=512,
+        page_tokens=16, scheduler=Scheduler(family="vllm", chunked_prefill=True, mixed_steps=True),
+        max_sequences=1024, token_budget=8192, graphs_up_to=512,
         fused_elementwise=0.7, all_reduces=("custom",), source="made by hand", flags_version=FLAGS[name], image=IMAGES[name],
     )  # fmt: skip
 

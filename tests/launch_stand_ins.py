@@ -21,8 +21,8 @@ ENGINE = f"#!{sys.executable} -S\n" + Path(__file__).with_name("stand_in_engine.
 
 NGINX = """#!{python} -S
 import http.server, os, re, socketserver, sys
-prefix = sys.argv[sys.argv.index("-p") + 1]
-text = open(os.path.join(prefix, "nginx.conf")).read()
+prefix = sys.argv[sys.argv.index("-p") + 1] if "-p" in sys.argv else ""
+text = open(os.path.join(prefix, sys.argv[sys.argv.index("-c") + 1])).read()
 host, port = re.search(r"listen (\\S+):(\\d+);", text).groups()
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):

@@ -28,12 +28,13 @@ def answer(asked: Question) -> Advice:
     from advisor.search.confidence import sure
     from advisor.search.curve import with_curve
     from advisor.search.network import network_need
+    from advisor.search.refine import refined
     from advisor.search.remedy import remedies
     from advisor.serving.predict import Predictor
 
     predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
-    advice = with_curve(predictor, advice)
+    advice = with_curve(predictor, refined(predictor, advice))
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),
@@ -58,11 +59,14 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
 
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
-    """One plan's figures. Raises PlanError with the reason where it cannot run or does not fit."""
+    """One plan's figures, with the settings that go with the load. Raises PlanError with the reason where it cannot run or does not
+    fit."""
+    from advisor.search.ceiling import with_ceiling
     from advisor.search.confidence import sure
     from advisor.serving.predict import Predictor
 
-    return predicted(Predictor(sure(asked.problem, asked.calibration), asked.calibration), plan)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    return _predicted(predictor, with_ceiling(predictor.problem, legal_plan(predictor.problem, plan)))
 
 
 def launchable_plan(asked: Question, plan: str | Plan) -> Prediction:
@@ -75,18 +79,25 @@ def launchable_plan(asked: Question, plan: str | Plan) -> Prediction:
     return found
 
 
-def predicted(predictor: Predictor, plan: str | Plan) -> Prediction:
-    """The figures of a plan that was named, with a note where some versions of the engine refuse it."""
+def predicted(predictor: Predictor, plan: Plan) -> Prediction:
+    """The figures of a plan under the engine's own settings, as benchmarks run it. Raises PlanError where it does not fit."""
+    return _predicted(predictor, legal_plan(predictor.problem, plan))
+
+
+def _predicted(predictor: Predictor, plan: Plan) -> Prediction:
+    """The figures, with a note where some versions of the engine refuse the plan."""
     from advisor.search.legal import block_refusal
 
     problem = predictor.problem
-    found = predictor.predict(legal_plan(problem, plan))
+    found = predictor.predict(plan)
     cut = block_refusal(problem, found.plan)
     return replace(found, notes=(*found.notes, f"some engine versions refuse this plan: {cut}")) if cut else found
 
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
+    from advisor.roofline.memory import rank_memory
+    from advisor.search.ceiling import least_ceiling
     from advisor.search.legal import refusal
     from advisor.search.place import Placer
     from advisor.search.space import needs
@@ -100,9 +111,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     if reason:
         raise PlanError(f"{reason}.")
     plan = Placer(problem).placed(plan)
-    from advisor.roofline.memory import rank_memory
-
-    memory = rank_memory(problem, plan)
+    memory = rank_memory(problem, least_ceiling(problem, plan))
     if memory.shortfall_bytes > 0:
         raise PlanError(f"{plan.label} does not fit: a rank {needs(memory)}; split it further, or take fewer bytes a weight.")
     return plan

@@ -19,6 +19,7 @@ from advisor.calibrate.points import FIGURES, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
 from advisor.files import read_bounded, shown, writable, write_whole
+from advisor.report.terminal import progress
 from advisor.search.legal import tensor_refusal
 from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
@@ -104,7 +105,7 @@ def estimate_rows(rows: Sequence[Row], *, calibration: Calibration | None = None
             [online] * len(pieces),
             cores=cores,
         )
-        found = [answer for part in parts for answer in part]
+        found = [answer for part in progress(parts, "configurations", total=len(pieces)) for answer in part]
     answers: list[dict[str, object]] = [{} for _ in rows]
     for index, answer in zip(order, found, strict=True):
         answers[index] = answer

@@ -13,7 +13,8 @@ from advisor.api.question import Question
 from advisor.api.variants import variants
 from advisor.files import write_whole
 from advisor.search.certainty import better_chance
-from advisor.search.order import CLOSE, shape
+from advisor.search.order import shape
+from advisor.search.ties import CLOSE
 from advisor.serving.predict import Predictor
 from advisor.specs.advice import Advice
 from advisor.specs.exploration import Exploration, Explored

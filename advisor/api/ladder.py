@@ -43,9 +43,9 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
         return LadderRung(
             plan=plan, fits=memory.shortfall_bytes <= 0, memory=memory,
             decode=tuple(
-                predictor.explain(plan, phase="decode", batch=b, context_tokens=context) for b in batches
+                predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),
-            prefill=predictor.explain(plan, phase="prefill", batch=1, context_tokens=prefill_tokens),
+            prefill=predictor.explain_prefill(plan, new_tokens=prefill_tokens),
             sequence_bytes=tuple(_sequence_bytes(problem, plan, tokens) for tokens in contexts),
         )  # fmt: skip
 

@@ -27,7 +27,7 @@ RANKS_A_CORE, _LEAST_MOST_RANKS = 4, 8  # each is a process with torch: about 0.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it."""
+    """The machine as it is measured: ranks at hand, its calibration and the runner's profile on it; `machine` in words."""
 
     asked: Question
     engine: Engine

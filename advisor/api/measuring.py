@@ -11,6 +11,7 @@ from advisor.api.answer import answer, legal_plan
 from advisor.api.machine_here import Bench, benchmarks, cpu_threads, say
 from advisor.api.options import Options
 from advisor.api.question import question
+from advisor.calibrate.local import USABLE, bound_rates
 from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
 from advisor.measure.campaign import Measured, Torch, ask_torch, run_all
@@ -18,7 +19,7 @@ from advisor.measure.jobs import Candidate, Settings, job_for, own_batch, runner
 from advisor.measure.load_result import Result, point_row
 from advisor.measure.ranks import Nodes
 from advisor.measure.results import Results, default_path
-from advisor.measure.validation import PlanResult, Validation, engine_result, order_of, plan_result
+from advisor.measure.validation import PlanResult, Validation, engine_result, order_of, plan_result, share_of_bound
 from advisor.specs.benchmark import Benchmarks
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device
@@ -34,7 +35,8 @@ CPU_BATCH = 16  # sequences a replica runs at most on a CPU: it is there to try 
 class Done:
     """A validation, whether it ran to its end, and the file that has its runs.
 
-    What refines a calibration: `ratios` of the bundled transformer, `points` of a real engine, over `calibration`.
+    What refines a calibration: `ratios` of the bundled transformer, `points` of a real engine, over `calibration`; `left_out` says
+    which figures of the transformer do not.
     """
 
     validation: Validation
@@ -43,6 +45,7 @@ class Done:
     complete: bool
     path: Path | None
     ratios: tuple[tuple[str, float], ...] = ()
+    left_out: tuple[str, ...] = ()
     points: tuple[Mapping[str, str | None], ...] = ()
 
 
@@ -87,10 +90,11 @@ def validate_runner(
         plan_result(problem, m.job, m.measurement, calibration, batch=batch, resumed=m.resumed)
         for m, batch in zip(measured, batches, strict=False)
     ]
+    device = problem.cluster.device
+    usable, left_out = ratios(found, bound_rates(calibration, device, problem.model.formats.ffn))
     return Done(
         validation=_validation(problem, calibration, found, measured, said), calibration=calibration,
-        device=problem.cluster.device, complete=complete,
-        path=None if kept.unwritten else kept.path, ratios=ratios(found),
+        device=device, complete=complete, path=None if kept.unwritten else kept.path, ratios=usable, left_out=left_out,
     )  # fmt: skip
 
 
@@ -119,16 +123,25 @@ def _validation(
     )  # fmt: skip
 
 
-def ratios(found: Sequence[PlanResult]) -> tuple[tuple[str, float], ...]:
-    """Measured over predicted of each plan that was measured whole: one figure a phase."""
-    pairs = []
+def ratios(found: Sequence[PlanResult], rates: tuple[float, float]) -> tuple[tuple[tuple[str, float], ...], tuple[str, ...]]:
+    """Measured over predicted of each plan that was measured whole, one figure a phase, and why others do not count.
+
+    `rates` are the bytes/s and FLOP/s that bound a step: a figure below USABLE of them shows the runner's own losses.
+    """
+    pairs, left_out = [], []
     for plan in found:
         if plan.shard or plan.failed:
             continue
         for phase, pair in (("decode", plan.tpot_s), ("prefill", plan.ttft_s)):
-            if pair.measured:
+            cell = next((cell for cell in plan.cells if cell.seconds == pair), None)
+            if cell is None or not pair.measured:
+                continue
+            share = share_of_bound(cell, *rates)
+            if share >= USABLE:
                 pairs.append((phase, pair.measured / pair.predicted))
-    return tuple(pairs)
+            else:
+                left_out.append(f"{phase} of {plan.plan.label} reached {share:.0%} of what bounds it")
+    return tuple(pairs), tuple(left_out)
 
 
 def validate_suite(

@@ -19,7 +19,8 @@ from advisor.roofline.memory import rank_memory
 from advisor.search.legal import block_refusal, refusal
 from advisor.search.place import Placer
 from advisor.search.space import needs
-from advisor.serving.predict import Predictor, closeness
+from advisor.serving.familiarity import closeness
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster, Device
 from advisor.specs.exploration import Variant, VariantPlan

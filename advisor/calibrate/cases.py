@@ -72,10 +72,14 @@ class Predictors:
         return found
 
 
-def answer(case: Case, engine: Engine, predictors: Predictors) -> Prediction | None:
-    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run."""
+def answer(case: Case, engine: Engine, predictors: Predictors, *, screen: bool = False) -> Prediction | None:
+    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run.
+
+    `screen` answers a steady load by formula instead of by simulation.
+    """
     engine = started_like(engine, case.problem.engine)
     try:
-        return predictors.of(replace(case.problem, engine=engine), case.calibration).predict(case.plan)
+        predictor = predictors.of(replace(case.problem, engine=engine), case.calibration)
+        return predictor.screen(case.plan) if screen else predictor.predict(case.plan)
     except AdvisorError:
         return None

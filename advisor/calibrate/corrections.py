@@ -20,7 +20,7 @@ from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.errors import AdvisorError
 from advisor.roofline.memory import stage_weight_bytes
-from advisor.serving.predict import spread_for
+from advisor.serving.familiarity import spread_for
 from advisor.specs.calibration import Calibration, Spread
 from advisor.specs.model import MoeFfn
 
@@ -67,11 +67,11 @@ def scales_from_points(
         if _distance(cases, scaled, predictors) <= _distance(cases, calibration, predictors):
             break
         scaled = _halfway(calibration, scaled)
-    engine = cases[0].case.problem.engine
+    engine, model = cases[0].case.problem.engine, cases[0].case.problem.model
     spreads = dict(calibration.spreads)
     for name in sorted(set(SPREAD_NAMES.values())):
         rows_of = sum(any(SPREAD_NAMES[column] == name for column, _ in own.case.figures) for own in cases)
-        spreads[name] = _narrowed(spread_for(engine, calibration, name), rows_of)
+        spreads[name] = _narrowed(spread_for(engine, calibration, name, model), rows_of)
     corrected = replace(
         scaled,
         spreads=tuple(sorted(spreads.items())),
@@ -110,7 +110,7 @@ def _distance(cases: Sequence[_Own], calibration: Calibration, predictors: Predi
 
 def _scatter(case: Case, calibration: Calibration, column: str) -> float:
     """Standard deviation of one figure of a row: all that a prediction may be off by, and as many times more as it has figures."""
-    spread = spread_for(case.problem.engine, calibration, SPREAD_NAMES[column])
+    spread = spread_for(case.problem.engine, calibration, SPREAD_NAMES[column], case.problem.model)
     return max(0.03, math.hypot(spread.shared, spread.independent)) * math.sqrt(len(case.figures))
 
 

@@ -23,6 +23,7 @@ from advisor.specs.benchmark import Benchmarks, KernelTime, WireTime
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Cluster, Device, Link, Node
 from advisor.specs.engine import Engine
+from advisor.specs.formats import FORMATS
 from advisor.specs.keys import KernelKey, LinkClass, Op, WireKey
 
 SCATTER = 0.1  # of one kernel around its formula, as a logarithm: what the public tables leave
@@ -249,8 +250,10 @@ def _wires(found: Benchmarks, base: Calibration, cluster: Cluster, source: str) 
         count = ranks if nodes == 1 else nodes
         lines, middle = _fit_lines(samples, rate, source)
         measured = WireKey(op, algorithm, link, count)
+        shipped = [line for key, line in wires.items() if replace(key, line=0) == measured]
+        beyond = [_above(line, samples, rate) for line in shipped if line.up_to_bytes > lines[0].up_to_bytes]
         wires = {key: line for key, line in wires.items() if replace(key, line=0) != measured}
-        wires |= {replace(measured, line=number): line for number, line in enumerate(lines, 1)}
+        wires |= {replace(measured, line=number): line for number, line in enumerate((*lines, *beyond), 1)}
         fitted.append(Fitted(key=str(measured), points=len(samples), before=None, after=middle))
     return wires, fitted
 
@@ -262,6 +265,14 @@ def _link(cluster: Cluster, ranks: int, nodes: int) -> tuple[LinkClass, float]:
 
     fabric = group_fabric(LinkGraph(cluster), range(min(ranks, cluster.gpus)))
     return link_class(fabric) if fabric.ranks > 1 else CLASS[cluster.node.default_link.kind], fabric.bytes_per_s
+
+
+def _above(line: WireReach, samples: Sequence[WireTime], rate: float) -> WireReach:
+    """A shipped line that goes on where the samples end: an engine's kernels take larger messages than ours. Its latency is raised
+    until it is nowhere faster than what was measured, so that it decides beyond the samples only.
+    """
+    least = max(s.median_s - wire_bytes(s.op, s.payload_bytes, s.ranks) / (rate * line.bandwidth) for s in samples)
+    return replace(line, alpha_s=_round(max(line.alpha_s, least)))
 
 
 def _fit_lines(samples: Sequence[WireTime], rate: float, source: str) -> tuple[list[WireReach], float]:
@@ -311,12 +322,23 @@ def _notes(found: Benchmarks, device: Device) -> list[str]:
 
 # Validation runs refine it.
 
+USABLE = 0.75  # of the bound: an engine's kernels reach about that, and a runner that does not says nothing of one
+
+
+def bound_rates(calibration: Calibration, device: Device, number_format: str) -> tuple[float, float]:
+    """Bytes/s of a copy and FLOP/s of large matrix products in a format, as the calibration has them; FLOP/s 0.0: unknown."""
+    kernels = dict(calibration.kernels)
+    gemm = kernels.get(KernelKey("gemm", number_format))
+    flop_per_s = device.peak(FORMATS[number_format].compute) * gemm.compute if gemm else 0.0
+    return device.memory_bytes_per_s * kernels[KernelKey("stream")].memory, flop_per_s
+
 
 def refined(calibration: Calibration, ratios: Sequence[tuple[str, float]]) -> Calibration:
     """The calibration with its "decode" and "prefill" scales moved by measured / predicted of whole steps of the runner.
 
     A normal prior as for own runs of an engine (F2), and RUNNER_SCATTER a plan, because the runner is not the engine: one plan
-    that takes 20% longer than predicted moves its scale by 17%. Call it with one ratio a plan and phase.
+    that takes 20% longer than predicted moves its scale by 17%. Call it with one ratio a plan and phase, of runs that came near the
+    hardware's bound: a slow runner says nothing of an engine.
     """
     scales = dict(calibration.scales)
     for name in ("decode", "prefill"):

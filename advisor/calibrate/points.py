@@ -24,14 +24,17 @@ FIGURES = (
 )  # fmt: skip
 MODES = ("static_batch", "single_stream", "closed_loop", "open_loop", "offline")
 # A closed-loop benchmark as InferenceX runs it (its public recipe): all users start at once, ten requests a user, lengths
-# uniform between 80% and 100% of the nominal ones. Other clients (vllm bench serve, aiperf) start the same way with equal
-# lengths; their users drift apart all the same, which a spread of a tenth stands for. The rows of that source with prompts of
-# whole thousands show no first burst (112 users at once, 1,000 tokens each, a mean TTFT of 72 ms): they are a steady state.
+# uniform between 80% and 100% of the nominal ones. Other clients start the same way. SGLang's (bench_serving.py) tells the engine
+# to ignore the end of text unless --disable-ignore-eos is given: all answers are equally long. vLLM's (benchmarks/serve.py) and
+# TensorRT-LLM's copy of it do so only with --ignore-eos: answers end by themselves, which a spread of a tenth stands for; so do
+# users that no source describes. The rows of InferenceX with prompts of whole thousands show no first burst (112 users at once,
+# 1,000 tokens each, a mean TTFT of 72 ms): they are a steady state.
 REQUESTS_PER_USER = 10
 INFERENCEX = "aiconfigurator-silicon-sample"
 INFERENCEX_LENGTHS = ((1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0))
 INFERENCEX_SPREAD = 0.8
-LENGTH_SPREAD = 0.9
+LENGTH_SPREAD = {"sglang": 1.0}
+OTHER_SPREAD = 0.9
 # NVIDIA's fp8 and nvfp4 checkpoints state an fp8 cache. TensorRT-LLM takes it from there; vLLM and SGLang keep 16 bits unless told
 # otherwise, which that source's runs were, but for InferenceX on Hopper (its scripts; TPOT over contexts scatters by 5%, not 11%).
 FP8_CACHE_WEIGHTS = ("fp8", "nvfp4")
@@ -114,7 +117,7 @@ def _workload(text: Mapping[str, str]) -> Workload:
     if mode == "open_loop":
         return Workload(
             input_tokens=inputs, output_tokens=outputs, mode="open_loop",
-            rate_per_s=_amount(text, "request_rate_per_s", default=None), requests=OPEN_LOOP_REQUESTS,
+            rate_per_s=_amount(text, "request_rate_per_s", default=None), start="burst", requests=OPEN_LOOP_REQUESTS,
         )  # fmt: skip
     if mode == "offline":
         ceiling = _count(text, "load", default=0)  # the largest batch the run allowed, where it says
@@ -128,8 +131,8 @@ def _workload(text: Mapping[str, str]) -> Workload:
         warm = known and inputs % 1000 == 0
         return Workload(
             input_tokens=inputs, output_tokens=outputs, mode="closed_loop", users=users,
-            requests=0 if warm else users * REQUESTS_PER_USER,
-            length_spread=INFERENCEX_SPREAD if known and recipe else LENGTH_SPREAD,
+            start="steady" if warm else "burst", requests=0 if warm else users * REQUESTS_PER_USER,
+            length_spread=INFERENCEX_SPREAD if known and recipe else LENGTH_SPREAD.get(text["engine"], OTHER_SPREAD),
         )  # fmt: skip
     if mode == "single_stream":
         return Workload(input_tokens=inputs, output_tokens=outputs, mode="single_stream", users=1)

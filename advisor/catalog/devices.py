@@ -81,6 +81,7 @@ def device_of(sheet: DeviceSheet) -> Device:
         price_usd_per_hour=sheet.price.value if sheet.price else None,
         price_date=sheet.price.date if sheet.price else "",
         link_count=sheet.link.count if sheet.link else 0,
+        driver_names=tuple(sheet.driver_names),
     )
 
 

@@ -35,7 +35,8 @@ def left_out() -> dict[tuple[str, str, str], Engine]:
         fitted_on = engine.fitted_on
         if kind == "gpu":
             fitted_on = tuple(device for device in fitted_on if device != load_device(name).name)
+        families = tuple(entry["families"])
         scales = tuple((ScaleKey.parse(name), factor) for name, factor in sorted(entry["scales"].items()))
         key = (entry["engine"], entry["version"], entry["without"])
-        found[key] = replace(engine, host=host, scales=scales, fitted_on=fitted_on)
+        found[key] = replace(engine, host=host, scales=scales, fitted_on=fitted_on, fitted_families=families)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +46,7 @@ def compare(
     """
     from advisor.api.answer import estimate_plan
     from advisor.api.question import question
-    from advisor.measure.load_result import beside, result_of
+    from advisor.measure.load_result import beside, load_run, result_of
 
     measured = result_of(_json(result))
     paced = measured.users or measured.rate_per_s
@@ -55,7 +56,8 @@ def compare(
         "users": measured.users or None if not measured.rate_per_s else None,
     }  # fmt: skip
     asked = question(model=model, **load)
-    prediction = estimate_plan(asked, _plan(plan, script))
+    problem = replace(asked.problem, workload=load_run(measured, asked.problem.workload))
+    prediction = estimate_plan(replace(asked, problem=problem), _plan(plan, script))
     lines = beside(measured, prediction)
     if as_json:
         from advisor.specs.wire import to_json
@@ -69,7 +71,7 @@ def compare(
         from advisor.measure.load_result import point_row
 
         date = datetime.now(UTC).strftime("%Y-%m-%d")
-        _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
+        _add(out, point_row(measured, problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
         typer.echo(f"Added the point to {shown(out)}.", err=True)
 
 

@@ -73,7 +73,7 @@ def asking(
 
 
 def _parameters() -> list[inspect.Parameter]:
-    return [_parameter(each, get_type_hints(part)[each.name]) for part in PARTS for each in fields(part)]
+    return [_parameter(each, kinds[each.name]) for part in PARTS for kinds in [get_type_hints(part)] for each in fields(part)]
 
 
 def _parameter(each: Field[Any], kind: object) -> inspect.Parameter:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 
 from advisor.errors import MachineError
-from advisor.report.screen import Screen
+from advisor.report.screen import NARROWEST, WIDEST, WIDTH, Screen
 
 
 def emit(text: str) -> None:
@@ -17,12 +18,14 @@ def emit(text: str) -> None:
 
 
 def screen() -> Screen:
-    """Colour on a terminal without NO_COLOR; block characters where the encoding has them."""
+    """What stdout can show: colour and its own width on a terminal, block characters where the encoding has them."""
     if sys.stdout is None:
         return Screen(colour=False, blocks=False)
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    terminal = sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns)) if terminal else WIDTH
     try:
         "█│·".encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
-        return Screen(colour=colour, blocks=False)
-    return Screen(colour=colour, blocks=True)
+        return Screen(colour=colour, blocks=False, width=width)
+    return Screen(colour=colour, width=width)

@@ -184,14 +184,17 @@ def _show(done: Done, *, cells: bool, as_json: bool) -> int:
 def _refine(done: Done) -> None:
     """Move this machine's calibration by what was measured, and say by how much."""
     from advisor.calibrate.corrections import scales_from_points
-    from advisor.calibrate.local import CPU, refined
+    from advisor.calibrate.local import CPU, USABLE, refined
     from advisor.catalog.calibrations import local_calibration_path, write_calibration
 
     if done.device.name == CPU:
         typer.echo("Nothing is refined: a CPU is there to try the program out.", err=True)
         return
+    if done.left_out:
+        why = "; ".join(done.left_out)
+        typer.echo(f"Not counted, because below {USABLE:.0%} the runner is measured rather than the machine: {why}.", err=True)
     if not done.ratios and not done.points:
-        typer.echo("Nothing is refined: no plan was measured whole.", err=True)
+        typer.echo("Nothing is refined: no plan was measured whole and near the hardware's bound.", err=True)
         return
     moved = refined(done.calibration, done.ratios) if done.ratios else scales_from_points(done.points, done.calibration).calibration
     path = local_calibration_path(done.device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from advisor.errors import QuestionError
 from advisor.launch import shell as sh
 from advisor.launch import words as c
-from advisor.launch.patience import start_s, weight_bytes
+from advisor.launch.patience import start_s
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
 from advisor.launch.template import lines
@@ -170,9 +170,11 @@ def access_variables() -> list[str]:
 
 def time_variables(request: Request) -> list[str]:
     """How long things may take, and how often a crash is mended."""
-    gigabytes = weight_bytes(request.prediction) / 1e9
+    gigabytes = request.stored_bytes / 1e9
     return [
-        sh.setting("READY_SECONDS", str(start_s(request.prediction)), f"how long a start may take, {gigabytes:,.0f} GB downloaded"),
+        sh.setting(
+            "READY_SECONDS", str(start_s(request.stored_bytes)), f"how long a start may take, {gigabytes:,.0f} GB downloaded"
+        ),
         sh.setting("STOP_SECONDS", "60", "how long stopping may take before it is forced"),
         sh.setting("RESTARTS", "3", "how often a server that crashed is started again"),
     ]
@@ -247,7 +249,7 @@ def _balancer(request: Request) -> list[str]:
         run = ['run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr']
         return [*lines("balancer_nginx.sh", pid="nginx.pid", folder="tmp", restart=RESTART_BALANCER, run_nginx=run), ""]
     router = ["export API_KEY", 'run balancer python3 "${command[@]}"']
-    return [*lines("balancer_router.sh", restart=RESTART_BALANCER, run_router=router), ""]
+    return [*lines("balancer_router.sh", start=lines("router.python"), restart=RESTART_BALANCER, run_router=router), ""]
 
 
 def exports(request: Request) -> list[str]:

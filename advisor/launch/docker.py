@@ -87,7 +87,7 @@ def _balancer(request: Request) -> list[str]:
         'run balancer docker run --rm --init --name "$NAME-balancer" --network host --env API_KEY "${mounts[@]}" "$IMAGE" \\',
         '  python3 "${command[@]}"',
     ]
-    return [*lines("balancer_router.sh", restart=RESTART_BALANCER, run_router=router), ""]
+    return [*lines("balancer_router.sh", start=lines("router.python"), restart=RESTART_BALANCER, run_router=router), ""]
 
 
 def _checks(request: Request) -> list[str]:

@@ -41,7 +41,7 @@ def read(text: str) -> Plan:
     except ValueError as error:  # an open quote, a layer split that is no list of numbers
         raise ProfileError(f"the commands of the script cannot be read: {error}.") from None
     if started is None:
-        node_of_ranks = part and "/usr/sbin/sshd" in text  # the engine's command is in the head's file
+        node_of_ranks = part and "openssh-server" in text  # the engine's command is in the head's file
         if node_of_ranks or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
             return said
         raise ProfileError("the file starts no vllm, sglang or trtllm-serve; it is no launch script of the advisor.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
-from advisor.launch.layout import Server
+from advisor.launch.layout import Server, Span
 from advisor.launch.script import Options, slug
 from advisor.launch.vendor import Vendor
-from advisor.launch.words import Command, Variable, Word
+from advisor.launch.words import Command, Variable, Word, needs_online_fp8
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
@@ -56,6 +56,12 @@ class Request:
         return len(self.servers) > 1
 
     @property
+    def stored_bytes(self) -> float:
+        """Bytes of the checkpoint: the weights of one replica, twice as many where 16 bits become fp8 while they load."""
+        held = self.prediction.memory.weights_bytes * self.plan.replica_gpus
+        return held * (2 if needs_online_fp8(self.problem.model) else 1)
+
+    @property
     def ranks_a_node(self) -> int:
         """Attention-DP ranks on each node of a spanning server."""
         return len(self.servers[0].gpus[0]) // (self.plan.tp * self.plan.pp)
@@ -85,3 +91,9 @@ class Request:
     def bound(self, values: dict[Variable, Word]) -> Command:
         """The command with the target's words filled in."""
         return self.command.bind(values)
+
+
+def server_command(words: ModuleType, problem: Problem, plan: Plan, span: Span, options: Options) -> Command:
+    """The engine's command of one server, with what the user asked for. Raises PlanError where the engine cannot start it."""
+    command: Command = words.serve(problem, plan, span, ray=options.ray)
+    return replace(command, flags=(*command.flags, *words.asked(options, plan)))

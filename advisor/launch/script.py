@@ -37,7 +37,11 @@ class Options:
     """What the user says about the launch beside the plan. Empty texts take the engine profile's or the model's own.
 
     `checkpoint` is the model path or id to serve; `ray` spans nodes with Ray (vLLM); `load_tool` is the program of the
-    benchmark script.
+    benchmark script. `served_name` is what clients call the model; `tool_parser` and `reasoning_parser` are the engine's names for
+    the model family's formats; `loras` are adapters as `name=path`; `kv_offload_gib` of host memory keep cache that the GPUs drop;
+    `expert_backend` exchanges tokens between expert-parallel ranks, and `balance_experts` moves popular experts. For Kubernetes:
+    `claim` is a persistent volume claim that is there, `rdma` the resource that gives a pod its network adapters, and
+    `autoscale` the most replicas.
     """
 
     checkpoint: str = ""
@@ -46,6 +50,16 @@ class Options:
     trust_remote_code: bool = False
     ray: bool = False
     load_tool: str = "vllm"
+    served_name: str = ""
+    tool_parser: str = ""
+    reasoning_parser: str = ""
+    loras: tuple[str, ...] = ()
+    kv_offload_gib: float = 0.0
+    expert_backend: str = ""
+    balance_experts: bool = False
+    claim: str = ""
+    rdma: str = "rdma/rdma_shared_device_a"
+    autoscale: int = 0
 
 
 def header(problem: Problem, prediction: Prediction, *, what: str, use: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
@@ -16,6 +17,8 @@ from advisor.specs.problem import Problem
 VERSIONS = ("0.5.23",)
 PROGRAM = ("sglang", "serve")
 HEALTH = "/health"
+METRICS = "/metrics"
+REQUESTS_METRICS = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
 BALANCER = "sglang-router"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
@@ -115,6 +118,33 @@ def _formats(model: ModelSpec) -> list[Flag]:
     return flags
 
 
-def trust_remote_code() -> Flag:
-    """Run the checkpoint's own Python code: only where the user asked."""
-    return Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint")
+def asked(options: Options, plan: Plan) -> list[Flag]:
+    """What the user asked for beside the plan, and the metrics. Raises PlanError where SGLang cannot have it with this plan."""
+    flags = [Flag(name="--enable-metrics", why="for Prometheus, at /metrics")]
+    if options.served_name:
+        flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
+    if options.tool_parser:
+        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser))
+    if options.reasoning_parser:
+        flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
+    if options.loras:
+        first, *rest = options.loras
+        why = "adapters, chosen by a request's model name; their memory is not in the prediction"
+        flags += [Flag(name="--enable-lora"), Flag(name="--max-loras-per-batch", value=str(len(options.loras) + 1))]
+        flags.append(Flag(name="--lora-paths", value=first, more=tuple(rest), why=why))
+    if options.kv_offload_gib:
+        flags += [
+            Flag(name="--enable-hierarchical-cache", why="cache that the GPUs drop goes to host memory"),
+            Flag(
+                name="--hicache-size", value=str(max(1, round(options.kv_offload_gib / plan.replica_gpus))), why="GB for each rank"
+            ),
+        ]
+    if (options.expert_backend or options.balance_experts) and plan.ep == 1:
+        raise refuse("sglang", "an expert back end and expert balancing need expert parallelism; choose a plan with ep")
+    if options.expert_backend:
+        flags.append(Flag(name="--moe-a2a-backend", value=options.expert_backend, why="not what the prediction assumes"))
+    if options.balance_experts:
+        flags.append(Flag(name="--enable-eplb", why="popular experts are copied to ranks with room"))
+    if options.trust_remote_code:
+        flags.append(Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint"))
+    return flags

@@ -136,7 +136,7 @@ def _balancer(request: Request) -> list[str]:
         'run balancer srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" --overlap ${IMAGE:+--container-image="$IMAGE"} \\',
         '  python3 "${command[@]}"',
     ]
-    return [*lines("balancer_router.sh", restart=RESTART_BALANCER, run_router=router), ""]
+    return [*lines("balancer_router.sh", start=lines("router.python"), restart=RESTART_BALANCER, run_router=router), ""]
 
 
 def _checks(request: Request) -> list[str]:

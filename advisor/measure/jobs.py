@@ -22,6 +22,8 @@ from advisor.specs.problem import Problem
 
 DECODE_BATCHES = (1, 16, 64)  # beside the batch the plan was ranked with
 LONGER = 4  # the second context of the grid, times the workload's own
+PIECE = 512  # tokens of a prompt beside decodes: the budget that vLLM's documentation of chunked prefill (0.6) found best for TPOT
+PIECES_A_STAGE = 2  # so that every stage works while others do
 LONGEST = 16384  # prompt tokens of a cell: attention of longer ones says nothing new about a plan
 
 
@@ -89,7 +91,9 @@ def named(job: Job) -> Job:
 
 
 def cells_for(problem: Problem, candidate: Candidate) -> tuple[Cell, ...]:
-    """A small grid that the plan's memory holds: decode at 1, 16, 64 and its own batch, prefill of the prompt, and both longer."""
+    """A small grid that the plan's memory holds: decode at 1, 16, 64 and its own batch, prefill of the prompt, and both longer;
+    what engines really run beside them: contexts that differ, a step with a piece of a prompt, a prompt in pieces through stages.
+    """
     plan, load = candidate.plan, problem.workload
     prompt = min(LONGEST, max(1, round(load.input_tokens)))
     context = max(1, round(load.input_tokens + load.output_tokens / 2))
@@ -101,7 +105,20 @@ def cells_for(problem: Problem, candidate: Candidate) -> tuple[Cell, ...]:
         cells.append(Cell(phase="decode", batch=whole_batch(own // LONGER, plan), context_tokens=LONGER * context))
     prompts = {prompt} | ({LONGER * prompt} if LONGER * prompt <= min(most, LONGEST) else set())
     cells += [Cell(phase="prefill", batch=plan.adp, context_tokens=tokens) for tokens in sorted(prompts)]
-    return tuple(cells)
+    return (*cells, *_as_engines_run(plan, whole_batch(own, plan), context, prompt))
+
+
+def _as_engines_run(plan: Plan, batch: int, context: int, prompt: int) -> tuple[Cell, ...]:
+    """Mixed lengths of the plan's own batch; with one stage a piece of a prompt beside it, with several the prompt in pieces."""
+    found = []
+    if batch >= 2 * plan.pp * plan.adp:
+        found.append(Cell(phase="decode", batch=batch, context_tokens=context, mixed_lengths=True))
+    if plan.pp == 1:
+        found.append(Cell(phase="mixed", batch=batch, context_tokens=context, chunk_tokens=min(PIECE, prompt)))
+    elif prompt > 1:
+        piece = -(-prompt // (PIECES_A_STAGE * plan.pp))
+        found.append(Cell(phase="prefill", batch=plan.adp, context_tokens=prompt, chunk_tokens=piece))
+    return tuple(found)
 
 
 def own_batch(problem: Problem, candidate: Candidate) -> int:
@@ -136,11 +153,15 @@ def suite() -> tuple[tuple[str, Plan], ...]:
 SUITE_BATCHES = (1, 16, 64, 256)
 SUITE_PROMPTS = (512, 4096, 16384)
 SUITE_CONTEXT = 1024
+SUITE_MIXED = 64
 
 
 def suite_job(problem: Problem, plan: Plan, settings: Settings, calibration: Calibration) -> Job:
-    """The standard table's cells for one model: decode at batch 1/16/64/256, prefill of 512/4k/16k tokens."""
+    """The standard table's cells for one model: decode at batch 1/16/64/256, prefill of 512/4k/16k tokens, and at batch 64 mixed
+    lengths and a step with a piece of a prompt.
+    """
     cells = [Cell(phase="decode", batch=b, context_tokens=SUITE_CONTEXT) for b in SUITE_BATCHES]
     cells += [Cell(phase="prefill", batch=1, context_tokens=t) for t in SUITE_PROMPTS]
+    cells += _as_engines_run(plan, SUITE_MIXED, SUITE_CONTEXT, SUITE_CONTEXT)
     base = job_for(problem, Candidate(plan=plan, sequences=1), settings, calibration)
     return named(replace(base, cells=tuple(cells)))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor.errors import QuestionError, one_line
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
 from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
 
 COLUMNS = (
     "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
@@ -124,6 +125,15 @@ def _leaves(data: Any) -> Iterator[tuple[str, Any]]:
                 yield from _leaves(value)
             else:
                 yield str(key), value
+
+
+def load_run(result: Result, asked: Workload) -> Workload:
+    """The load that made a result: so many requests from a cold start, with the lengths that were asked about."""
+    if result.rate_per_s:
+        return replace(asked, mode="open_loop", users=0, rate_per_s=result.rate_per_s, start="burst", requests=result.requests)
+    if result.users:
+        return replace(asked, mode="closed_loop", users=result.users, start="burst", requests=max(result.users, result.requests))
+    return replace(asked, mode="static_batch", users=result.requests)
 
 
 def beside(result: Result, prediction: Prediction) -> tuple[Line, ...]:

@@ -107,10 +107,28 @@ class Validation:
 
 
 def cell_s(model: StepModel, cell: Cell) -> float:
-    """Predicted seconds of a cell: a decode step of B sequences, or their prefill to the first token."""
+    """Predicted seconds of a cell: a decode step of B sequences, alone or with a piece of a prompt, or their prefill to the first
+    token. Contexts that differ read as many cached tokens as equal ones of the same mean.
+    """
     if cell.phase == "decode":
         return model.decode_s(cell.batch, cell.context_tokens)
+    if cell.phase == "mixed":
+        chunk = (float(cell.chunk_tokens), 0.0)
+        return model.mixed_s(cell.batch, cell.context_tokens, [chunk] * model.plan.adp)
+    if cell.chunk_tokens:
+        return _pieces_s(model, cell)
     return model.mixed_s(0, 0, [(float(cell.context_tokens), 0.0)] * cell.batch)
+
+
+def _pieces_s(model: StepModel, cell: Cell) -> float:
+    """A prompt in pieces through stages: the first piece visits all, every other follows at the slowest stage's pace."""
+    seconds = 0.0
+    for past in range(0, cell.context_tokens, cell.chunk_tokens):
+        new = min(cell.chunk_tokens, cell.context_tokens - past)
+        batch = Batch(prefills=cell.batch, new=new, past=past)
+        stages = [model.stage_s(stage, batch) for stage in range(model.plan.pp)]
+        seconds += max(stages) if past else sum(stages)
+    return seconds
 
 
 def plan_result(
@@ -126,6 +144,12 @@ def plan_result(
     ttft = _pair(model, one, cells)
     tpot = _pair(model, own, cells)
     running = own.batch * job.plan.dp
+    notes = measurement.notes
+    if resumed:
+        notes = (
+            *notes,
+            f"measured earlier ({measurement.date or 'date unknown'}) and not again: the prediction is from rates of now",
+        )
     rate = Pair(predicted=running / tpot.predicted, measured=running / tpot.measured if tpot.measured else None)
     cache = None
     if job.device == "cuda":
@@ -134,7 +158,7 @@ def plan_result(
     return PlanResult(
         plan=job.plan, batch=own.batch, ttft_s=ttft, tpot_s=tpot, tokens_per_s=rate, kv_tokens=cache, cells=cells,
         failed=measurement.reason if measurement.status == "failed" else "", shard=job.shard, resumed=resumed,
-        notes=measurement.notes,
+        notes=notes,
     )  # fmt: skip
 
 
@@ -154,7 +178,7 @@ def engine_result(prediction: Prediction, measured: Result | None, *, failed: st
 
 
 def _closest(job: Job, phase: str, batch: float, tokens: float) -> Cell:
-    cells = [cell for cell in job.cells if cell.phase == phase]
+    cells = [cell for cell in job.cells if cell.phase == phase and not cell.chunk_tokens and not cell.mixed_lengths]
     return min(cells, key=lambda c: (abs(c.context_tokens - tokens), abs(c.batch - batch)))
 
 
@@ -195,6 +219,8 @@ def _with_others(model: StepModel, plan: Plan, result: CellResult) -> CellResult
 def _wires_s(model: StepModel, plan: Plan, cell: Cell, rows: float, stage: int) -> float:
     if cell.phase == "decode":
         batch = Batch(decodes=rows, context=cell.context_tokens)
+    elif cell.phase == "mixed":
+        batch = Batch(decodes=rows, context=cell.context_tokens, prefills=1, new=cell.chunk_tokens)
     else:
         batch = Batch(prefills=rows, new=cell.context_tokens)
     works = graph.step_work(model.problem, plan, stage=stage, batch=batch)
@@ -212,12 +238,22 @@ def bubble(model: StepModel, cell: Cell) -> float:
     return 1.0 - flights * sum(stages) / len(stages) / step
 
 
+def share_of_bound(cell: CellResult, copy_bytes_per_s: float, flop_per_s: float) -> float:
+    """How much of a copy's bytes/s or a matrix product's FLOP/s, whichever is nearer, one rank reached in the cell."""
+    of_products = cell.achieved_flop_per_s / flop_per_s if flop_per_s else 0.0
+    return max(cell.achieved_bytes_per_s / copy_bytes_per_s, of_products)
+
+
 # The order.
 
 
 def order_of(results: Sequence[PlanResult], goal: Goal, output_tokens: float) -> Order:
-    """The plans by the goal, as predicted and as measured: seconds of a request, tokens/s, or tokens/s per GPU."""
-    measured = [r for r in results if r.tpot_s.measured and r.ttft_s.measured and r.tokens_per_s.measured]
+    """The plans by the goal, as predicted and as measured: seconds of a request, tokens/s, or tokens/s per GPU.
+
+    A plan of which one rank ran alone has the model's own messages in its figures: it has no place in a measured order.
+    """
+    measured = [r for r in results if r.tpot_s.measured and r.ttft_s.measured and r.tokens_per_s.measured and not r.shard]
+    shards = [r.plan.label for r in results if r.shard]
     names = {id(r): r.plan.label for r in results}
     predicted_order = sorted(measured, key=lambda r: _worth(r, goal, output_tokens, predicted=True))
     measured_order = sorted(measured, key=lambda r: _worth(r, goal, output_tokens, predicted=False))
@@ -242,6 +278,8 @@ def order_of(results: Sequence[PlanResult], goal: Goal, output_tokens: float) ->
                 + (f", {loss:.0%} ahead of {first.plan.label}, which was predicted" if best is not first else " as predicted")
                 + f"; {len(wrong)} of {len(measured) * (len(measured) - 1) // 2} pairs came the other way round."
             )
+    if shards:
+        sentence += f" Left out, because their messages between GPUs are the model's: {'; '.join(shards)}."
     return Order(
         goal=goal, predicted=tuple(names[id(r)] for r in predicted_order), measured=tuple(names[id(r)] for r in measured_order),
         held=held, sentence=sentence,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from advisor.report.plot import Dot, scatter
 from advisor.report.reason import tie_words
-from advisor.report.screen import PLAIN, Screen, shell, table, wrap
+from advisor.report.screen import PLAIN, Screen
 from advisor.report.words import asked_for, count, rate, seconds, served, short
 from advisor.search.front import fills, front, per_gpu
 from advisor.specs.advice import Advice
@@ -20,25 +20,25 @@ _RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
 def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Screen = PLAIN) -> str:
     """The whole answer as text: the question, the answer with its reason, the table, the front, and below what was assumed."""
     machine = [sentence for sentence in advice.said if "are assumed" in sentence][:1]  # the answer is of no use without it
-    lines = [wrap(sentence, indent="  ", first="") for sentence in machine]
-    lines += [wrap(f"Asked: {asked_for(advice.asked)}", indent="  ", first="")] if advice.asked else []
+    lines = [screen.wrap(sentence, indent="  ", first="") for sentence in machine]
+    lines += [screen.wrap(f"Asked: {asked_for(advice.asked)}", indent="  ", first="")] if advice.asked else []
     if not advice.choices:
         lines += [*_nothing_fits(advice, everything=everything, screen=screen), *_assumed(advice, screen)]
         return "\n".join(lines)
-    lines += ["", *_recommendation(advice, screen), "", *_table(advice, top=top, everything=everything)]
+    lines += ["", *_recommendation(advice, screen), "", *_table(advice, screen, top=top, everything=everything)]
     plot = _plot(advice, screen)
     lines += ["", *plot] if plot else []
     lines += _assumed(advice, screen)
     if everything:
         lines += ["", *_rejected(advice.rejected, screen)]
     elif advice.rejected:
-        lines += ["", wrap(_rejected_in_short(advice.rejected), indent="  ", first="")]
+        lines += ["", screen.wrap(_rejected_in_short(advice.rejected), indent="  ", first="")]
     return "\n".join(lines)
 
 
 def _assumed(advice: Advice, screen: Screen) -> list[str]:
     rest = [sentence for sentence in advice.said if "are assumed" not in sentence]
-    return ["", screen.bold("Assumed"), *(wrap(sentence, indent="    ", first="  ") for sentence in rest)] if rest else []
+    return ["", screen.bold("Assumed"), *(screen.wrap(sentence, indent="    ", first="  ") for sentence in rest)] if rest else []
 
 
 def _recommendation(advice: Advice, screen: Screen) -> list[str]:
@@ -49,15 +49,15 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
     word = "Recommended" if advice.limits_met else "Closest to the limits"
     lines = [screen.bold(f"{word}: {advice.choices[0].plan.label}") + f"   ({used})"]
     lines.append(f"  TTFT {seconds(first.ttft_s)}, TPOT {seconds(first.tpot_s)}")
-    lines.append(wrap(f"{rate(first.output_tokens_per_s, 'output tokens/s')}, {served(advice)}", indent="    ", first="  "))
+    lines.append(screen.wrap(f"{rate(first.output_tokens_per_s, 'output tokens/s')}, {served(advice)}", indent="    ", first="  "))
     # The limits come first, for they qualify the recommendation; then why this plan, and how sure that is.
     said = (*advice.limits, advice.reason, tie_words(advice), _certainty(advice), _network(advice), *first.notes, *advice.notes)
     for text in (*said, _idle(advice, idle)):
         if text:
-            lines.append(wrap(_sentence(text), indent="  "))
+            lines.append(screen.wrap(_sentence(text), indent="  "))
     lines += _helps(advice)
     if advice.launch:
-        lines += ["", *shell(advice.launch)]
+        lines += ["", *screen.shell(advice.launch)]
     return lines
 
 
@@ -128,12 +128,12 @@ def shown(advice: Advice, *, everything: bool) -> list[Prediction]:
     return list(rows.values())
 
 
-def _table(advice: Advice, *, top: int, everything: bool) -> list[str]:
+def _table(advice: Advice, screen: Screen, *, top: int, everything: bool) -> list[str]:
     rows = shown(advice, everything=everything)
     cut = rows if everything else rows[:top]
     # Of the rows here: the whole front may hold another number of replicas of the same shape.
     best = {p.plan for p in front([p for p in rows if p.within_limits == rows[0].within_limits])}
-    lines = table(_HEAD, [_row(p, advice, on_front=p.plan in best) for p in cut], right=_RIGHT)
+    lines = screen.table(_HEAD, [_row(p, advice, on_front=p.plan in best) for p in cut], right=_RIGHT)
     if len(cut) < len(rows):
         lines.append(f"... and {count(len(rows) - len(cut), 'more plan')} (--top {len(rows)}, --all)")
     legend = "* on the front of latency against tokens/s per GPU"
@@ -206,7 +206,7 @@ def _rejected(rejected: Sequence[Rejected], screen: Screen) -> list[str]:
         return ["No kind of replica was rejected."]
     widest = max(len(short(r.plan)) for r in rejected)
     lines = [screen.bold("Rejected, nearest misses first")]
-    return lines + [wrap(r.reason, first=f"  {short(r.plan).ljust(widest)}  ", indent=" " * (widest + 4)) for r in rejected]
+    return lines + [screen.wrap(r.reason, first=f"  {short(r.plan).ljust(widest)}  ", indent=" " * (widest + 4)) for r in rejected]
 
 
 def _nothing_fits(advice: Advice, *, everything: bool, screen: Screen) -> list[str]:
@@ -219,7 +219,7 @@ def _nothing_fits(advice: Advice, *, everything: bool, screen: Screen) -> list[s
         for r in misses[:3]:
             lines.append(f"  {short(r.plan).ljust(widest)}  {r.reason}: {show_bytes(r.short_bytes)} short on a GPU")
     elif advice.rejected:
-        lines += [wrap(r.reason, first=f"  {short(r.plan)}  ", indent="    ") for r in advice.rejected[:3]]
+        lines += [screen.wrap(r.reason, first=f"  {short(r.plan)}  ", indent="    ") for r in advice.rejected[:3]]
     if advice.remedies:
         lines.append("What would help:")
         widest = max(len(r.change) for r in advice.remedies)

@@ -114,9 +114,6 @@ def _held_back(cause: Cause, other: Plan) -> str:
         return f"the cache of {in_words(other)} holds {show_count(cached.other)} requests, that of {in_words(cause.first)} " + (
             show_count(cached.first)
         )
-    if ceiling := cause.batch_ceiling:
-        most = f"at most {show_count(ceiling.other)} requests at once"
-        return f"{in_words(other)} {_verb(other, 'runs', 'run')} {most}, which is the engine's setting"
     return ""
 
 

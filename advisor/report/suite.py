@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from advisor.calibrate.local import copy_bytes_per_s, matmul_flop_per_s
-from advisor.measure.validation import CellResult, Validation
+from advisor.measure.validation import CellResult, Validation, share_of_bound
 from advisor.specs import wire
 from advisor.specs.benchmark import Benchmarks
 from advisor.units import show, show_count
@@ -41,7 +41,7 @@ def _row(cell: CellResult, copy: float, matmul: float) -> str:
     assert seconds.error is not None
     decode = cell.cell.phase == "decode"
     achieved = show(cell.achieved_bytes_per_s, "B/s") if decode else show(cell.achieved_flop_per_s, "FLOP/s")
-    of_bound = max(cell.achieved_bytes_per_s / copy, cell.achieved_flop_per_s / matmul) if matmul else 0.0
+    of_bound = share_of_bound(cell, copy, matmul)
     return (
         f"{cell.cell.phase} | {show_count(cell.cell.batch)} | {show_count(cell.cell.context_tokens)} | "
         f"{show(seconds.predicted, 's')} | {show(seconds.measured, 's')} | {seconds.error:+.0%} | {achieved} | {of_bound:.0%}"

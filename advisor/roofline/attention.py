@@ -13,6 +13,7 @@ from advisor.roofline.work import (
     ACTIVATION_BYTES,
     SCAN_CHUNK,
     STATE_BYTES,
+    Collective,
     DecodeAttention,
     Gemm,
     IndexScores,
@@ -92,9 +93,21 @@ def _grouped_projections(mixer: GroupedAttention, hidden: int, weights: str, tp:
         Stream(name="rope", bytes_moved=2 * ACTIVATION_BYTES * T * (q + k + v), kernels=1, count=count),
         Gemm(name="out", m=T, n=D, k=H * mixer.value_dim, weights=weights, count=count),
     ]
+    works += _query_key_norms(mixer, tp, T, q + k, count)
     if mixer.index_heads:
         width = (mixer.index_heads + 1) * mixer.index_head_dim  # queries of its heads and one key
         works.append(Gemm(name="index", m=T, n=width, k=D, weights=weights, count=count))
+    return works
+
+
+def _query_key_norms(mixer: GroupedAttention, tp: int, tokens: float, width: float, count: float) -> list[Work]:
+    """Norms of queries and keys. Over whole rows, whose heads tp ranks hold a part of each (MiniMax-M2), they need the sum of
+    squares of all ranks: two fp32 values a token (vLLM, MiniMaxText01RMSNormTP)."""
+    if mixer.qk_norm == "none":
+        return []
+    works: list[Work] = [Stream(name="qk_norm", bytes_moved=2 * ACTIVATION_BYTES * tokens * width, kernels=1, count=count)]
+    if mixer.qk_norm == "full" and tp > 1:
+        works.append(Collective(name="qk_norm_reduce", op="all_reduce", axis="tp", payload_bytes=2 * 4 * tokens, count=count))
     return works
 
 

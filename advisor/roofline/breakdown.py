@@ -48,7 +48,7 @@ def prefill_breakdown(model: StepModel, new_tokens: float, cached_tokens: float,
 
     A step's time is linear in the tokens that are already cached, so that all steps take as long as the one in the middle.
     """
-    steps = max(1, math.ceil(new_tokens / token_budget)) if model.engine.chunked_prefill else 1
+    steps = max(1, math.ceil(new_tokens / token_budget)) if model.engine.scheduler.chunked_prefill else 1
     each = new_tokens / steps
     middle = _step(model, Batch(prefills=1, new=each, past=cached_tokens + (steps - 1) / 2 * each), 1, 1.0, 0.0)
     return StepTime(

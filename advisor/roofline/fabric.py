@@ -104,8 +104,15 @@ def plan_fabrics(graph: LinkGraph, plan: Plan) -> Fabrics:
     """
     if plan.world > graph.cluster.gpus:
         raise PlanError(f"{plan.label} needs {plan.world} GPUs and the machine has {graph.cluster.gpus}; use smaller degrees.")
-    replicas = _replicas(graph.cluster, plan)
-    shape = plan.replica()
+    shape, replicas = plan.replica(), _replicas(graph.cluster, plan)
+    key = (shape.tp, shape.pp, shape.ep, shape.adp, tuple(replicas))
+    if key not in graph.fabrics:
+        graph.fabrics[key] = _fabrics(graph, shape, replicas)
+    return graph.fabrics[key]
+
+
+def _fabrics(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabrics:
+    """The slowest group of each axis over replicas that sit differently."""
 
     def slowest(axis: str, degree: int) -> Fabric:
         if degree == 1:
@@ -115,7 +122,7 @@ def plan_fabrics(graph: LinkGraph, plan: Plan) -> Fabrics:
         return min((f for part in _shared(found, graph) for f in part), key=_speed)
 
     return Fabrics(
-        tp=slowest("tp", plan.tp), ep=slowest("ep", plan.ep), adp=slowest("adp", plan.adp), pp=_stages(graph, shape, replicas)
+        tp=slowest("tp", shape.tp), ep=slowest("ep", shape.ep), adp=slowest("adp", shape.adp), pp=_stages(graph, shape, replicas)
     )
 
 
@@ -187,7 +194,7 @@ def _stages(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> F
 class LinkGraph:
     """The links of one cluster, prepared once: a matrix of one node and its shared uplinks."""
 
-    __slots__ = ("cluster", "known", "links", "per_node", "uplink_bytes_per_s", "uplinks")
+    __slots__ = ("cluster", "fabrics", "known", "links", "per_node", "uplink_bytes_per_s", "uplinks")
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -202,6 +209,7 @@ class LinkGraph:
         # An uplink is as wide as the widest slot below it.
         self.uplink_bytes_per_s = tuple(max(self._slot(g) for g in uplink) for uplink in self.uplinks)
         self.known: dict[tuple[int, ...], _Group] = {}
+        self.fabrics: dict[tuple[int, int, int, int, tuple[tuple[int, ...], ...]], Fabrics] = {}
 
     def _slot(self, gpu: int) -> float:
         assert self.links is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from advisor.search.ceiling import with_ceiling
 from advisor.search.limits import implied_ttft_s
 from advisor.search.order import shape
 from advisor.search.rank import rank
@@ -33,7 +34,7 @@ def ranked_by_capacity(predictor: Predictor, advice: Advice) -> Advice:
 
 def _carried(alone: Predictor, p: Prediction, workload: Workload) -> float:
     """Users, or requests/s, that a plan carries within the limits; 0 where even one user misses them."""
-    found = alone.predict(replace(p.plan, settings=None))
+    found = alone.screen(with_ceiling(alone.problem, p.plan))
     if not found.within_limits:
         return 0.0
     return found.requests_per_s.value if workload.mode == "open_loop" else users(found)
@@ -43,7 +44,8 @@ def expected(predictor: Predictor, workload: Workload, advice: Advice) -> Predic
     """The first plan with as much as keeps the limits of `workload` on average; None where that is what was asked for."""
     if workload.mode != "capacity" or workload == predictor.problem.workload or not advice.choices:
         return None
-    return predictor.under(workload).predict(replace(advice.choices[0].plan, settings=None))
+    average = predictor.under(workload)
+    return average.screen(with_ceiling(average.problem, advice.choices[0].plan))
 
 
 def users(p: Prediction) -> float:

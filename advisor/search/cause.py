@@ -25,7 +25,7 @@ def cause(first: Prediction, runner: Prediction | None, workload: Workload) -> C
         figures=_figures(first, runner),
         token_cost=_token_cost(first, runner, workload),
         part=None if kept else _part(first, runner, workload),
-        **({} if kept else _cache(first, runner, workload)),
+        cached_sequences=None if kept else _cache(first, runner),
     )
 
 
@@ -39,14 +39,12 @@ def _figures(first: Prediction, runner: Prediction) -> tuple[Contrast, ...]:
     )
 
 
-def _cache(first: Prediction, runner: Prediction, workload: Workload) -> dict[str, Contrast]:
-    """What holds the runner-up's batch back, its cache or the engine's ceiling of sequences, where the first's is larger."""
+def _cache(first: Prediction, runner: Prediction) -> Contrast | None:
+    """Sequences that the caches hold, where the runner-up's is full and the first's is larger."""
     held = runner.max_sequences
-    if not held or runner.sequences <= FULL * held or first.max_sequences <= MORE * held:
-        return {}
-    in_cache = runner.kv_tokens / workload.context_tokens
-    name = "cached_sequences" if in_cache < MORE * held else "batch_ceiling"
-    return {name: Contrast(name=name, first=first.max_sequences, other=held)}
+    if held and runner.sequences > FULL * held and first.max_sequences > MORE * held:
+        return Contrast(name="cached_sequences", first=first.max_sequences, other=held)
+    return None
 
 
 def _token_cost(first: Prediction, runner: Prediction, workload: Workload) -> Contrast:

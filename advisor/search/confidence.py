@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from statistics import NormalDist
 
-from advisor.serving.predict import spread_for
+from advisor.serving.familiarity import spread_for
 from advisor.specs.calibration import Calibration
 from advisor.specs.problem import Problem
 
@@ -23,7 +23,7 @@ def sure(problem: Problem, calibration: Calibration) -> Problem:
     z = NormalDist().inv_cdf(workload.confidence)
 
     def tightened(figure: str, limit_s: float | None) -> float | None:
-        spread = spread_for(problem.engine, calibration, figure)
+        spread = spread_for(problem.engine, calibration, figure, problem.model)
         return None if limit_s is None else limit_s * math.exp(-z * math.hypot(spread.shared, spread.independent))
 
     ttft_s, tpot_s = tightened("ttft", workload.ttft_limit_s), tightened("tpot", workload.tpot_limit_s)

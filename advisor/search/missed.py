@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from advisor.catalog.models import requantise
 from advisor.search.advise import advise
+from advisor.search.ceiling import with_ceiling
 from advisor.search.changes import gpus_option, larger, smaller_models
 from advisor.search.limits import miss
 from advisor.serving.predict import Predictor
@@ -43,8 +44,9 @@ def _more_replicas(predictor: Predictor, first: Prediction) -> Remedy | None:
     for cluster in larger(problem.cluster):
         if cluster.gpus < wanted * first.plan.replica_gpus:
             continue
-        plan = _filled(cluster, first.plan)
-        if Predictor(replace(problem, cluster=cluster), predictor.calibration).predict(plan).within_limits:
+        enlarged = replace(problem, cluster=cluster)
+        plan = with_ceiling(enlarged, _filled(cluster, first.plan))
+        if Predictor(enlarged, predictor.calibration).screen(plan).within_limits:
             return Remedy(change=gpus_option(cluster), plan=plan)
         tries += 1
         if tries > EXTRA_NODES:

@@ -60,8 +60,7 @@ class Cause:
     `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "figures", the figure of the goal decides.
     `figures` are ttft_s, tpot_s, latency_s, output_tokens_per_s and output_tokens_per_s_per_gpu of both. `part` is the part of an
     output token's cost that speaks most for the first: seconds on its way where the goal is latency or one user is served,
-    GPU-seconds otherwise; `token_cost` is the sum of all parts. `cached_sequences` is set where the other's cache limits its load,
-    `batch_ceiling` where the engine's ceiling of sequences does.
+    GPU-seconds otherwise; `token_cost` is the sum of all parts. `cached_sequences` is set where the other's cache limits its load.
     """
 
     kind: CauseKind
@@ -72,7 +71,6 @@ class Cause:
     token_cost: Contrast | None = None
     part: Contrast | None = None
     cached_sequences: Contrast | None = None
-    batch_ceiling: Contrast | None = None
 
     def figure(self, name: str) -> Contrast:
         """A figure by name."""

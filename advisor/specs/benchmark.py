@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from advisor.specs.keys import Op
+
 KernelKind = Literal["copy", "gemm", "attention_prefill", "attention_decode", "launch", "host_launch"]
 
 
@@ -44,10 +46,10 @@ class KernelTime:
 class WireTime:
     """Median seconds of one collective of `ranks` ranks on `nodes` nodes; payload as in `roofline.work.Collective`.
 
-    `algorithm` is "nccl" (gloo on CPUs) or "custom" (symmetric memory).
+    `algorithm` is "nccl" (gloo on CPUs) or "custom" (symmetric memory, the fastest of its kernels).
     """
 
-    op: Literal["all_reduce", "all_gather", "p2p"]
+    op: Op
     algorithm: Literal["nccl", "custom"]
     ranks: int
     nodes: int

@@ -23,7 +23,8 @@ class Device:
     """One GPU's data sheet. `peak_flop_per_s` holds dense (not sparse) peaks by compute format, as sorted pairs.
 
     `link_bytes_per_s` is the sum of its `link_count` NVLink/xGMI links in one direction (0: none); `pcie_bytes_per_s` its slot.
-    `p2p` says whether PCIe peer-to-peer works between two of them (GeForce from Ada on: no).
+    `p2p` says whether PCIe peer-to-peer works between two of them (GeForce from Ada on: no). `driver_names` is how the driver
+    calls it, as cluster labels do; empty where no sheet says so.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Device:
     price_usd_per_hour: float | None = None
     price_date: str = ""
     link_count: int = 0
+    driver_names: tuple[str, ...] = ()
 
     def peak(self, compute: str) -> float:
         """Dense FLOP/s in this compute format; 0.0 when the tensor cores lack it."""

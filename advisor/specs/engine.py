@@ -70,15 +70,40 @@ class SmallGpu:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduler:
+    """How the engine chooses what a step carries: a family of rules (one file each in `serving/schedulers`) and its parameters.
+
+    `chunked_prefill`: a prompt longer than what a step's token budget leaves is cut. `mixed_steps` False: a step with prompts
+    carries no decodes (vLLM before v1, SGLang, engines with one static batch). vLLM: `reserve_prompt` admits only where blocks for
+    the whole prompt are free, `watermark` is the share of blocks that an admission leaves free. SGLang: `max_prefill_tokens`
+    bounds a prefill batch beside the chunk. TensorRT-LLM: `guaranteed_no_evict` reserves prompt and output of every request, else
+    (MAX_UTILIZATION) requests are admitted by what they need now and paused when the cache is full.
+    """
+
+    family: Literal["vllm", "sglang", "trtllm", "slots"]
+    chunked_prefill: bool
+    mixed_steps: bool
+    reserve_prompt: bool = True
+    watermark: float = 0.0
+    max_prefill_tokens: int = 0
+    guaranteed_no_evict: bool = True
+
+    @property
+    def reserves_output(self) -> bool:
+        """Whether a request is admitted only where its whole output fits, and is never preempted."""
+        return self.family == "slots" or (self.family == "trtllm" and self.guaranteed_no_evict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """An engine profile. `axes` are the degrees it can use; `version` is the year whose releases it stands for.
 
-    `admission` "reserve" keeps blocks for the whole output, "preempt" admits while blocks are free and preempts.
     `graphs_up_to` is the largest decode batch in a CUDA graph (0: eager). `fused_elementwise` scales the memory passes and
-    kernels of norms, activations and RoPE that the engine does not fuse away. `mixed_steps` False means that a prefill step
-    stalls all decodes instead of carrying them. Every `polling_steps` the scheduler looks for new requests.
+    kernels of norms, activations and RoPE that the engine does not fuse away. Every `polling_steps` the scheduler looks for new
+    requests.
     Prompts pass through pipeline stages in pieces of `piece_tokens` (0: whole). `all_reduces` are its own all-reduce kernels beside
-    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "lamport" (TensorRT-LLM's; FlashInfer has them).
+    NCCL's: "custom" (one- and two-shot through peer memory, vLLM's and SGLang's), "rocm" (the same on AMD), "lamport"
+    (TensorRT-LLM's; FlashInfer has them).
 
     `experts_as` names experts that the engine computes otherwise than their format says: (major compute capability, stored
     format, format computed in). mxfp4 experts are multiplied with mxfp8 activations where an engine quantises them itself.
@@ -94,9 +119,10 @@ class Engine:
     `scales` multiply parts of a step in this engine against the bare kernels: "decode", "prefill", "collective", "experts",
     "attention" (in decode), and what an architecture or a format on it adds ("prefill/blackwell", "prefill/blackwell/fp8"), or a
     device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply.
-    "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted. `spreads`
-    are the residuals of rows left out of the fit by figure and closeness ("tpot/fitted", "tpot/device", "tpot/family",
-    "tpot/default"). `source` says where the figures are from.
+    "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted,
+    `fitted_families` the families of models (`ModelSpec.family`). `spreads` are the residuals of rows left out of the fit by figure
+    and closeness ("tpot/fitted", "tpot/device", "tpot/family", "tpot/default"), and of each family or of families left out
+    ("tpot/fitted/MoE", "tpot/fitted/unseen"). `source` says where the figures are from.
     """
 
     name: str
@@ -105,8 +131,7 @@ class Engine:
     host: HostTime
     memory: MemoryRule
     page_tokens: int
-    chunked_prefill: bool
-    admission: Literal["reserve", "preempt"]
+    scheduler: Scheduler
     max_sequences: int
     token_budget: int
     graphs_up_to: int
@@ -118,7 +143,6 @@ class Engine:
     attention_dp: Literal["groups", "all_ranks"] = "groups"
     uneven_layers: bool = False
     whole_blocks: tuple[str, ...] = ("fp8-block", "int4", "nvfp4")
-    mixed_steps: bool = True
     polling_steps: int = 1
     piece_tokens: int = 0
     paged_kernels_on: tuple[str, ...] = ()
@@ -127,6 +151,7 @@ class Engine:
     scales: tuple[tuple[ScaleKey, float], ...] = ()
     spreads: tuple[tuple[str, Spread], ...] = ()
     fitted_on: tuple[str, ...] = ()
+    fitted_families: tuple[str, ...] = ()
     points: int = 0
     residual_median: float | None = None
     residual_p90: float | None = None

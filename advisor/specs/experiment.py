@@ -13,11 +13,27 @@ Exchange = Literal["all_gather", "all_to_all"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One thing to time: a prefill of `batch` sequences of `context_tokens`, or a decode step of `batch` at that context."""
+    """One thing to time: a prefill of `batch` sequences of `context_tokens`, a decode step of `batch` at that context, or both at
+    once ("mixed": a decode step that carries `chunk_tokens` of one more prompt).
 
-    phase: Literal["prefill", "decode"]
+    `chunk_tokens` > 0 in a prefill: the prompt goes in pieces of so many, one after the other, which stages work on at once.
+    `mixed_lengths`: the contexts of a decode are spread evenly from half of `context_tokens` to one and a half times it.
+    """
+
+    phase: Literal["prefill", "decode", "mixed"]
     batch: int
     context_tokens: int
+    chunk_tokens: int = 0
+    mixed_lengths: bool = False
+
+    @property
+    def label(self) -> str:
+        """In words, as "decode of 16 x 1,024 tokens"."""
+        text = f"{self.phase} of {self.batch} x {self.context_tokens:,} tokens"
+        if self.phase == "mixed":
+            return f"{text} with {self.chunk_tokens:,} of a prompt"
+        text += f" in pieces of {self.chunk_tokens:,}" if self.chunk_tokens else ""
+        return f"{text} on average" if self.mixed_lengths else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +66,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What one cell took: median and spread (the middle 80%) of the step in seconds, with what one rank achieved.
+    """What one cell took: median and spread (the middle 80%) of the step in seconds, with what one rank achieved: FLOP by formula
+    (causal attention counts what it shows), bytes that must be read, each over the seconds of one pass.
 
-    With stages, `bubble` is the share of the step in which a stage waits, and `naive_s` the step when one stage works at a time.
+    With stages, `bubble` is the share of the step in which a stage waits, and `naive_s` the step of the whole batch in one piece,
+    one stage after the other.
     """
 
     cell: Cell

@@ -106,10 +106,8 @@ def _partial_sums(
         seen = is_slot
         if WINDOW:
             held = at - (at - slot) % slots
-            if CHUNKED:
-                seen = seen & (held >= at // WINDOW * WINDOW)
-            else:
-                seen = seen & (held > at - WINDOW)
+            oldest = at // WINDOW * WINDOW if CHUNKED else at - WINDOW + 1
+            seen = seen & (held >= oldest)
         place = first_slot + slot
         k0 = tl.load(keys + place[:, None] * D + d0[None, :], mask=is_slot[:, None] & is_d0[None, :], other=0.0)
         scores = tl.dot(q0, tl.trans(k0), input_precision="ieee")

@@ -40,7 +40,7 @@ def pack(exploration: Exploration) -> dict[str, Any]:
         "reason": advice.reason,
         "notes": list(advice.notes),
         "first_share": None if advice.first_share is None else _round(advice.first_share),
-        "close_call": advice.close_call,
+        "close_call": bool(advice.ties),
         "limits_met": advice.limits_met,
         "launch": advice.launch,
         "remedies": [{"change": r.change, "plan": r.plan.label} for r in advice.remedies],

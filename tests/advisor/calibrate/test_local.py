@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.calibrate.local import (
+    bound_rates,
     copy_bytes_per_s,
     cpu_cluster,
     cpu_engine,
@@ -26,7 +27,7 @@ from advisor.catalog.machines import load_cluster
 from advisor.errors import ProfileError
 from advisor.roofline.compute import DeviceRates, kernel_s
 from advisor.specs.benchmark import Benchmarks, KernelTime, WireTime
-from advisor.specs.calibration import Calibration
+from advisor.specs.calibration import Calibration, WireReach
 from advisor.specs.cluster import Cluster
 from advisor.specs.keys import KernelKey, WireKey
 
@@ -125,6 +126,43 @@ def test_copies_launches_and_messages_take_their_places(box: Cluster, shipped: C
         assert met == pytest.approx(12e-6 + 1.5 * payload / 300e9, rel=0.12)
     eight = {key: line for key, line in found.wires if (key.link, key.ranks) == ("nvswitch", 8)}
     assert eight == {key: line for key, line in shipped.wires if (key.link, key.ranks) == ("nvswitch", 8)}  # not measured here
+
+
+def test_an_engines_kernel_goes_on_where_our_samples_end(box: Cluster, shipped: Calibration) -> None:
+    """Samples up to 256 KiB, and a shipped line up to 8 MiB: a message of 4 MiB is still summed by that kernel, not by NCCL's, and
+    below the end the samples decide.
+    """
+    link, rate = WireKey("all_reduce", "custom", "nvswitch", 8), box.device.link_bytes_per_s
+    usual = WireReach(
+        alpha_s=6e-6, alpha_per_rank_s=0.0, bandwidth=0.3, up_to_bytes=8 * 2.0**20, provenance=shipped.wires[0][1].provenance
+    )
+    others = tuple((key, line) for key, line in shipped.wires if replace(key, line=0) != link)
+    base = replace(shipped, wires=(*others, (link, usual)))
+
+    def took(payload: float) -> float:
+        return 9e-6 + 1.75 * payload / (rate * 0.5)
+
+    wires = tuple(
+        WireTime(op="all_reduce", algorithm="custom", ranks=8, nodes=1, payload_bytes=p, median_s=took(p))
+        for p in (2.0**e for e in range(10, 20, 2))
+    )
+    found = fit(replace(bench(box, shipped), wires=wires), base, box).calibration
+    lines = [line for key, line in found.wires if replace(key, line=0) == link]
+
+    def met(payload: float) -> float:
+        return min(x.alpha_s + 1.75 * payload / (rate * x.bandwidth) for x in lines if payload <= x.up_to_bytes)
+
+    assert max(line.up_to_bytes for line in lines) == 8 * 2.0**20
+    for sample in wires:
+        assert met(sample.payload_bytes) == pytest.approx(sample.median_s, rel=0.12)
+    assert met(4 * 2.0**20) >= met(2.0**18)
+
+
+def test_a_step_is_bounded_by_what_the_calibration_reaches(box: Cluster, shipped: Calibration) -> None:
+    copy, products = bound_rates(shipped, box.device, "bf16")
+    assert copy == pytest.approx(3.35e12 * dict(shipped.kernels)[KernelKey("stream")].memory)
+    assert products == pytest.approx(989e12 * dict(shipped.kernels)[GEMM].compute, rel=0.01)
+    assert bound_rates(shipped, box.device, "q4_k_m")[1] == 0.0  # no such product is known
 
 
 def test_the_file_says_what_it_was_made_on_and_is_read_back(box: Cluster, shipped: Calibration, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_a_kept_point_moves_the_next_answer(tmp_path: Path, capsys: pytest.Captu
     before = json.loads(ask(capsys, *asked)[0])["tpot_s"]
     after = json.loads(ask(capsys, *asked, "--calibration", str(calibration))[0])["tpot_s"]
     assert before["value"] * 1.02 < after["value"] < 0.035 * 1.1  # towards the 35 ms that were measured
-    assert after["high"] / after["low"] < before["high"] / before["low"]
+    assert after["high"] / after["low"] == pytest.approx(before["high"] / before["low"])  # two rows narrow nothing
 
 
 @pytest.mark.parametrize(

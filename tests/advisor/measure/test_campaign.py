@@ -85,7 +85,7 @@ def test_a_batch_has_equal_parts(label: str, batch: int, whole: int) -> None:
 
 def test_a_grid_has_the_plans_own_batch_and_its_prompt(ours: Problem) -> None:
     cells = cells_for(ours, Candidate(plan=Plan(tp=2, dp=4), sequences=16))
-    decodes = [c for c in cells if c.phase == "decode"]
+    decodes = [c for c in cells if c.phase == "decode" and not c.mixed_lengths]
     assert [(c.batch, c.context_tokens) for c in decodes] == [(1, 1280), (16, 1280), (4, 5120)]
     assert [(c.batch, c.context_tokens) for c in cells if c.phase == "prefill"] == [(1, 1024), (1, 4096)]
 
@@ -128,6 +128,7 @@ def test_the_suite_is_the_table_of_the_issue(ours: Problem, calibration: Calibra
     assert job.shard
     assert [(c.phase, c.batch, c.context_tokens) for c in job.cells] == [
         *(("decode", b, 1024) for b in (1, 16, 64, 256)), *(("prefill", 1, t) for t in (512, 4096, 16384)),
+        ("decode", 64, 1024), ("mixed", 64, 1024),
     ]  # fmt: skip
 
 
@@ -325,10 +326,12 @@ def test_an_endpoint_may_name_its_path() -> None:
 
 def test_as_many_as_fit_becomes_a_load_that_can_be_made() -> None:
     open_ended = Workload(input_tokens=100, output_tokens=100)
-    assert load_for(open_ended, 41.6).users == 42
-    assert load_for(open_ended, 0.2).mode == "single_stream"
-    fixed = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
-    assert load_for(fixed, 10) is fixed
+    assert load_for(open_ended, 41.6) == replace(open_ended, mode="closed_loop", users=42, start="burst", requests=420)
+    assert load_for(open_ended, 0.2).users == 1
+    arrivals = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
+    assert (load_for(arrivals, 10).start, load_for(arrivals, 10).rate_per_s) == ("burst", 3)
+    batch = Workload(input_tokens=100, output_tokens=100, mode="static_batch", users=8)
+    assert load_for(batch, 8) is batch
 
 
 def test_a_torch_that_does_not_start_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def test_too_much_load_goes_to_the_plan_that_carries_most_of_it_within_the_limit
     assert first.ttft_s.value < 1
     assert first.load_within_limits is not None
     carried = first.load_within_limits
-    within = {"rate": carried * 0.98} if "rate" in load else {"users": int(carried)}
+    # The load is found by the formula, and what is asked about is simulated: the two are within 5% of each other.
+    within = {"rate": carried * 0.95} if "rate" in load else {"users": int(carried * 0.95)}
     kept = advisor.estimate("70b", first.plan.label, gpu="h100", gpus=8, tpot=load["tpot"], **within)  # type: ignore[arg-type]
     assert kept.within_limits
     beyond = {"rate": carried * 1.1} if "rate" in load else {"users": int(carried * 1.1)}
