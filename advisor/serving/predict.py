@@ -153,6 +153,8 @@ def settings_of(problem: Problem, plan: Plan) -> Plan:
     return settled
 
 
+MOST_SIMULATED = 2048  # users of a replica; more take over ten seconds, and only wait longer
+MOST_REQUESTS = 16_384  # of a burst; the mean over more is the same
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
 
 
@@ -172,16 +174,30 @@ def _serve(model: StepModel, workload: Workload, capacity: Capacity, dp: int, sc
     if workload.mode == "offline":
         return saturated(model, workload, capacity, workload.users / dp), ()
     if workload.mode in ("static_batch", "single_stream"):
-        return run_burst(model, workload, capacity, users=0, requests=max(1, math.ceil(workload.users / dp))), ()
+        return run_burst(
+            model, workload, capacity, users=0, requests=min(MOST_REQUESTS, max(1, math.ceil(workload.users / dp)))
+        ), ()
     if workload.mode == "open_loop":
         return _arrivals(model, workload, capacity, dp, screen)
     if workload.mode == "closed_loop":
         users = max(1.0, workload.users / dp)
+        if users > MOST_SIMULATED:
+            fewer, notes = _serve(model, replace(workload, users=MOST_SIMULATED), capacity, 1, screen)
+            return _queued_behind(fewer, users - MOST_SIMULATED), notes
         if workload.start == "burst":
-            requests = max(round(users), round(workload.requests / dp))
+            requests = min(MOST_REQUESTS, max(round(users), round(workload.requests / dp)))
             return run_burst(model, workload, capacity, users=max(1, round(users)), requests=requests), ()
         return _users(model, workload, capacity, users, screen), ()
     return _as_much_as_fits(model, workload, capacity, screen)
+
+
+def _queued_behind(served: Served, more: float) -> Served:
+    """The same replica with so many more users than it can run at once: each waits until those before it are served.
+
+    Little's law: users / rate = latency, and the rate stays. Left out: nothing else changes with a longer queue.
+    """
+    wait_s = more / served.requests_per_s
+    return replace(served, ttft_s=served.ttft_s + wait_s, latency_s=served.latency_s + wait_s)
 
 
 def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int, screen: bool) -> tuple[Served, tuple[str, ...]]:
@@ -189,7 +205,7 @@ def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int,
     rate_per_s = workload.rate_per_s / dp
     if workload.start == "burst":
         share = replace(workload, rate_per_s=rate_per_s)
-        return run_burst(model, share, capacity, users=0, requests=max(1, round(workload.requests / dp))), ()
+        return run_burst(model, share, capacity, users=0, requests=min(MOST_REQUESTS, max(1, round(workload.requests / dp)))), ()
     served = open_loop(model, workload, capacity, rate_per_s)
     if served.overloaded:
         carried = served.requests_per_s * dp
