@@ -24,6 +24,8 @@ from runner.transformer import Transformer  # noqa: E402
 from runner.weights import initialise  # noqa: E402
 
 LAYER_AIM = 15
+# torch's own, when its compiler is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 TOKENS = 5
 
 
