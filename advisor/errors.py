@@ -1,6 +1,8 @@
-"""The tree of mistakes a user can meet. Each message is one sentence: what, why, the mend."""
+"""Exception hierarchy: what a user can meet. Each message is one sentence: what, why, how to fix it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class AdvisorError(Exception):
@@ -33,3 +35,25 @@ class MachineError(AdvisorError):
     """The machine failed: no driver, a rank died, a disk is full (exit 3)."""
 
     exit_code = 3
+
+
+def unknown(what: str, text: str, known: Iterable[str]) -> QuestionError:
+    """The error of a word that is none of `known`; it names the nearest where one is near, and then all."""
+    import difflib
+
+    words = list(known)
+    near = difflib.get_close_matches(text[:60].lower(), words, n=1)
+    nearest = f", nearest is {near[0]}" if near else ""
+    listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return QuestionError(f"unknown {what} {text[:60]!r}{nearest}; use {listed}.")
+
+
+def one_line(text: str, *, most: int = 1000) -> str:
+    """Text from outside as it may be shown: one line, control characters and undecodable bytes escaped, `most` characters at most.
+
+    A terminal takes control characters as commands.
+    """
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))

@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
+from advisor.roofline.engine_scales import scale_scopes
 from advisor.specs.engine import Engine
 from advisor.specs.keys import ScaleKey
 
@@ -52,16 +53,19 @@ class Fitted:
 
 def residuals(cases: Sequence[Case], engines: Sequence[Engine], *, processes: int = 1) -> list[list[Residual]]:
     """Residuals of every case under each engine profile, in order; cases that do not fit give none."""
-    jobs = [(index, engine) for engine in engines for index in range(len(cases))]
-    if processes > 1:
-        global _CASES
-        _CASES = cases
-        with get_context("fork").Pool(processes) as pool:
-            found = pool.map(_residual_of_job, jobs, chunksize=max(1, len(jobs) // (8 * processes)))
-    else:
-        found = [_residual(cases, index, engine) for index, engine in jobs]
+    found = _residuals_of(cases, [(index, engine) for engine in engines for index in range(len(cases))], processes=processes)
     size = len(cases)
     return [[r for rows in found[i * size : (i + 1) * size] for r in rows] for i in range(len(engines))]
+
+
+def _residuals_of(cases: Sequence[Case], jobs: Sequence[tuple[int, Engine]], *, processes: int) -> list[list[Residual]]:
+    """Residuals of each (case, engine profile), in order."""
+    if processes <= 1:
+        return [_residual(cases, index, engine) for index, engine in jobs]
+    global _CASES
+    _CASES = cases
+    with get_context("fork").Pool(processes) as pool:
+        return pool.map(_residual_of_job, jobs, chunksize=max(1, len(jobs) // (8 * processes)))
 
 
 _PREDICTORS = Predictors()  # of this process
@@ -73,7 +77,8 @@ def _residual_of_job(job: tuple[int, Engine]) -> list[Residual]:
 
 
 def _residual(cases: Sequence[Case], index: int, engine: Engine) -> list[Residual]:
-    prediction = answer(cases[index], engine, _PREDICTORS)
+    load = cases[index].problem.workload
+    prediction = answer(cases[index], engine, _PREDICTORS, screen=load.start == "steady")
     if prediction is None:
         return []
     rows = []
@@ -99,12 +104,12 @@ HOST_PRIORS = {
     "context_s": 1.0,
     "ranks_s": 1.0,
 }
-# Matrix products and attention were measured in the engines that the tables are of; experts and collectives vary more.
-SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.8, "attention": 0.3}
+# Matrix products, attention and experts were measured in the engines that the tables are of; collectives vary more.
+SCALE_PRIORS = {"decode": 0.15, "prefill": 0.2, "collective": 0.5, "experts": 0.3, "attention": 0.3}
 FINER_PRIORS = {**SCALE_PRIORS, "host": 0.2}  # the engine's own host times are in HOST_PRIORS
 
 
-OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3}  # of an engine that the tables are not of
+OTHER_KERNELS = {"decode": 0.3, "prefill": 0.3, "experts": 0.8}  # of an engine that the tables are not of
 
 
 def coefficients(engine: Engine, finer: Mapping[str, float], *, measured: bool = True) -> list[tuple[str, float]]:
@@ -157,7 +162,7 @@ def fit_engine(
     best, slopes, moved = at(x), {}, math.inf
     for _ in range(rounds):
         if moved > STALE:
-            slopes = _slopes(cases, engine, names, x, best, processes)
+            slopes = _slopes(cases, engine, names, x, processes)
         move, before = np.clip(_move(best, slopes, x, spread), -0.7, 0.7), _loss(best, x, spread)
         for damping in (1.0, 0.5, 0.25, 0.1):
             trial = x + damping * move
@@ -169,7 +174,7 @@ def fit_engine(
         x, best, moved = trial, after, float(np.max(np.abs(damping * move)))
         if moved < 0.01:
             break
-    slopes = _slopes(cases, engine, names, x, best, processes)
+    slopes = _slopes(cases, engine, names, x, processes)
     left_out = []
     for group in sorted({name for case in cases for name in groups(case)}):
         kept = [r for r in best if group not in groups(cases[r.case])]
@@ -182,19 +187,48 @@ def fit_engine(
 Slopes = dict[tuple[int, str], "Vector"]  # (case, figure) -> how its residual moves with each coefficient
 
 
-def _slopes(
-    cases: Sequence[Case], engine: Engine, names: Sequence[tuple[str, float]], x: Vector, base: Sequence[Residual], processes: int
-) -> Slopes:
-    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory)."""
+def _slopes(cases: Sequence[Case], engine: Engine, names: Sequence[tuple[str, float]], x: Vector, processes: int) -> Slopes:
+    """Forward differences of every residual that all variants answer (a shift may push a plan over the edge of its memory).
+
+    A scale of another architecture, format or device moves nothing and is not tried. A benchmark from its first burst to its last
+    answer takes a hundred times longer to simulate than its steady state takes to solve, and the two move alike: slopes are those
+    of the steady state, residuals never.
+    """
     import numpy as np
 
+    steady = [_steady(case) for case in cases]
+    here = with_coefficients(engine, names, x)
     shifted = [with_coefficients(engine, names, x + STEP * (np.arange(len(names)) == j)) for j in range(len(names))]
-    columns = [{(r.case, r.figure): r.value for r in rows} for rows in residuals(cases, shifted, processes=processes)]
-    return {
-        key: np.array([(column[key] - r.value) / STEP for column in columns])
-        for r in base
-        if all((key := (r.case, r.figure)) in column for column in columns)
-    }
+    jobs = [(i, j) for i in range(len(cases)) for j, (name, _) in enumerate(names) if touches(name, cases[i])]
+    tried = [(i, here) for i in range(len(cases))] + [(i, shifted[j]) for i, j in jobs]
+    answers = _residuals_of(steady, tried, processes=processes)
+    base = {(r.case, r.figure): r.value for rows in answers[: len(cases)] for r in rows}
+    slopes: Slopes = {key: np.zeros(len(names)) for key in base}
+    for (i, j), rows in zip(jobs, answers[len(cases) :], strict=True):
+        found = {r.figure: r.value for r in rows}
+        for key in [key for key in slopes if key[0] == i]:
+            if key[1] in found:
+                slopes[key][j] = (found[key[1]] - base[key]) / STEP
+            else:
+                del slopes[key]
+    return slopes
+
+
+def _steady(case: Case) -> Case:
+    """The case as a load that has run for long, where it is a closed loop from a cold start."""
+    load = case.problem.workload
+    if load.mode != "closed_loop" or not load.requests:
+        return case
+    return replace(case, problem=replace(case.problem, workload=replace(load, start="steady", requests=0)))
+
+
+def touches(name: str, case: Case) -> bool:
+    """Whether a coefficient changes anything of a case: scales of an architecture, of a format on it or of a device only theirs."""
+    kind, _, rest = name.partition("/")
+    if kind != "scales" or "/" not in rest or rest == "attention/unsplit":
+        return True
+    key, problem = ScaleKey.parse(rest), case.problem
+    return (key.where, key.number_format) in scale_scopes(problem.model, problem.engine, problem.cluster.device)
 
 
 def _move(rows: Sequence[Residual], slopes: Slopes, x: Vector, spread: Vector) -> Vector:

@@ -24,7 +24,10 @@ from pathlib import Path
 import yaml
 
 from advisor.calibrate.accuracy import (
+    Group,
     LeftOut,
+    Row,
+    family_group,
     gpu_group,
     model_group,
     plan_choices,
@@ -42,28 +45,32 @@ from advisor.calibrate.residuals import scatter, spread_of
 from advisor.catalog import published
 from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
-from advisor.serving.predict import CLOSENESS, closeness
+from advisor.roofline.engine_scales import scale_scopes
+from advisor.serving.familiarity import UNSEEN, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
 from fitting.engine_fit import fit_engine
+from fitting.engine_rows import engine_rows
+from fitting.spreads import SpreadKey, completed
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 150  # rows a profile is fitted on: more change the coefficients by less than their scatter
+SAMPLE = 130  # rows a profile is fitted on: more change the coefficients by less than their scatter
+SCORED, MOST_USERS_SCORED = 400, 600  # rows that error bars come from
 MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
-WIDER = 1.5  # nothing known of a GPU: the interval of its family's nearest, half as wide again
 # Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
 # measured (its calibration is borrowed, so an engine's points are all that tells of it).
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention")
-BY_DEVICE = ("decode", "prefill", "collective", "attention", "host")
+BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
 FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0
+EXPERTS_SHARE = 1.0  # of experts in a format: versions of an engine replace those kernels most often
 UNSPLIT_SHARE = 2.0  # nobody measured those kernels apart
 
 
@@ -81,13 +88,14 @@ def _start(
 
 
 # The engines whose kernels the tables hold.
-TABLED = (("vllm", "2025"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
+TABLED = (("vllm", "2025"), ("vllm", "2026"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
 # Orders of magnitude: a Python scheduler (1 to 4 ms a step), a C++ one (0.3 ms), a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
 START = {
     # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
     ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4, context_s=1e-7, ranks_s=1e-3),
     ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
+    ("vllm", "2026"): _start(step_s=1.5e-3, overlap=0.7, kernel_s=1.2e-5, request_s=0.03),
     ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.04),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
@@ -107,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bars", action="store_true", help="keep the coefficients, make the error bars again")
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
-    rows = read_points(given.points.read_text(encoding="utf-8"))
+    rows = [*read_points(given.points.read_text(encoding="utf-8")), *engine_rows(given.points.parent)]
     desk = _desk()
     by_engine = _by_engine(rows, desk)
     left_out: dict[tuple[str, str, str], Engine] = published.left_out()
@@ -119,14 +127,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             engine, without = _fit(found, desk, (name, version), given.processes)
             left_out = {key: other for key, other in left_out.items() if key[:2] != (name, version)}
             left_out |= {(name, version, group): other for group, other in without}
-        engine = _with_error_bars(engine, [row for _, row in found], left_out, desk)
+        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS_SCORED)]
+        engine = _with_error_bars(engine, sampled, left_out, desk)
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
         desk.engines.clear()  # what was just written is read again
         reload()
         print(f"{name} {version}: {engine.points} rows, median {engine.residual_median:.1%}, p90 {engine.residual_p90:.1%}")
     (given.profiles / "published" / "points.csv").write_text(_published(rows), encoding="utf-8")
-    _report(rows, published.left_out())
+    _report(published.published_rows(), published.left_out())
     return 0
 
 
@@ -176,20 +185,36 @@ def _fit(
         )  # fmt: skip
         cases.append(case)
         points[case.id] = point
-    engine = replace(load_engine(*key), host=START[key], scales=(), spreads=())
+
+    def groups(case: Case) -> list[str]:
+        return [group(points[case.id], case.problem.model) for group in (model_group, gpu_group, family_group)]
+
+    shipped = load_engine(*key)
+    host = replace(START[key], stage_s=shipped.host.stage_s)  # measured apart, not by points
+    engine = replace(shipped, host=host, scales=(), spreads=())
     fitted = fit_engine(
         cases, engine, finer=_finer(cases), measured=key in TABLED, processes=processes,
-        groups=lambda case: (model_group(points[case.id]), gpu_group(points[case.id])),
+        groups=groups,
     )  # fmt: skip
     devices = _often(case.problem.cluster.device.name for case in cases)
-    return replace(fitted.engine, points=len(cases), fitted_on=tuple(devices)), fitted.left_out
+    left_out = tuple(
+        (name, replace(other, fitted_families=_families(case for case in cases if name not in groups(case))))
+        for name, other in fitted.left_out
+    )
+    whole = replace(fitted.engine, points=len(cases), fitted_on=tuple(devices), fitted_families=_families(cases))
+    return whole, left_out
+
+
+def _families(cases: Iterable[Case]) -> tuple[str, ...]:
+    return tuple(_often(case.problem.model.family for case in cases))
 
 
 def _finer(cases: Sequence[Case]) -> dict[str, float]:
     """The finer scales that enough rows show, with their share; none for an architecture or a format that stands alone."""
     devices = [case.problem.cluster.device for case in cases]
     architectures = _often(device.architecture for device in devices)
-    formats = _often(f"{case.problem.cluster.device.architecture}/{_format(case)}" for case in cases)
+    scopes = (scale_scopes(case.problem.model, case.problem.engine, case.problem.cluster.device)[1] for case in cases)
+    formats = _often("/".join(scope) for scope in scopes)
     borrowed = _often(case.problem.cluster.device.name for case in cases if closeness(case.calibration) != "device")
     found: dict[str, float] = {}
     if any(case.problem.cluster.device.architecture in case.problem.engine.paged_kernels_on for case in cases):
@@ -198,6 +223,7 @@ def _finer(cases: Sequence[Case]) -> dict[str, float]:
         found |= {f"{part}/{name}": ARCHITECTURE_SHARE for part in BY_ARCHITECTURE for name in architectures}
     if len(formats) > len(architectures):
         found |= {f"{part}/{name}": FORMAT_SHARE for part in BY_FORMAT for name in formats}
+        found |= {f"experts/{name}": EXPERTS_SHARE for name in formats}
     if len(set(devices)) > 1:
         found |= {f"{part}/{name}": BORROWED_SHARE for part in BY_DEVICE for name in borrowed}
     return found
@@ -205,11 +231,6 @@ def _finer(cases: Sequence[Case]) -> dict[str, float]:
 
 def _often(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count >= FEWEST_ROWS)
-
-
-def _format(case: Case) -> str:
-    model = case.problem.model
-    return model.formats.experts if model.is_moe else model.formats.ffn
 
 
 def _desk(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Desk | None = None) -> Desk:
@@ -224,77 +245,59 @@ def _counts(point: Point, figure: str) -> bool:
     return not (point.workload.mode == "offline" and figure in ("ttft_s", "tpot_s"))
 
 
+# How rows are predicted for the error bars: what the spread is for, what a row is predicted without, whether with the kernels of
+# its own GPU.
+_TRIALS: tuple[tuple[str, str, Group, bool], ...] = (
+    ("fitted", "", model_group, True), ("fitted", UNSEEN, family_group, True), ("device", "", gpu_group, True),
+    ("family", "", gpu_group, False),
+)  # fmt: skip
+
+
 def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) -> Engine:
     """The engine with the spreads of its rows: without their model (fitted), without their GPU (device), without their GPU and its
-    kernels (family), and wider (default)."""
-    spreads: dict[str, Spread] = {}
-    logs: dict[str, list[float]] = {}
-    for near, group, own in (("fitted", model_group, True), ("device", gpu_group, True), ("family", gpu_group, False)):
+    kernels (family), and wider (default); of all rows, of each family, and of families left out (unseen)."""
+    spreads: dict[SpreadKey, Spread] = {}
+    errors = scatter([0.0])
+    for near, kind, group, own in _TRIALS:
         found, _ = score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))
-        usable = [row for row in found if not row.anomaly]
+        usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
         if near == "device":
             usable = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
-        logs[near] = [row.log for row in usable if row.figure != "ttft_s"] or [row.log for row in usable]
-        by_name: dict[str, list[tuple[str, float]]] = defaultdict(list)
-        for row in usable:
-            if abs(row.log) > BEYOND:
-                continue
-            by_name[SPREAD_NAMES[row.figure]].append((_question(row.point), row.log))
-        for (point, mode), (measured, predicted) in request_seconds(usable).items():
-            log = math.log(measured / predicted)
-            if mode == "closed_loop" and abs(log) <= BEYOND:  # C users that take so long are served so many a second
-                by_name["latency"].append((_question(point), log))
-                by_name["throughput"].append((_question(point), -log))
-        for name, pairs in by_name.items():
-            spread = spread_of(pairs)
-            if spread is not None:
-                spreads[f"{name}/{near}"] = spread
-    errors = scatter(logs["fitted"])
+        if (near, kind) == ("fitted", ""):
+            errors = scatter([r.log for r in usable if r.figure != "ttft_s"] or [r.log for r in usable])
+        for key, pairs in _by_spread(usable, near, kind).items():
+            if (spread := spread_of(pairs)) is not None:
+                spreads[key] = spread
     return replace(
         engine,
-        spreads=tuple(sorted(_completed(spreads).items())),
+        spreads=tuple(sorted(("/".join(filter(None, key)), spread) for key, spread in completed(spreads).items())),
         residual_median=round(errors.median, 4),
         residual_p90=round(errors.p90, 4),
     )
 
 
-def _question(p: Point) -> str:
-    """What plans that are compared with each other share."""
-    return f"{p.source} {p.hardware} {p.model} {p.weight_dtype} {p.workload.input_tokens} {p.workload.output_tokens}"
+def _by_spread(rows: Sequence[Row], near: str, kind: str) -> dict[SpreadKey, list[tuple[str, float]]]:
+    """(question, residual) pairs of every figure: of all rows, and where nothing is `kind` of each family besides."""
+    found: dict[SpreadKey, list[tuple[str, float]]] = defaultdict(list)
 
+    def add(name: str, row: Row, log: float) -> None:
+        if abs(log) <= BEYOND:
+            for of in (kind,) if kind else ("", row.family):
+                found[name, near, of].append((_question(row.point), log))
 
-_LENDERS = {"tpot": ("latency", "throughput"), "latency": ("tpot", "throughput"), "throughput": ("tpot", "latency")}
-
-
-def _completed(spreads: Mapping[str, Spread]) -> dict[str, Spread]:
-    """Latency, throughput and TPOT lend each other what a profile's points do not measure, TTFT is twice as wide; farther is
-    never narrower than nearer, and "default" wider than any."""
-    found = dict(spreads)
-    for near in CLOSENESS[:-1]:
-        for name, others in _LENDERS.items():
-            lent = next((spreads[f"{other}/{near}"] for other in (name, *others) if f"{other}/{near}" in spreads), None)
-            if lent:
-                found[f"{name}/{near}"] = lent
-        if f"ttft/{near}" not in found and f"tpot/{near}" in found:
-            found[f"ttft/{near}"] = _widened(found[f"tpot/{near}"], 2.0)
-    for name in ("ttft", "tpot", "latency", "throughput"):
-        nearer: Spread | None = None
-        for near in CLOSENESS[:-1]:
-            spread = found.get(f"{name}/{near}")
-            if spread and nearer and _total(spread) < _total(nearer):
-                spread = found[f"{name}/{near}"] = replace(nearer, points=spread.points)
-            nearer = spread or nearer
-        if nearer:
-            found[f"{name}/{CLOSENESS[-1]}"] = _widened(nearer, WIDER)
+    for row in rows:
+        add(SPREAD_NAMES[row.figure], row, row.log)
+    whole = {row.point: row for row in rows}
+    for (point, mode), (measured, predicted) in request_seconds(rows).items():
+        if mode == "closed_loop":  # C users that take so long are served so many a second
+            add("latency", whole[point], math.log(measured / predicted))
+            add("throughput", whole[point], -math.log(measured / predicted))
     return found
 
 
-def _total(spread: Spread) -> float:
-    return math.hypot(spread.shared, spread.independent)
-
-
-def _widened(spread: Spread, factor: float) -> Spread:
-    return replace(spread, shared=spread.shared * factor, points=0)
+def _question(p: Point) -> str:
+    """What plans that are compared with each other share."""
+    return f"{p.source} {p.hardware} {p.model} {p.weight_dtype} {p.workload.input_tokens} {p.workload.output_tokens}"
 
 
 def _left_out_data(left_out: LeftOut) -> dict[str, object]:
@@ -304,6 +307,7 @@ def _left_out_data(left_out: LeftOut) -> dict[str, object]:
             "engine": name,
             "version": version,
             "without": group,
+            "families": list(engine.fitted_families),
             "host": wire.to_data(engine.host),
             "scales": {str(key): factor for key, factor in engine.scales},
         }
@@ -354,10 +358,6 @@ def _report(rows: Rows, left_out: LeftOut) -> None:
         print(f"{line.target.name}: n={r.points} median {r.median:.1%} p90 {r.p90:.1%} bias {r.bias:+.1%} covered {r.covered:.0%}")
     found = plan_choices(scored)
     print(f"choices: {found.made}, right {found.right}, regret {found.mean_regret:.2%}, largest tp right {found.largest_tp_right}")
-    without_gpu, _ = score(rows, left_out, group=gpu_group, desk=_desk(own=False))
-    print("without their GPU:")
-    for line in scoreboard(without_gpu):
-        print(f"  {line.target.name}: n={line.reached.points} median {line.reached.median:.1%} p90 {line.reached.p90:.1%}")
     print(f"not computed: {len(failed)}")
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from advisor.catalog.machines import load_device
 from advisor.errors import AdvisorError
-from advisor.roofline.compute import peak_flop_per_s
+from advisor.roofline.compute import DeviceRates, kernel_s, peak_flop_per_s
 from advisor.specs.calibration import Calibration, Provenance, Reach, WireReach
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
@@ -42,7 +42,13 @@ READERS: tuple[Callable[[Path], Any], ...] = (
     tables.latent_prefills,
     tables.latent_decodes,
     tables.experts,
+    tables.states,
 )
+# Kinds whose kernels differ by engine more than GEMMs and attention do, which engines take from the same libraries.
+BY_ENGINE = ("experts", "state_scan", "state_update")
+# Kinds whose tables hold few GPUs: the others take the median of those.
+LENT = ("state_scan", "state_update", "index_scores")
+FEWEST_LENT = 12
 # Another chip of the same architecture: what would be served if the first had no table (the leave-one-GPU-out test).
 SIBLINGS = {
     "h100-80g-sxm": "h200-141g-sxm",
@@ -56,7 +62,10 @@ SCANNED = ("mi300x", "mi325x", "mi355x")
 FEWEST = 30
 # A kernel in a replayed CUDA graph takes at least this long from start to start; no public table of element-wise kernels exists.
 STREAM_LAUNCH_S = 1.5e-6
-MESH_SHARE = 0.75  # 48 of 64 GB/s, see `meshed`
+MESH_LINKS = 7  # of each GPU of a board of eight to the others (MI300X data sheet)
+ROCM_TABLE = "all-reduces of MI300X as people posted them (rccl#1562, aiter#801, vllm#19744)"
+# Stream copies reach 4.11 of MI300X's 5.3 TB/s (Azure AI-benchmarking-guide, BabelStream), NVIDIA's about 0.92 of theirs.
+ROCM_STREAM, CUDA_STREAM = 0.775, 0.92
 # The L40S rows whose machine moves 18 to 21 GB/s with 2, 4 and 8 ranks alike.
 HEALTHY = "sglang 0.5.12"
 PCIE_CLASSES = ("pcie", "host", "sys")
@@ -82,7 +91,8 @@ class Result:
 def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
     """Every key of every device that has enough rows."""
     samples: list[Sample] = [s for read in READERS for s in read(folder) if s.hardware in devices]
-    groups = {pair: group for pair, group in by_key(samples).items() if len(group) >= FEWEST}
+    apart = [replace(s, key=f"{s.key}/{s.engine}") for s in samples if _kind(s.key) in BY_ENGINE]
+    groups = {pair: group for pair, group in by_key([*samples, *apart]).items() if len(group) >= FEWEST}
     fits = {pair: fit_reach(group, devices[pair[0]], source=TABLES) for pair, group in sorted(groups.items())}
     fits = {p: f for p, f in fits.items() if not (_kind(p[1]) == "gemm" and (f.reach.provenance.median or 0.0) > WORST_GEMM)}
     results = []
@@ -107,7 +117,7 @@ def _kind(key: str) -> str:
 
 def _without_host(fit: Fit, plain: Fit | None) -> Fit:
     """A GEMM with its launch capped: what exceeds HOST_SHARE of the 16-bit one is the benchmark's host, not the kernel."""
-    kind, number_format = fit.key.split("/")
+    kind, number_format, *_ = fit.key.split("/")
     if plain is None or kind != "gemm":
         return fit
     most = HOST_SHARE[FORMATS[number_format].weight_only] * plain.reach.launch_s
@@ -116,6 +126,27 @@ def _without_host(fit: Fit, plain: Fit | None) -> Fit:
     note = f"{fit.reach.provenance.source}; launch cut from {fit.reach.launch_s * 1e6:.0f} us, the residuals are those before"
     reach = replace(fit.reach, launch_s=rounded(most), provenance=replace(fit.reach.provenance, source=note))
     return replace(fit, reach=reach)
+
+
+def fit_indexers(folder: Path, devices: dict[str, Device], own: dict[str, dict[str, Reach]]) -> dict[str, Reach]:
+    """The indexer's coefficients on every device with enough rows, the products that were timed with it taken off."""
+    found = {}
+    groups = by_key([s for s in tables.index_scores(folder) if s.hardware in devices])
+    for (hardware, _), group in sorted(groups.items()):
+        rates = DeviceRates(devices[hardware], _calibration(hardware, own[hardware], {}))
+        bare = [
+            replace(s, seconds=seconds)
+            for s in group
+            if (seconds := s.seconds - sum(kernel_s(work, rates) for work in s.beside)) > 0
+        ]
+        if len(bare) >= FEWEST_LENT:
+            found[hardware] = fit_reach(bare, devices[hardware], source=f"{TABLES}, modules with and without an indexer").reach
+    return found
+
+
+def lend(own: dict[str, Reach], typical: dict[str, Reach]) -> dict[str, Reach]:
+    """The keys of the LENT kinds that a device has no table of, from the median of all that have one."""
+    return {key: reach for key, reach in typical.items() if _kind(key) in LENT and key not in own and key.count("/") == 1}
 
 
 def stream_reach(plain: Reach) -> Reach:
@@ -189,18 +220,36 @@ def assumed_wires() -> dict[str, WireReach]:
     return lines | {f"p2p/nccl/{link}/2": _line(alpha, 0, share, source) for link, (alpha, share, source) in sends.items()}
 
 
-def meshed(lines: dict[str, WireReach]) -> dict[str, WireReach]:
-    """RCCL over a mesh of xGMI, from the lines that NCCL has through a switch: their latencies, and of each link's bandwidth what
-    its packets leave, 48 of 64 GB/s, half of that in the low-latency protocol, whose words are half flags. Without lines of an
-    engine's own kernels: vLLM's came to ROCm in 2025 (vllm#14755) and nobody publishes their times."""
-    source = "estimate: latency of A100's NCCL; 48 of 64 GB/s a link (rccl#1210)"
+def meshed(folder: Path, lines: dict[str, WireReach], link_bytes_per_s: float) -> dict[str, WireReach]:
+    """Collectives over a mesh of xGMI, where n ranks share n - 1 links each way.
+
+    RCCL was timed with eight ranks alone: the lines that NCCL has through a switch, their latency stretched to what RCCL's eight
+    ranks take, at the share of the links that they reach (half of it in the low-latency protocol, whose words are half flags).
+    vLLM's custom kernels for ROCm (vllm#14755) were timed with two and four ranks; eight go on from there.
+    """
+    samples: dict[tuple[str, int], list[WireSample]] = defaultdict(list)
+    for sample in tables.rocm_collectives(folder):
+        samples[sample.algorithm, sample.ranks].append(sample)
+    fits = {key: fit_lines(rows, link_bytes_per_s * (key[1] - 1), source=ROCM_TABLE) for key, rows in samples.items()}
+    low, high = fits["nccl", 8]
+    stretch = {"1": low.alpha_s / lines["all_reduce/nccl/nvswitch/8/1"].alpha_s, "2": 1.0}
+    stretch["2"] = max(1.0, high.alpha_s / lines["all_reduce/nccl/nvswitch/8/2"].alpha_s)
+    source = f"A100's NCCL, stretched to RCCL's eight ranks: {ROCM_TABLE}"
     found = {}
     for key, line in lines.items():
         op, algorithm, _, ranks, *number = key.split("/")
         if algorithm == "nccl":
-            share = MESH_SHARE / 2 if number == ["1"] else MESH_SHARE
-            provenance = Provenance(source=source, closeness="default")
-            found["/".join((op, algorithm, "nvlink", ranks, *number))] = replace(line, bandwidth=share, provenance=provenance)
+            longer, share = stretch[number[0]], high.bandwidth / 2 if number == ["1"] else high.bandwidth
+            found["/".join((op, algorithm, "nvlink", ranks, *number))] = replace(
+                line,
+                alpha_s=rounded(line.alpha_s * longer),
+                alpha_per_rank_s=rounded(line.alpha_per_rank_s * longer),
+                bandwidth=rounded(share),
+                provenance=Provenance(source=source, closeness="default"),
+            )
+    for ranks, own in per_rank({count: fit for (name, count), fit in fits.items() if name == "rocm"}).items():
+        for number_of, line in enumerate(own, 1):
+            found[f"all_reduce/rocm/nvlink/{ranks}/{number_of}"] = line
     return found
 
 
@@ -244,6 +293,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
     kernels: dict[str, dict[str, Reach]] = defaultdict(dict)
     for result in results:
         kernels[result.hardware][result.key] = result.fit.reach
+    for hardware, reach in fit_indexers(folder, tabled, kernels).items():
+        kernels[hardware]["index_scores/fp8"] = reach
     for own in kernels.values():
         own["stream"] = stream_reach(own["gemm/bf16"])
     pcie = borrowed({k: v for k, v in wires["rtx-pro-6000-server"].items() if "/pcie/" in k}, "RTX PRO 6000")
@@ -258,6 +309,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
         )
         for key in everyone
     }
+    for own in kernels.values():
+        own |= lend(own, typical)
     switched = borrowed({k: v for k, v in wires["a100-80g-sxm"].items() if "/nvswitch/" in k}, "A100")
     made = []
     for name, own in kernels.items():
@@ -266,7 +319,8 @@ def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibra
         made.append(_calibration(name, own, _without(shared, wires[name]) | sends | bridged | wires[name]))
     for name, device in devices.items():
         if name in SCANNED:
-            made.append(_calibration(name, _scanned(folder, device, typical), shared | meshed(switched)))
+            mesh = meshed(folder, switched, device.link_bytes_per_s / MESH_LINKS)
+            made.append(_calibration(name, _scanned(folder, device, typical), shared | mesh))
     made.append(_calibration("default", typical, shared | switched))
     return made, results
 
@@ -292,6 +346,7 @@ def _scanned(folder: Path, device: Device, typical: dict[str, Reach]) -> dict[st
     return {
         key: replace(
             reach,
+            memory=rounded(reach.memory * ROCM_STREAM / CUDA_STREAM),
             compute=rounded(reach.compute * ratio) if key != "stream" else reach.compute,
             provenance=replace(reach.provenance, source=source if key == "gemm/bf16" else reach.provenance.source),
         )

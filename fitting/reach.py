@@ -15,7 +15,18 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from advisor.roofline.compute import demand, peak_flop_per_s
-from advisor.roofline.work import DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
+from advisor.roofline.work import (
+    DecodeAttention,
+    Experts,
+    Gemm,
+    IndexScores,
+    Kernel,
+    LatentDecode,
+    LatentPrefill,
+    PrefillAttention,
+    StateScan,
+    StateUpdate,
+)
 from advisor.specs.calibration import Provenance, Reach
 from advisor.specs.cluster import Device
 from fitting.tables import Sample
@@ -67,9 +78,9 @@ class _Table:
 def _table(samples: Sequence[Sample], device: Device) -> _Table:
     asked = np.array([demand(s.work, device.sms) for s in samples])
     first = samples[0].work
-    weights = first.weights if isinstance(first, (Gemm, Experts)) else "bf16"
+    weights = first.weights if isinstance(first, (Gemm, Experts)) else "fp8" if isinstance(first, IndexScores) else "bf16"
     memory, peak = device.memory_bytes_per_s * 1e-6, peak_flop_per_s(device, weights) * 1e-6
-    seconds = isinstance(first, (Gemm, DecodeAttention, LatentDecode))  # kinds whose chain takes chain_s
+    seconds = isinstance(first, CHAINED)
     moved = asked[:, 0]
     kept = np.ones(len(samples), bool)
     if isinstance(first, Gemm):
@@ -92,6 +103,8 @@ def _table(samples: Sequence[Sample], device: Device) -> _Table:
     )
 
 
+# Kinds whose chain takes chain_s; a prefill's is counted in flop.
+CHAINED = (Gemm, DecodeAttention, LatentDecode, StateScan, IndexScores)
 # Of (K1); launch, queue_s and chain_s in microseconds, a prefill's chain and passes as multiples, softmax in flop.
 COEFFICIENTS = ("memory", "compute", "launch", "q", "queue_s", "chain", "softmax", "passes")
 _START = np.array([0.7, 0.5, 5.0, 2.0, 1.0, 0.5, 50.0, 0.5])
@@ -111,14 +124,16 @@ _HIGHEST_ATTENTION = 1.5
 
 def _free(work: Kernel) -> Vector:
     """Which coefficients a kind of kernel has. One head size (MLA) cannot tell scores from flop."""
-    decode = isinstance(work, (DecodeAttention, LatentDecode))
-    chain = decode or isinstance(work, (Gemm, PrefillAttention, LatentPrefill))
-    return np.array([True, True, True, True, decode, chain, isinstance(work, PrefillAttention), isinstance(work, Experts)])
+    queue = isinstance(work, (DecodeAttention, LatentDecode, StateScan, StateUpdate))
+    chain = isinstance(work, (*CHAINED, PrefillAttention, LatentPrefill))
+    return np.array([True, not isinstance(work, StateUpdate), True, True, queue, chain, isinstance(work, PrefillAttention),
+                     isinstance(work, Experts)])  # fmt: skip
 
 
 def _solve(table: _Table, use: Vector, work: Kernel) -> Vector:
     free = _free(work)
     start, highest = np.where(free, _START, 0.0), _HIGHEST.copy()
+    start[1] = _START[1]
     if not isinstance(work, (Gemm, Experts)):
         highest[1] = _HIGHEST_ATTENTION
 
@@ -143,13 +158,15 @@ def _solve(table: _Table, use: Vector, work: Kernel) -> Vector:
 
 def _shape(work: Kernel, p: Vector) -> tuple[tuple[str, float], ...]:
     """The further coefficients of a kind, by the names that `roofline.compute` reads."""
-    if isinstance(work, (DecodeAttention, LatentDecode)):
+    if isinstance(work, (DecodeAttention, LatentDecode, StateScan)):
         return (("queue_s", rounded(p[4] * 1e-6)), ("chain_s", rounded(p[5] * 1e-6)))
+    if isinstance(work, StateUpdate):
+        return (("queue_s", rounded(p[4] * 1e-6)),)
     if isinstance(work, PrefillAttention):
         return (("chain", rounded(p[5])), ("softmax", rounded(p[6])))
     if isinstance(work, LatentPrefill):
         return (("chain", rounded(p[5])),)
-    if isinstance(work, Gemm):
+    if isinstance(work, (Gemm, IndexScores)):
         return (("chain_s", rounded(p[5] * 1e-6)),)
     return (("passes", rounded(p[7])),)
 

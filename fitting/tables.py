@@ -15,9 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from advisor.catalog.models import load_model
 from advisor.errors import ProfileError
-from advisor.roofline.work import SKEW, DecodeAttention, Experts, Gemm, Kernel, LatentDecode, LatentPrefill, PrefillAttention
+from advisor.roofline.work import (
+    SKEW,
+    DecodeAttention,
+    Experts,
+    Gemm,
+    IndexScores,
+    Kernel,
+    LatentDecode,
+    LatentPrefill,
+    PrefillAttention,
+    Rule,
+    StateScan,
+    StateUpdate,
+)
 from advisor.specs.keys import Op
+from advisor.specs.model import LatentAttention
 
 # What the tables call a number format -> ours.
 FORMAT = {
@@ -30,7 +45,10 @@ FORMAT = {
     "sq": "int8",
     "nvfp4": "nvfp4",
     "w4a16_mxfp4": "mxfp4",
+    "w4a8_mxfp4_mxfp8": "mxfp4-mxfp8",
 }
+# Tables of experts: the second one holds the MXFP4 rows of every engine beside others of the same sweep.
+EXPERT_TABLES = ("moe", "moe_mxfp4")
 # DeepSeek-V3 (arXiv:2412.19437, section 4.2), the model of both MLA tables: latent 512, RoPE 64, head 128 + 64, value 128.
 MLA_RANK, MLA_ROPE, MLA_HEAD, MLA_VALUE = 512, 64, 192, 128
 HELD_OUT = 4  # one shape in four is kept for the report
@@ -38,7 +56,8 @@ HELD_OUT = 4  # one shape in four is kept for the report
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One measured kernel. `source` is the engine and kernel that ran it; `held_out` shapes are never fitted on."""
+    """One measured kernel. `source` is the engine and kernel that ran it; `held_out` shapes are never fitted on. `beside` are the
+    kernels that were timed with it, whose own coefficients say what they took."""
 
     hardware: str
     key: str
@@ -46,6 +65,12 @@ class Sample:
     seconds: float
     source: str
     held_out: bool
+    beside: tuple[Kernel, ...] = ()
+
+    @property
+    def engine(self) -> str:
+        """The engine that ran it."""
+        return self.source.split(" ", 1)[0]
 
 
 def rows(folder: Path, table: str) -> Iterator[dict[str, str]]:
@@ -144,7 +169,7 @@ def latent_decodes(folder: Path) -> Iterator[Sample]:
 
 def experts(folder: Path) -> Iterator[Sample]:
     """MoE layers: the grouped GEMMs with the routing around them; three matrices an expert, two without a gate."""
-    for row in rows(folder, "moe"):
+    for row in (row for table in EXPERT_TABLES for row in rows(folder, table)):
         tokens, hidden, width, top_k, total = (
             int(row[c]) for c in ("num_tokens", "hidden_size", "inter_size", "topk", "num_experts")
         )
@@ -157,6 +182,68 @@ def experts(folder: Path) -> Iterator[Sample]:
             skew=None if row["distribution"] == "balanced" else SKEW,
         )  # fmt: skip
         yield _sample(row, f"experts/{weights}", work, (tokens, hidden, width, top_k, total, tp, ep))
+
+
+# The core kernel of each rule and phase; the convolution beside it is element-wise traffic. Mamba-2's table has only that.
+STATE_KERNELS = {
+    ("gdn", "generation"): ("fused_recurrent_gated_delta_rule", "fused_recurrent_gated_delta_rule_packed_decode"),
+    ("kda", "generation"): ("fused_recurrent_kda_packed_decode", "kda_fused_decode", "fused_kda_decode"),
+    ("gdn", "context"): ("chunk_gated_delta_rule", "chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule_triton"),
+    ("kda", "context"): ("chunk_kda", "flashkda_fwd", "chunk_kda_with_fused_gate"),
+}
+RULES: dict[str, Rule] = {"gdn": "gated-delta", "kda": "kda"}
+
+
+def states(folder: Path) -> Iterator[Sample]:
+    """Recurrent states: updated by one token of each sequence, or scanned over prompts of at least 16 tokens."""
+    for row in rows(folder, "linear_attention"):
+        op, phase = row["op_name"], row["phase"]
+        if row["kernel_source"] not in STATE_KERNELS.get((op, phase), ()):
+            continue
+        batch, new, heads = int(row["batch_size"]), int(row["seq_len"]), float(row["num_v_heads"])
+        values, rule = float(row["head_k_dim"]) * float(row["head_v_dim"]), RULES[op]
+        shape = (batch, new, row["num_k_heads"], row["num_v_heads"])
+        if phase == "context" and new >= 16:
+            scan = StateScan(name="state", batch=batch, new=new, heads=heads, head_values=values, rule=rule)
+            yield _sample(row, f"state_scan/{rule}", scan, shape)
+        elif phase == "generation" and batch <= 512:
+            update = StateUpdate(name="state", batch=batch, heads=heads, head_values=values, rule=rule)
+            yield _sample(row, f"state_update/{rule}", update, shape)
+
+
+def index_scores(folder: Path) -> Iterator[Sample]:
+    """The indexer of sparse attention: what whole attention modules take beyond equal ones that reuse another layer's choice."""
+    whole: dict[tuple[str, ...], dict[str, str]] = {}
+    without: dict[tuple[str, ...], dict[str, str]] = {}
+    same = ("hardware", "engine", "model", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size", "isl", "tp_size", "step")
+    for row in rows(folder, "sparse_attention_modules"):
+        if row["op_name"].startswith("dsa_"):
+            part = without if row["op_name"].endswith("_skip_indexer") else whole
+            part[(row["op_name"].removesuffix("_skip_indexer"), *(row[name] for name in same))] = row
+    for key in sorted(whole.keys() & without.keys()):
+        row, seconds = whole[key], (float(whole[key]["latency_ms"]) - float(without[key]["latency_ms"])) * 1e-3
+        spec = load_model(row["model"], online=False).spec
+        mixer = next(x.mixer for x in spec.layers if isinstance(x.mixer, LatentAttention))
+        batch, new, past = int(row["batch_size"]), int(row["isl"]), int(row["step"])
+        if batch > 512 or seconds <= 0:
+            continue
+        tokens, width = batch * new, mixer.index_heads * mixer.index_head_dim
+        pairs, keys = batch * (new * past + new * (new + 1) / 2), batch * (past + new)
+        work = IndexScores(
+            name="index", queries=tokens, pairs=pairs, keys=keys, heads=mixer.index_heads, head_dim=mixer.index_head_dim
+        )
+        yield Sample(
+            hardware=row["hardware"],
+            key="index_scores/fp8",
+            work=work,
+            seconds=seconds,
+            source=f"{row['engine']} {row['engine_version']} indexer",
+            held_out=_held_out(batch, new, past, row["tp_size"]),
+            beside=(
+                Gemm(name="index", m=tokens, n=width, k=mixer.q_rank, weights="bf16"),
+                Gemm(name="index_keys", m=tokens, n=mixer.index_heads + mixer.index_head_dim, k=spec.hidden_size, weights="bf16"),
+            ),
+        )
 
 
 def _sample(row: dict[str, str], key: str, work: Kernel, shape: tuple[int, ...]) -> Sample:
@@ -204,6 +291,34 @@ def collectives(folder: Path) -> Iterator[WireSample]:
             seconds=float(row["latency_us"]) * 1e-6,
             source=row["algo"],
         )
+
+
+# How the table names vLLM's custom kernels for ROCm, and RCCL; of RCCL only eight ranks were timed.
+ROCM_CUSTOM, RCCL = "vLLM", "RCCL 2"
+
+
+def rocm_collectives(folder: Path) -> Iterator[WireSample]:
+    """All-reduces between MI300X: vLLM's custom kernels with 2 and 4 ranks, RCCL with 8 (one process, eager: some of its latency is
+    the launch)."""
+    path = folder / "amd_all_reduce.csv"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(
+            f"cannot read the table {path}: {error.strerror or error}; give the folder that holds the tables."
+        ) from None
+    for row in csv.DictReader(text.splitlines()):
+        name = "nccl" if row["backend"].startswith(RCCL) else "rocm" if row["backend"].startswith(ROCM_CUSTOM) else ""
+        if name:
+            yield WireSample(
+                hardware="mi300x",
+                op="all_reduce",
+                algorithm=name,
+                ranks=int(row["ranks"]),
+                payload_bytes=float(row["bytes"]),
+                seconds=float(row["latency_us"]) * 1e-6,
+                source="AMD 0",
+            )
 
 
 def point_to_point(folder: Path) -> Iterator[WireSample]:

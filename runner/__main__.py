@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from runner.leash import FOLDER, Watchdog, die_with_parent, redirect
+from runner.watchdog import FOLDER, Watchdog, die_with_parent, redirect
 
 
 def main(arguments: list[str]) -> int:

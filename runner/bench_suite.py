@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import os
 import time
@@ -16,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from advisor.errors import MachineError
 from advisor.specs.benchmark import BenchJob, Benchmarks, KernelKind, KernelTime, WireTime
 from advisor.specs.keys import Op
 from runner import clocks
@@ -26,6 +24,7 @@ from runner.clock import Clock, Spread, spread_of
 from runner.custom_reduce import KINDS, CustomReduce
 from runner.kv_cache import CacheShape, LayerCache
 from runner.measure import straggler
+from runner.meeting import join
 from runner.mesh import GATHER, SCATTER
 from runner.quantised import Matrix, quantise_rows
 from runner.scores import Sight
@@ -119,7 +118,7 @@ def benchmarks(job: BenchJob, beat: Callable[[str], None]) -> Benchmarks:
     """Everything on this rank; the others do the same."""
     device = device_of(job)
     if "RANK" in os.environ:
-        _connect(device, job.stall_limit_s * 0.8)
+        join(device, job.stall_limit_s * 0.8)
     clock = Clock(device, alone=not dist.is_initialized())
     bench = _Bench(job, device, clock, time.monotonic() + job.time_limit_s, beat, [], [])
     gpu = clocks.Gpu(str(torch.cuda.get_device_properties(device).uuid)) if device.type == "cuda" else None
@@ -146,15 +145,6 @@ def benchmarks(job: BenchJob, beat: Callable[[str], None]) -> Benchmarks:
         dist.barrier()
         dist.destroy_process_group()
     return found
-
-
-def _connect(device: torch.device, limit_s: float) -> None:
-    limit = datetime.timedelta(seconds=limit_s)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(backend, timeout=limit, device_id=device if device.type == "cuda" else None)
-    except (dist.DistError, ValueError) as error:
-        raise MachineError(f"the ranks did not find each other: {error}") from error
 
 
 def _graph(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:

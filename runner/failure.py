@@ -10,6 +10,7 @@ from pathlib import Path
 from advisor.errors import AdvisorError
 from advisor.specs import wire
 from advisor.specs.experiment import RankFailure
+from runner.watchdog import FULL_DISK
 
 # Words in the messages of torch, CUDA and NCCL -> what they mean for the user. First match counts.
 _MEANINGS = (
@@ -25,12 +26,10 @@ _MEANINGS = (
 )  # fmt: skip
 
 
-FULL_DISK = 74  # exit code: EX_IOERR of sysexits.h; a full disk takes no sentence
-
-
 def is_full(error: BaseException) -> bool:
-    """Whether a file could not be written because there is no room."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    """Whether a file could not be written because there is no room; the error of `advisor.files` has the system's as its cause."""
+    cause = error.__cause__ if isinstance(error, AdvisorError) else error
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def exit_code(error: BaseException) -> int:

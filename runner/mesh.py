@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from advisor.errors import MachineError, PlanError
+from advisor.errors import PlanError
 from advisor.specs.plan import Coordinates, Plan
 from runner.custom_reduce import CustomReduce
+from runner.meeting import join
 
 Axis = Literal["tp", "adp", "ep", "pp"]
 AXES: tuple[Axis, ...] = ("tp", "adp", "ep", "pp")
@@ -64,17 +65,13 @@ class Mesh:
 
     @classmethod
     def connect(cls, plan: Plan, *, device: torch.device, time_limit_s: float = 600.0) -> Mesh:
-        """Join the other ranks (`torchrun`'s environment) and build the groups of every axis.
+        """Join the other ranks and build the groups of every axis.
 
         Raises PlanError where the world has another size than the plan, MachineError where the ranks do not meet in time.
         """
         limit = datetime.timedelta(seconds=time_limit_s)
         if not dist.is_initialized():
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            try:
-                dist.init_process_group(backend, timeout=limit, device_id=device if device.type == "cuda" else None)
-            except (dist.DistError, ValueError) as error:
-                raise MachineError(f"the ranks did not find each other: {error}") from error
+            join(device, time_limit_s)
         if dist.get_world_size() != plan.world:
             raise PlanError(f"{plan.label} has {plan.world} ranks, but {dist.get_world_size()} were started.")
         mesh = cls(plan, plan.coordinates(dist.get_rank()))

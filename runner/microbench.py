@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from runner.leash import FOLDER, Watchdog, die_with_parent, redirect
+from runner.watchdog import FOLDER, Watchdog, die_with_parent, redirect
 
 
 def main(arguments: list[str]) -> int:
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
         found = benchmarks(job, watchdog.beat)
         if rank == 0:
-            from runner.session import write_whole
+            from advisor.files import write_whole
 
             write_whole(Path(arguments[1]), wire.to_json(found))
     except BaseException as error:

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from advisor.errors import MachineError
+from advisor.files import write_whole
 from advisor.specs import wire
 from advisor.specs.benchmark import BenchJob
 from advisor.specs.experiment import Cell, Job, Measurement, Timing
@@ -171,14 +172,3 @@ def software() -> str:
 def now() -> str:
     """The date and time, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace the file in one step: a reader meets the old or the new one."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

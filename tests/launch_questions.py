@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from advisor.specs.cluster import Cluster, Device, Link, Network, Node
-from advisor.specs.engine import Engine, HostTime, MemoryRule
+from advisor.specs.engine import Engine, HostTime, MemoryRule, Scheduler
 from advisor.specs.model import DenseFfn, GroupedAttention, Layer, ModelSpec, MoeFfn, WeightFormats
 from advisor.specs.plan import Plan, Settings
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
@@ -46,12 +46,13 @@ def cluster(*, gpus: int = 8, nodes: int = 1, ids: tuple[str, ...] = ()) -> Clus
 
 def engine(name: str = "vllm") -> Engine:
     return Engine(
-        name=name, version="2025", program=name, axes=("tp", "pp", "dp", "ep", "adp"),
+        name=name, version="2025", axes=("tp", "pp", "dp", "ep", "adp"),
         host=HostTime(step_s=1e-3, sequence_s=2e-5, request_s=0.03, overlap=0.0, kernel_s=4e-6),
         memory=MemoryRule(
             of="total", fraction=0.9, context_bytes=4e8, collective_bytes=4e8, graph_bytes=3e8, logit_copies=8, hidden_copies=4,
         ),
-        page_tokens=16, chunked_prefill=True, admission="preempt", max_sequences=1024, token_budget=8192, graphs_up_to=512,
+        page_tokens=16, scheduler=Scheduler(family="vllm", chunked_prefill=True, mixed_steps=True),
+        max_sequences=1024, token_budget=8192, graphs_up_to=512,
         fused_elementwise=0.7, all_reduces=("custom",), source="made by hand", flags_version=FLAGS[name], image=IMAGES[name],
     )  # fmt: skip
 

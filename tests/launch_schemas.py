@@ -9,7 +9,11 @@ def fields(required: tuple[str, ...] = (), **properties: dict) -> dict:
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-_POD = fields(("spec",), metadata=fields(labels={"type": "object"}), spec={"type": "object", "required": ["containers"]})
+_POD = fields(
+    ("spec",),
+    metadata=fields(labels={"type": "object"}, annotations={"type": "object"}),
+    spec={"type": "object", "required": ["containers"]},
+)
 
 # kubernetes-sigs/lws, api/leaderworkerset/v1: LeaderWorkerSetSpec and LeaderWorkerTemplate.
 LEADER_WORKER_SET = fields(
@@ -69,6 +73,8 @@ _SERVICE = fields(
     ),
     configs={"type": "array", "items": fields(source=TEXT, target=TEXT)},
     cap_add=WORDS,
+    group_add=WORDS,
+    security_opt=WORDS,
     devices=WORDS,
     depends_on={
         "type": "object",

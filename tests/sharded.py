@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +20,15 @@ def on_ranks(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> list[
     """
     world = jobs[0][0].world
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_rank, args=(world, _free_port(), folder, work, jobs), nprocs=world, join=True)
+        multiprocessing.spawn(_rank, args=(world, folder, work, jobs), nprocs=world, join=True)
         found = [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)]
     return [list(ranks) for ranks in zip(*found, strict=True)]
 
 
-def _rank(rank: int, world: int, port: int, folder: str, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> None:
+def _rank(rank: int, world: int, folder: str, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    meet = {"ADVISOR_MEET": str(Path(folder) / "meet"), "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), **meet}
     from runner.mesh import Mesh
 
     results = []
@@ -37,9 +38,3 @@ def _rank(rank: int, world: int, port: int, folder: str, work: Callable[..., Any
     torch.save(results, Path(folder) / f"{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+
+from advisor.version import DISTRIBUTION
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -26,6 +29,16 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
     return found
+
+
+def test_pip_lines_name_our_distribution_and_not_another_project() -> None:
+    assert PROJECT["project"]["name"] == DISTRIBUTION == "parallelism-advisor"
+    assert PROJECT["project"]["scripts"] == {"advisor": "advisor.cli.app:main"}
+    assert "parallelism_advisor-*.whl" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "advisor").rglob("*.py")]
+    for path in pages:
+        wrong = re.search(r"pip install [^\n&;`]*(?<![\w-])advisor(?![\w.-])", path.read_text(encoding="utf-8"))
+        assert not wrong, f"{path.relative_to(ROOT)}: {wrong and wrong[0]}"
 
 
 def test_the_advisor_imports_only_what_it_declares() -> None:

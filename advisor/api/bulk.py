@@ -6,17 +6,20 @@ Rows of one replica shape are computed together, so that its step model is built
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from advisor.api.answer import predicted
+from advisor.api.cores import on_cores
 from advisor.calibrate.cases import Predictors
 from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import FIGURES, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
+from advisor.files import read_bounded, shown, writable, write_whole
+from advisor.report.terminal import progress
 from advisor.search.legal import tensor_refusal
 from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan
@@ -30,6 +33,7 @@ COLUMNS = (
     "id", "status", "reason", *FIGURES, "kv_tokens", "max_sequences",
     *(f"{name}_{end}" for name in FIGURES for end in ("low", "high")),
 )  # fmt: skip
+_MOST_BYTES = 100_000_000  # half a million rows
 ALONE_UP_TO = 40  # fewer rows than this are computed before a second process has started
 _KEYS = ("model", "hardware", "gpus", "engine", "engine_version", "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep")
 
@@ -39,8 +43,9 @@ def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: 
 
     A calibration file counts for the rows on its own GPU.
     """
-    if points.exists() and out.exists() and out.samefile(points):
-        raise QuestionError(f"--out {out} is the file that --points reads; name another file, so that the questions stay.")
+    target = writable(out)
+    if points.exists() and target.exists() and target.samefile(points):
+        raise QuestionError(f"--out {shown(out)} is the file that --points reads; name another file, so that the questions stay.")
     rows = read_rows(points)
     own = _calibration(calibration) if calibration else None
     answers = estimate_rows(rows, calibration=own, online=online)
@@ -51,7 +56,7 @@ def estimate_file(points: Path, out: Path, *, calibration: Path | None, online: 
 def _calibration(path: Path) -> Calibration:
     """The calibration in a file, checked against the GPU that it names itself."""
     from advisor.catalog.calibrations import read_calibration
-    from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
+    from advisor.untrusted import parse_json, parse_yaml, read_text
 
     parse = parse_json if path.suffix == ".json" else parse_yaml
     device = parse(read_text(path), origin=str(path)).get("device")
@@ -62,35 +67,27 @@ def _calibration(path: Path) -> Calibration:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a CSV file with a header."""
+    raw = read_bounded(path, most_bytes=_MOST_BYTES, what="a CSV file of configurations")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows: list[Row] = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
-            names = reader.fieldnames
-    except OSError as error:
-        raise QuestionError(f"{path} cannot be read: {error.strerror}.") from None
+        reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
+        rows: list[Row] = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
+        names = reader.fieldnames
     except (UnicodeDecodeError, csv.Error) as error:
-        raise QuestionError(f"{path} is no CSV file: {error}.") from None
+        raise QuestionError(f"{shown(path)} is no CSV file: {error}.") from None
     missing = [name for name in ("hardware", "engine", "model", "mode") if name not in (names or ())]
     if missing:
         raise QuestionError(
-            f"{path} lacks the column {missing[0]}; the first line must name the columns, see `advisor estimate --help`."
+            f"{shown(path)} lacks the column {missing[0]}; the first line must name the columns, see `advisor estimate --help`."
         )
     return rows
 
 
 def _write(out: Path, answers: Sequence[Mapping[str, object]]) -> None:
-    """The whole file or nothing: written beside and moved."""
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows(answers)
-        beside.replace(out)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise QuestionError(f"{out} cannot be written: {error.strerror}.") from None
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerows(answers)
+    write_whole(out, text.getvalue())
 
 
 def estimate_rows(rows: Sequence[Row], *, calibration: Calibration | None = None, online: bool = True) -> list[dict[str, object]]:
@@ -101,11 +98,14 @@ def estimate_rows(rows: Sequence[Row], *, calibration: Calibration | None = None
         found = _answers([rows[i] for i in order], calibration, online)
     else:
         pieces = _pieces(order, rows, cores * 8)
-        with ProcessPoolExecutor(max_workers=cores) as pool:
-            parts = pool.map(
-                _answers, [[rows[i] for i in piece] for piece in pieces], [calibration] * len(pieces), [online] * len(pieces)
-            )
-            found = [answer for part in parts for answer in part]
+        parts = on_cores(
+            _answers,
+            [[rows[i] for i in piece] for piece in pieces],
+            [calibration] * len(pieces),
+            [online] * len(pieces),
+            cores=cores,
+        )
+        found = [answer for part in progress(parts, "configurations", total=len(pieces)) for answer in part]
     answers: list[dict[str, object]] = [{} for _ in rows]
     for index, answer in zip(order, found, strict=True):
         answers[index] = answer

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass, replace
 
-from advisor.api.question import Options, Question, question
+from advisor.api.options import Options
+from advisor.api.question import Question, question
 from advisor.calibrate.local import LocalFit, cpu_cluster, cpu_engine, fit
 from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.engines import load_engine
-from advisor.errors import AdvisorError, MachineError
+from advisor.errors import AdvisorError, MachineError, QuestionError, one_line
 from advisor.measure.campaign import Torch, ask_torch
 from advisor.measure.ranks import Interrupted, Nodes, Ranks, run_ranks
 from advisor.specs import wire
@@ -20,6 +22,7 @@ from advisor.specs.engine import Engine
 
 BENCH_LIMIT_S = 110.0  # under two minutes a GPU
 TINY_LIMIT_S = 30.0
+RANKS_A_CORE, _LEAST_MOST_RANKS = 4, 8  # each is a process with torch: about 0.3 GB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +38,9 @@ class Bench:
 
 def say(line: str) -> None:
     """Talk, on stderr."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, AttributeError):  # closed, or nobody reads it any more: the measurement goes on
+        sys.stderr.write(one_line(line) + "\n")
+        sys.stderr.flush()
 
 
 def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...] = ("bf16", "fp8")) -> Benchmarks:
@@ -49,15 +53,17 @@ def benchmarks(*, device: str, ranks: int, nodes: Nodes, formats: tuple[str, ...
     here = -(-ranks // nodes.count) if ranks > 1 else 0
     start = Ranks(module="runner.microbench", here=here, nodes=nodes, environment=_cpu_words(ranks) if tiny else {})
     try:
-        outcome = run_ranks(
-            start, wire.to_json(job), id="advisor-calibrate", time_limit_s=job.time_limit_s + 60.0, progress=lambda _: None
-        )
+        outcome = run_ranks(start, wire.to_json(job), time_limit_s=job.time_limit_s + 60.0, progress=lambda _: None)
     except Interrupted as interrupted:
         say("interrupted: nothing was measured yet")
         raise KeyboardInterrupt from interrupted
     if outcome.text is None or outcome.reason:
         raise MachineError(f"the micro-benchmarks failed: {outcome.reason or 'they left no result'}.")
     return wire.from_json(outcome.text, Benchmarks, origin="the micro-benchmarks")
+
+
+def _first(given: int | None, otherwise: int) -> int:
+    return otherwise if given is None else given
 
 
 def cpu_threads(ranks: int) -> int:
@@ -74,7 +80,10 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
     torch = ask_torch()
     engine = load_engine("runner")
     if device == "cpu":
-        return replace(_cpu(model, asked, engine, ranks=asked.get("gpus") or wanted or 2, wanted=wanted), machine=torch.machine)
+        return replace(
+            _cpu(model, asked, engine, ranks=cpu_ranks(_first(asked.get("gpus"), wanted or 2)), wanted=wanted),
+            machine=torch.identity,
+        )
     if not torch.gpus:
         raise MachineError(
             f"torch {torch.version} sees no GPU here: install a build for the driver, or try the program with --device cpu."
@@ -86,9 +95,8 @@ def bench_for(model: str, asked: Options, *, device: str, wanted: int, nodes: No
         options = {**options, "gpu": more.name, "gpus": wanted}
     found = question(model=model, **options)
     said = () if more is None else (f"Predicted for {wanted} x {more.name}, of which {here} {'is' if here == 1 else 'are'} here.",)
-    return Bench(
-        asked=found, engine=engine, gpus=here, machine=torch.machine, said=(*said, *_mismatch(found.problem.cluster, torch))
-    )
+    said = (*said, *_mismatch(found.problem.cluster, torch))
+    return Bench(asked=found, engine=engine, gpus=here, said=said, machine=torch.identity)
 
 
 def _more_of_the_same(asked: Options, torch: Torch, wanted: int) -> Device | None:
@@ -96,6 +104,16 @@ def _more_of_the_same(asked: Options, torch: Torch, wanted: int) -> Device | Non
     from advisor.catalog.machines import device_for_reading
 
     return None if asked.get("gpu") or asked.get("cluster") else device_for_reading(torch.names[0], None)
+
+
+def cpu_ranks(wanted: int) -> int:
+    """So many ranks on this CPU. Raises QuestionError beyond what its cores can stand in for."""
+    most = max(_LEAST_MOST_RANKS, RANKS_A_CORE * (os.cpu_count() or 1))
+    if not 1 <= wanted <= most:
+        raise QuestionError(
+            f"{wanted} ranks are not possible on this CPU, whose cores stand in for 1 to {most} GPUs; say --gpus 2."
+        )
+    return wanted
 
 
 def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, wanted: int) -> Bench:
@@ -124,7 +142,7 @@ def calibrate_here(*, device: str, gpus: int | None) -> tuple[LocalFit, Cluster,
     """Micro-benchmarks of the GPUs here, and the calibration they make."""
     torch = ask_torch()
     if device == "cpu":
-        ranks = gpus or 2
+        ranks = cpu_ranks(_first(gpus, 2))
         found = benchmarks(device="cpu", ranks=ranks, nodes=Nodes())
         cluster = cpu_cluster(found, ranks)
         return fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True), cluster, found

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from advisor.api.answer import answer, legal_plan
 from advisor.api.machine_here import Bench, benchmarks, cpu_threads, say
-from advisor.api.question import Options, question
+from advisor.api.options import Options
+from advisor.api.question import question
 from advisor.calibrate.local import USABLE, bound_rates
 from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
@@ -156,7 +157,7 @@ def validate_suite(
         options: Options = {**_whole(asked, plan, torch), "engine": "vllm"}
         found = question(model=name, **options)
         problem = runner_problem(found.problem, load_engine("runner"), device=settings.device)
-        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus), machine=torch.machine), found.calibration)
+        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus), machine=torch.identity), found.calibration)
         kept = Results.open(results or default_path(problem, device=f"{settings.device}-suite"), fresh=fresh)
         measured, complete = run_all([job], kept, node=None, nodes=nodes, say=say)
         plans = [plan_result(problem, m.job, m.measurement, found.calibration, batch=64, resumed=m.resumed) for m in measured]

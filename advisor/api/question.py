@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
-from advisor.errors import MachineError, QuestionError
+from advisor.api.options import EngineChoice, Load, Machine, Options, parts_of
+from advisor.errors import MachineError, QuestionError, unknown
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster, Node, Pair
 from advisor.specs.engine import Engine
@@ -19,6 +20,10 @@ from advisor.specs.problem import Problem
 from advisor.specs.workload import Goal, Mode, Workload
 from advisor.units import parse, show
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
 MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
@@ -31,139 +36,102 @@ class Question:
     said: tuple[str, ...]
 
 
-class Options(TypedDict, total=False):
-    """The options of a question beside the model, as the Python API takes them."""
-
-    gpu: str
-    gpus: int | None
-    nodes: int | None
-    cluster: Path | str | Cluster | None
-    node: str
-    network: str
-    engine: str
-    engine_version: str
-    dtype: str
-    kv_dtype: str
-    preset: str
-    input_tokens: int | None
-    output_tokens: int | None
-    users: int | None
-    rate: float | None
-    prefix_cached_tokens: int | None
-    ttft: str | float | None
-    tpot: str | float | None
-    goal: str
-    calibration: Path | str | None
-    online: bool
-
-
-def question(
-    *,
-    model: str,
-    gpu: str = "",
-    gpus: int | None = None,
-    nodes: int | None = None,
-    cluster: Path | str | Cluster | None = None,
-    node: str = "",
-    network: str = "",
-    engine: str = "vllm",
-    engine_version: str = "",
-    dtype: str = "",
-    kv_dtype: str = "",
-    preset: str = "",
-    input_tokens: int | None = None,
-    output_tokens: int | None = None,
-    users: int | None = None,
-    rate: float | None = None,
-    prefix_cached_tokens: int | None = None,
-    ttft: str | float | None = None,
-    tpot: str | float | None = None,
-    goal: str = "",
-    calibration: Path | str | None = None,
-    online: bool = True,
-) -> Question:
+def question(*, model: str, **options: Unpack[Options]) -> Question:
     """The problem that these options state. Raises QuestionError (one sentence) where they cannot be meant."""
     from advisor.catalog.calibrations import load_calibration, read_calibration
     from advisor.catalog.engines import load_engine
 
-    workload, said_workload = _workload(
-        preset=preset, input_tokens=input_tokens, output_tokens=output_tokens, users=users, rate=rate,
-        prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot, goal=goal,
-    )  # fmt: skip
-    spec, said_model = _model(model, dtype=dtype, kv_dtype=kv_dtype, online=online)
-    _check_context(spec, workload)
-    machine, said_machine = _machine(gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network)
-    profile: Engine = load_engine(engine, engine_version)
-    found = load_calibration(machine.device) if calibration is None else read_calibration(Path(calibration), machine.device)
+    where, engine, load = parts_of(options)
+    workload, said_workload = _workload(load)
+    spec, said_model = _model(model, engine, online=options.get("online", True))
+    workload = _with_context(spec, workload, load.context)
+    machine, said_machine = _machine(where)
+    _check_cache(spec, machine)
+    profile: Engine = load_engine(engine.engine, engine.engine_version)
+    own = where.calibration
+    found = load_calibration(machine.device) if own is None else read_calibration(Path(own), machine.device)
     problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
     left_out = [note for note in found.notes if "left out" in note]
     return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *left_out))
 
 
-def _model(name: str, *, dtype: str, kv_dtype: str, online: bool) -> tuple[ModelSpec, list[str]]:
-    from advisor.catalog.models import load_model, requantise
+def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec, list[str]]:
+    from advisor.catalog.models import load_model, published_as, requantise
 
     if not name.strip():
         raise QuestionError("no model was named: say --model 70b, a Hugging Face id, or a path to config.json.")
     loaded = load_model(name, online=online)
     spec: ModelSpec = loaded.spec
     said = [f"{name} is taken as {loaded.taken_as}."] if loaded.taken_as and loaded.taken_as != name else []
-    if dtype or kv_dtype:
-        spec = requantise(spec, dtype=dtype or None, kv_dtype=kv_dtype or None)
+    if engine.dtype or engine.kv_dtype:
+        spec = published_as(requantise(spec, dtype=engine.dtype or None, kv_dtype=engine.kv_dtype or None))
+        said += [f"Its {engine.dtype} checkpoint is {spec.repo}."] if spec.repo != loaded.spec.repo else []
     return spec, said + [f"{caveat[:1].upper()}{caveat[1:].rstrip('.')}." for caveat in spec.caveats]
 
 
-def _check_context(model: ModelSpec, workload: Workload) -> None:
+def _check_cache(model: ModelSpec, machine: Cluster) -> None:
+    """An nvfp4 cache is read by kernels for GPUs that multiply nvfp4 (vLLM and TensorRT-LLM documentation, quantised KV cache)."""
+    without = sorted({d.name for d in machine.node.devices if model.kv_format == "nvfp4" and not d.peak("nvfp4")})
+    if without:
+        raise QuestionError(
+            f"{without[0]} has no kernels for an nvfp4 cache, which begin with Blackwell; use --kv-dtype fp8 or bf16."
+        )
+
+
+def _with_context(model: ModelSpec, workload: Workload, context: int | None) -> Workload:
+    """The workload with the longest request that was asked for. Raises QuestionError where the model has less."""
     if workload.context_tokens > model.max_context_tokens:
         raise QuestionError(
             f"{workload.input_tokens:.0f} input and {workload.output_tokens:.0f} output tokens are more than the "
             f"{model.max_context_tokens} tokens of context that {model.name} has; ask for shorter ones "
             "with --input-tokens and --output-tokens."
         )
+    if context is None:
+        return workload
+    if not workload.context_tokens <= context <= model.max_context_tokens:
+        raise QuestionError(
+            f"--context {context} is not possible: a request has {workload.context_tokens:.0f} tokens and {model.name} at most "
+            f"{model.max_context_tokens}; give a number between them."
+        )
+    return replace(workload, max_context_tokens=context)
 
 
-def _workload(
-    *,
-    preset: str,
-    input_tokens: int | None,
-    output_tokens: int | None,
-    users: int | None,
-    rate: float | None,
-    prefix_cached_tokens: int | None,
-    ttft: str | float | None,
-    tpot: str | float | None,
-    goal: str,
-) -> tuple[Workload, list[str]]:
+def _workload(load: Load) -> tuple[Workload, list[str]]:
     """The workload; a limit of the preset holds when the preset was named, or when nothing else bounds the load."""
     from advisor.catalog.presets import load_preset
 
-    chosen = load_preset(preset or "chat")
-    for option, value in (("--input-tokens", input_tokens), ("--output-tokens", output_tokens), ("--users", users)):
+    chosen = load_preset(load.preset or "chat")
+    users, rate, goal, confidence = load.users, load.rate, load.goal, load.confidence
+    for option, value in (("--input-tokens", load.input_tokens), ("--output-tokens", load.output_tokens), ("--users", users)):
         if value is not None and not 0 < value <= 1_000_000_000:
             raise QuestionError(f"{option} {value} is not possible; give a whole number of at least 1.")
     if rate is not None and not (math.isfinite(rate) and 0 < rate <= 1e9):
         raise QuestionError(f"--rate {rate:g} is not possible; give requests per second above 0.")
     if users is not None and rate is not None:
         raise QuestionError("--users and --rate are two kinds of load; give one: users in flight, or requests per second.")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise QuestionError(f"--confidence {confidence:g} is not possible; give a chance from 0.5 to below 1, e.g. 0.9.")
     if goal and goal not in get_args(Goal):
-        raise QuestionError(f"unknown goal {goal!r}; use latency, throughput or cost.")
-    inputs = chosen.input_tokens if input_tokens is None else input_tokens
-    outputs = chosen.output_tokens if output_tokens is None else output_tokens
-    cached = prefix_cached_tokens or 0
+        raise unknown("goal", goal, get_args(Goal))
+    inputs = chosen.input_tokens if load.input_tokens is None else load.input_tokens
+    outputs = chosen.output_tokens if load.output_tokens is None else load.output_tokens
+    cached = load.prefix_cached_tokens or 0
     if not 0 <= cached < inputs:
         raise QuestionError(f"--prefix-cached-tokens {cached} must be 0 or more and less than the {inputs} input tokens.")
     mode, said = _mode(chosen.mode, users=users, rate=rate, goal=goal)
-    bound = bool(preset) or mode == "capacity"
-    own_limits = ttft not in (None, "") or tpot not in (None, "")
-    ttft_s = _seconds("--ttft", ttft) if own_limits or not bound else chosen.ttft_s
-    tpot_s = _seconds("--tpot", tpot) if own_limits or not bound else chosen.tpot_s
-    if input_tokens is None or output_tokens is None:
+    bound = bool(load.preset) or mode == "capacity"
+    own_limits = load.ttft not in (None, "") or load.tpot not in (None, "")
+    ttft_s = _seconds("--ttft", load.ttft) if own_limits or not bound else chosen.ttft_s
+    tpot_s = _seconds("--tpot", load.tpot) if own_limits or not bound else chosen.tpot_s
+    if load.input_tokens is None or load.output_tokens is None:
         said.append(f"Lengths of the {chosen.name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
     if bound and not own_limits and (ttft_s or tpot_s):
         said.append(f"Limits of the {chosen.name} preset: {_limits(ttft_s, tpot_s)} (--ttft, --tpot).")
+    if confidence is None:
+        confidence = SURE if mode == "capacity" and (ttft_s or tpot_s) else 0.5
     workload = Workload(
         input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
-        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
+        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s, confidence=confidence,
         goal=cast(Goal, goal or "throughput"), preset=chosen.name,
     )  # fmt: skip
     return workload, said
@@ -205,10 +173,9 @@ def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
     return " and ".join(parts)
 
 
-def _machine(
-    *, gpu: str, gpus: int | None, nodes: int | None, cluster: Path | str | Cluster | None, node: str, network: str
-) -> tuple[Cluster, list[str]]:
+def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
     """The machine named, or the one in a file, or the one here, or eight H100 SXM with a word about it."""
+    gpu, gpus, nodes, cluster, node, network = asked.gpu, asked.gpus, asked.nodes, asked.cluster, asked.node, asked.network
     for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value is not None and value < 1:
             raise QuestionError(f"{option} {value} is not possible; give at least 1.")

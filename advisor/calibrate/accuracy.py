@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from advisor.calibrate.recipes import unstated
 from advisor.calibrate.residuals import Choices, Scatter, choices, scatter
 from advisor.errors import AdvisorError
 from advisor.specs.engine import Engine
+from advisor.specs.model import ModelSpec
 
 LeftOut = Mapping[tuple[str, str, str], Engine]  # (engine, version, group) -> the profile fitted without that group
 QUEUEING = ("ttft_s", "tpot_s")  # of an offline run TTFT is queueing, and its TPOT belongs to whatever batch was tuned for
@@ -23,7 +24,10 @@ QUEUEING = ("ttft_s", "tpot_s")  # of an offline run TTFT is queueing, and its T
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One published figure and its prediction. `without` names what the coefficients were fitted without ("" : nothing)."""
+    """One published figure and its prediction.
+
+    `without` names what the coefficients were fitted without ("": nothing), `family` is that of the model.
+    """
 
     point: Point
     url: str
@@ -34,6 +38,7 @@ class Row:
     high: float
     without: str
     anomaly: str
+    family: str
 
     @property
     def log(self) -> float:
@@ -51,21 +56,29 @@ class Row:
         return self.low <= self.measured <= self.high
 
 
-def model_group(point: Point) -> str:
+Group = Callable[[Point, ModelSpec], str]
+
+
+def model_group(point: Point, model: ModelSpec) -> str:
     """The group a row leaves the fit with when its model does."""
     return f"model {point.model}"
 
 
-def gpu_group(point: Point) -> str:
+def gpu_group(point: Point, model: ModelSpec) -> str:
     """The group a row leaves the fit with when its GPU does."""
     return f"gpu {point.hardware}"
 
 
+def family_group(point: Point, model: ModelSpec) -> str:
+    """The group a row leaves the fit with when all models of its family do."""
+    return f"family {model.family}"
+
+
 def score(
-    rows: Sequence[Mapping[str, str | None]],
+    rows: Iterable[Mapping[str, str | None]],
     left_out: LeftOut,
     *,
-    group: Callable[[Point], str] = model_group,
+    group: Group = model_group,
     desk: Desk | None = None,
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """(scored figures, rows that could not be computed with the reason). Rows whose group was left out use that fit."""
@@ -82,7 +95,7 @@ def score(
             failed.append((row.get("id") or "", str(error)))
             continue
         engine = problem.engine
-        without = left_out.get((engine.name, engine.version, group(point)))
+        without = left_out.get((engine.name, engine.version, group(point, problem.model)))
         prediction = answer(case, engine if without is None else without, predictors)
         if prediction is None:
             failed.append((point.id, "the plan does not fit in memory by the model"))
@@ -101,8 +114,9 @@ def score(
                         predicted=figure(prediction, name),
                         low=estimate.low,
                         high=estimate.high,
-                        without=group(point) if without is not None else "",
+                        without=group(point, problem.model) if without is not None else "",
                         anomaly=row.get("anomaly") or unstated(point),
+                        family=problem.model.family,
                     )
                 )
     return scored, failed

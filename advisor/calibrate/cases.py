@@ -15,6 +15,9 @@ from advisor.specs.problem import Problem
 SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
 
 
+SET_BY_RECIPES = ("token_budget", "polling_steps", "experts_as")  # of an engine profile, by `recipes.as_started`
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """A measured row as a question: the problem (with the engine to be fitted), the plan, and the figures by column."""
@@ -42,6 +45,13 @@ def figure(prediction: Prediction, name: str) -> float:
     return float(getattr(prediction, name).value)
 
 
+def started_like(engine: Engine, started: Engine) -> Engine:
+    """`engine` with what the recipe of a row set in `started`; itself where nothing differs, so that memos find it again."""
+    if all(getattr(engine, name) == getattr(started, name) for name in SET_BY_RECIPES):
+        return engine
+    return replace(engine, token_budget=started.token_budget, polling_steps=started.polling_steps, experts_as=started.experts_as)
+
+
 class Predictors:
     """The newest predictors of rows of many questions: neighbouring rows of one question share theirs."""
 
@@ -62,12 +72,14 @@ class Predictors:
         return found
 
 
-def answer(case: Case, engine: Engine, predictors: Predictors) -> Prediction | None:
-    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run."""
-    started = case.problem.engine
-    if (engine.token_budget, engine.polling_steps) != (started.token_budget, started.polling_steps):
-        engine = replace(engine, token_budget=started.token_budget, polling_steps=started.polling_steps)
+def answer(case: Case, engine: Engine, predictors: Predictors, *, screen: bool = False) -> Prediction | None:
+    """The prediction of a case with this engine, started as the case's was; None where the plan does not fit or cannot run.
+
+    `screen` answers a steady load by formula instead of by simulation.
+    """
+    engine = started_like(engine, case.problem.engine)
     try:
-        return predictors.of(replace(case.problem, engine=engine), case.calibration).predict(case.plan)
+        predictor = predictors.of(replace(case.problem, engine=engine), case.calibration)
+        return predictor.screen(case.plan) if screen else predictor.predict(case.plan)
     except AdvisorError:
         return None

@@ -1,7 +1,9 @@
-"""A user's own measured runs -> corrections of a calibration: one or two rows already move it, and narrow its bars.
+"""A user's own measured runs -> corrections of a calibration. Few rows move it a part of the way, and narrow no bar.
 
-Each scale (decode, prefill, collective, host) is exp(x_j) with a normal prior of spread `PRIOR`; a row's residual has its own
-scatter. The posterior is solved by Gauss-Seidel on its normal equations (four unknowns):
+Each direction j scales some of decode, prefill, collective and host by exp(x_j), with a normal prior of spread `PRIOR`. Up to
+`FEW` rows there is one direction, all four together: one figure cannot tell them apart. A row's figures are of one run, so that
+together they weigh as one; its residual r_i has the whole spread of the prediction as its scatter. The posterior is solved by
+Gauss-Seidel on its normal equations, and taken only as far as it brings the rows nearer:
 
     x_j = sum_i J_ij (r_i - sum_(k != j) J_ik x_k) / s_i^2  /  (1 / PRIOR_j^2 + sum_i J_ij^2 / s_i^2)                         (F2)
 """
@@ -18,11 +20,14 @@ from advisor.calibrate.lookup import Desk
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.errors import AdvisorError
 from advisor.roofline.memory import stage_weight_bytes
-from advisor.serving.predict import spread_for
+from advisor.serving.familiarity import spread_for
 from advisor.specs.calibration import Calibration, Spread
 from advisor.specs.model import MoeFfn
 
 PRIOR = {"decode": 0.25, "prefill": 0.3, "collective": 0.5, "host": 0.5}
+FEW = len(PRIOR)  # rows; fewer cannot tell four corrections apart
+HALVINGS = 6  # of a step that leads away from the rows, because the model is no straight line
+STEP = 0.05  # of a logarithm: how far a scale is moved to see what follows
 CONTRADICTION = 1.5  # the same question answered twice, further apart than this
 SPREAD_NAMES = {
     "ttft_s": "ttft", "tpot_s": "tpot", "latency_s": "latency", "decode_tokens_per_s": "tpot",
@@ -56,34 +61,77 @@ def scales_from_points(
     cases, left_out = _usable(rows, calibration, desk, predictors)
     if not cases:
         return Correction(calibration=calibration, used=(), left_out=tuple(left_out))
-    names = list(PRIOR)
-    base = [_logs(own.case, calibration, predictors) for own in cases]
-    shifted = []
-    for name in names:
-        moved = _with_scales(calibration, {name: math.exp(0.05)})
-        shifted.append([_logs(own.case, moved, predictors) for own in cases])
-    residuals: list[float] = []
-    jacobian: list[list[float]] = []
-    scatters: list[float] = []
-    figures: list[str] = []
-    for index, own in enumerate(cases):
-        for column, value in base[index].items():
-            residuals.append(value)
-            jacobian.append([(found[index].get(column, value) - value) / 0.05 for found in shifted])
-            scatters.append(max(0.03, spread_for(own.case.problem.engine, calibration, SPREAD_NAMES[column]).independent))
-            figures.append(SPREAD_NAMES[column])
-    x = _posterior(residuals, jacobian, scatters, [PRIOR[name] for name in names])
-    scaled = _with_scales(calibration, {name: math.exp(value) for name, value in zip(names, x, strict=True)})
-    engine = cases[0].case.problem.engine
+    directions = _directions(len(cases))
+    scaled = _moved(calibration, directions, _solved(cases, calibration, directions, predictors))
+    for _ in range(HALVINGS):
+        if _distance(cases, scaled, predictors) <= _distance(cases, calibration, predictors):
+            break
+        scaled = _halfway(calibration, scaled)
+    engine, model = cases[0].case.problem.engine, cases[0].case.problem.model
     spreads = dict(calibration.spreads)
     for name in sorted(set(SPREAD_NAMES.values())):
-        spreads[name] = _narrowed(spread_for(engine, calibration, name), figures.count(name))
+        rows_of = sum(any(SPREAD_NAMES[column] == name for column, _ in own.case.figures) for own in cases)
+        spreads[name] = _narrowed(spread_for(engine, calibration, name, model), rows_of)
     corrected = replace(
         scaled,
         spreads=tuple(sorted(spreads.items())),
         notes=(*calibration.notes, f"corrected by {len(cases)} own runs of {engine.name} {engine.version}"),
     )
     return Correction(calibration=corrected, used=tuple(own.name for own in cases), left_out=tuple(left_out))
+
+
+def _directions(rows: int) -> list[tuple[tuple[str, ...], float]]:
+    """The scales that move together, with the prior's spread."""
+    if rows <= FEW:
+        return [(tuple(PRIOR), min(PRIOR.values()))]
+    return [((name,), prior) for name, prior in PRIOR.items()]
+
+
+def _moved(calibration: Calibration, directions: Sequence[tuple[tuple[str, ...], float]], x: Sequence[float]) -> Calibration:
+    factors = {name: math.exp(value) for (names, _), value in zip(directions, x, strict=True) for name in names}
+    return _with_scales(calibration, factors)
+
+
+def _halfway(calibration: Calibration, scaled: Calibration) -> Calibration:
+    """The calibration whose scales are halfway, in logarithms, between the two."""
+    before = dict(calibration.scales)
+    half = {name: math.sqrt(value / before.get(name, 1.0)) for name, value in scaled.scales}
+    return _with_scales(calibration, half)
+
+
+def _distance(cases: Sequence[_Own], calibration: Calibration, predictors: Predictors) -> float:
+    """The squared residuals of the rows in units of their scatter."""
+    total = 0.0
+    for own in cases:
+        for column, residual in _logs(own.case, calibration, predictors).items():
+            total += (residual / _scatter(own.case, calibration, column)) ** 2
+    return total
+
+
+def _scatter(case: Case, calibration: Calibration, column: str) -> float:
+    """Standard deviation of one figure of a row: all that a prediction may be off by, and as many times more as it has figures."""
+    spread = spread_for(case.problem.engine, calibration, SPREAD_NAMES[column], case.problem.model)
+    return max(0.03, math.hypot(spread.shared, spread.independent)) * math.sqrt(len(case.figures))
+
+
+def _solved(
+    cases: Sequence[_Own], calibration: Calibration, directions: Sequence[tuple[tuple[str, ...], float]], predictors: Predictors
+) -> list[float]:
+    """How far to go in each direction, by (F2)."""
+    base = [_logs(own.case, calibration, predictors) for own in cases]
+    shifted = []
+    for names, _ in directions:
+        moved = _with_scales(calibration, dict.fromkeys(names, math.exp(STEP)))
+        shifted.append([_logs(own.case, moved, predictors) for own in cases])
+    residuals: list[float] = []
+    jacobian: list[list[float]] = []
+    scatters: list[float] = []
+    for index, own in enumerate(cases):
+        for column, value in base[index].items():
+            residuals.append(value)
+            jacobian.append([(found[index].get(column, value) - value) / STEP for found in shifted])
+            scatters.append(_scatter(own.case, calibration, column))
+    return _posterior(residuals, jacobian, scatters, [prior for _, prior in directions])
 
 
 def _usable(
@@ -181,8 +229,9 @@ def _posterior(
 
 
 def _narrowed(spread: Spread, rows: int) -> Spread:
-    """The shared part after `rows` own figures, each with the independent scatter: 1 / s'^2 = 1 / s^2 + n / own^2."""
-    if not rows or not spread.shared:
+    """The shared part after `rows` own figures: 1 / s'^2 = 1 / s^2 + (n - FEW) / own^2. The first few are spent on the scales."""
+    free = rows - FEW
+    if free <= 0 or not spread.shared:
         return spread
-    shared = 1 / math.sqrt(1 / spread.shared**2 + rows / max(spread.independent, 0.03) ** 2)
+    shared = 1 / math.sqrt(1 / spread.shared**2 + free / max(spread.independent, 0.03) ** 2)
     return replace(spread, shared=shared, points=spread.points + rows)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from advisor.calibrate.names import checkpoint
 from advisor.calibrate.points import Point
-from advisor.calibrate.recipes import as_started
-from advisor.errors import AdvisorError
+from advisor.calibrate.recipes import as_started, stored_format
+from advisor.errors import AdvisorError, QuestionError
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Cluster
 from advisor.specs.engine import Engine
@@ -43,15 +44,36 @@ class Desk:
 
     def model(self, point: Point) -> ModelSpec:
         """The model in the row's number formats."""
-        from advisor.catalog.models import load_model, requantise
+        from advisor.catalog.models import requantise
+
+        dtype = stored_format(point)
 
         def load() -> ModelSpec:
-            spec = load_model(point.model, online=self.online).spec
-            if point.weight_dtype or point.kv_dtype:
-                spec = requantise(spec, dtype=point.weight_dtype or None, kv_dtype=point.kv_dtype or None)
+            spec, stored = self._architecture(point.model)
+            given = dtype or stored_format(replace(point, weight_dtype=stored))
+            if given or point.kv_dtype:
+                spec = requantise(spec, dtype=given or None, kv_dtype=point.kv_dtype or None)
             return spec
 
-        return _once(self.models, (point.model, point.weight_dtype, point.kv_dtype), load)
+        return _once(self.models, (point.model, dtype, point.kv_dtype), load)
+
+    def _architecture(self, name: str) -> tuple[ModelSpec, str]:
+        """(the model of that name, ""), or where the catalogue lacks it the model it was made from, saying so, and the format that
+        its name states. Raises the QuestionError of the name itself when no such model is known either."""
+        from advisor.catalog.models import find_sheet, load_model
+
+        try:
+            return load_model(name, online=False).spec, ""
+        except QuestionError as error:
+            found = checkpoint(name)
+            base = next((base for base in found.bases if find_sheet(base) is not None), None)
+            if base is None:
+                if self.online:
+                    return load_model(name).spec, ""
+                raise error from None
+        spec = load_model(base, online=False).spec
+        said = f"{name} is taken as {spec.name}" + (f" stored as {found.stored}" if found.stored else "")
+        return replace(spec, caveats=(*spec.caveats, said)), found.stored
 
     def cluster(self, point: Point) -> Cluster:
         """The machine of the row."""

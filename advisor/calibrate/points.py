@@ -8,9 +8,11 @@ output_tokens_per_s, total_tokens_per_s, requests_per_s` answer. Further columns
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from advisor.calibrate.names import spoken_format
 from advisor.errors import QuestionError
 from advisor.specs.plan import Plan
 from advisor.specs.workload import Workload
@@ -22,14 +24,17 @@ FIGURES = (
 )  # fmt: skip
 MODES = ("static_batch", "single_stream", "closed_loop", "open_loop", "offline")
 # A closed-loop benchmark as InferenceX runs it (its public recipe): all users start at once, ten requests a user, lengths
-# uniform between 80% and 100% of the nominal ones. Other clients (vllm bench serve, aiperf) start the same way with equal
-# lengths; their users drift apart all the same, which a spread of a tenth stands for. The rows of that source with prompts of
-# whole thousands show no first burst (112 users at once, 1,000 tokens each, a mean TTFT of 72 ms): they are a steady state.
+# uniform between 80% and 100% of the nominal ones. Other clients start the same way. SGLang's (bench_serving.py) tells the engine
+# to ignore the end of text unless --disable-ignore-eos is given: all answers are equally long. vLLM's (benchmarks/serve.py) and
+# TensorRT-LLM's copy of it do so only with --ignore-eos: answers end by themselves, which a spread of a tenth stands for; so do
+# users that no source describes. The rows of InferenceX with prompts of whole thousands show no first burst (112 users at once,
+# 1,000 tokens each, a mean TTFT of 72 ms): they are a steady state.
 REQUESTS_PER_USER = 10
 INFERENCEX = "aiconfigurator-silicon-sample"
 INFERENCEX_LENGTHS = ((1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0))
 INFERENCEX_SPREAD = 0.8
-LENGTH_SPREAD = 0.9
+LENGTH_SPREAD = {"sglang": 1.0}
+OTHER_SPREAD = 0.9
 # NVIDIA's fp8 and nvfp4 checkpoints state an fp8 cache. TensorRT-LLM takes it from there; vLLM and SGLang keep 16 bits unless told
 # otherwise, which that source's runs were, but for InferenceX on Hopper (its scripts; TPOT over contexts scatters by 5%, not 11%).
 FP8_CACHE_WEIGHTS = ("fp8", "nvfp4")
@@ -42,7 +47,10 @@ DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One row: names as given, and the plan and workload it describes; what was measured is read apart."""
+    """One row: names as given, and the plan and workload it describes; what was measured is read apart.
+
+    `speculation` is the drafting that the run's recipe states ("": not known). `assumed` says what the row leaves open.
+    """
 
     id: str
     source: str
@@ -57,6 +65,8 @@ class Point:
     kv_dtype: str
     plan: Plan
     workload: Workload
+    speculation: str = ""
+    assumed: str = ""
 
 
 def point_of_row(row: Mapping[str, str | None]) -> Point:
@@ -76,12 +86,14 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
         nodes=_count(text, "nodes", default=1),
         gpus=max(gpus, plan.world),
         engine=text["engine"],
-        engine_version=text.get("engine_version", "") or _version_of_date(text["engine"], text.get("date", "")),
+        engine_version=_version(text),
         model=text["model"],
-        weight_dtype=text.get("weight_dtype", ""),
+        weight_dtype=spoken_format(text.get("weight_dtype", "")),
         kv_dtype=_kv_dtype(text, workload),
         plan=plan,
         workload=workload,
+        speculation=text.get("speculation", ""),
+        assumed=_assumed(text, workload),
     )
 
 
@@ -105,7 +117,7 @@ def _workload(text: Mapping[str, str]) -> Workload:
     if mode == "open_loop":
         return Workload(
             input_tokens=inputs, output_tokens=outputs, mode="open_loop",
-            rate_per_s=_amount(text, "request_rate_per_s", default=None), requests=OPEN_LOOP_REQUESTS,
+            rate_per_s=_amount(text, "request_rate_per_s", default=None), start="burst", requests=OPEN_LOOP_REQUESTS,
         )  # fmt: skip
     if mode == "offline":
         ceiling = _count(text, "load", default=0)  # the largest batch the run allowed, where it says
@@ -119,8 +131,8 @@ def _workload(text: Mapping[str, str]) -> Workload:
         warm = known and inputs % 1000 == 0
         return Workload(
             input_tokens=inputs, output_tokens=outputs, mode="closed_loop", users=users,
-            requests=0 if warm else users * REQUESTS_PER_USER,
-            length_spread=INFERENCEX_SPREAD if known and recipe else LENGTH_SPREAD,
+            start="steady" if warm else "burst", requests=0 if warm else users * REQUESTS_PER_USER,
+            length_spread=INFERENCEX_SPREAD if known and recipe else LENGTH_SPREAD.get(text["engine"], OTHER_SPREAD),
         )  # fmt: skip
     if mode == "single_stream":
         return Workload(input_tokens=inputs, output_tokens=outputs, mode="single_stream", users=1)
@@ -140,10 +152,31 @@ def _kv_dtype(text: Mapping[str, str], workload: Workload) -> str:
     return "" if recipe and text["hardware"].startswith(HOPPER) else "fp8"
 
 
+# What names a release, a year or a build of an engine; anything else names a container or the library below ("NIM 1.8.0",
+# "TensorRT 10.11, CUDA 12.9") and tells the line by its date alone.
+_RELEASE = re.compile(r"v?\d+(\.\d+)+\S*|20\d\d(-\d\d)*|(nightly|main|dev|latest|newest)\S*", re.IGNORECASE)
+
+
+def _version(text: Mapping[str, str]) -> str:
+    """The engine version of a row; the release of its date where it states none that is the engine's."""
+    given = text.get("engine_version", "")
+    return given if _RELEASE.fullmatch(given) else _version_of_date(text["engine"], text.get("date", ""))
+
+
+def _assumed(text: Mapping[str, str], workload: Workload) -> str:
+    """What the row does not state and a default stands for, in words."""
+    said = []
+    if not text.get("input_tokens"):
+        said.append(f"a prompt of {workload.input_tokens:g} tokens")
+    if not text.get("output_tokens"):
+        said.append(f"an answer of {workload.output_tokens:g} tokens")
+    return " and ".join(said)
+
+
 def _version_of_date(engine: str, date: str) -> str:
     """Rows that state no engine version but a date: the release then run, else the year, stands for the version."""
     since, release = CURRENT.get(engine, ("", ""))
-    return release if since and date >= since else date[:4]
+    return release if since and date >= since else date[:4] if date[:4].isdigit() else ""
 
 
 def _amount(text: Mapping[str, str], name: str, *, default: float | None) -> float:

@@ -16,6 +16,8 @@ SGLANG_POLLING_USERS = 16
 # attention-DP a step with prompts waits for one on every rank, up to 60 steps (attention_dp_config: timeout_iters).
 TRTLLM_PROMPTS = 1.85
 TRTLLM_WAIT_STEPS = 60
+# Its gpt-oss on Blackwell: vLLM with VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8=1, which by itself keeps 16-bit activations there.
+VLLM_MXFP8 = (("10", "mxfp4", "mxfp4-mxfp8"),)
 # Rows that ran under conditions they do not state, by engine, version and model. They are scored and shown, but neither fitted nor
 # counted in the headlines.
 _SPECULATIVE = "speculative decoding: half the TPOT of the same plan, load and engine without it"
@@ -32,8 +34,23 @@ UNSTATED = {
 }
 
 
+# Qwen publishes its fp8 checkpoints in blocks of 128 x 128 (model cards of Qwen3-*-FP8 and Qwen3.5-*-FP8); NVIDIA's for
+# TensorRT-LLM have one scale a tensor.
+BLOCK_FP8 = ("Qwen/Qwen3",)
+
+
+def stored_format(point: Point) -> str:
+    """The weight format of a row; "" is the checkpoint's own."""
+    if point.weight_dtype == "fp8" and point.engine in ("vllm", "sglang") and point.model.startswith(BLOCK_FP8):
+        return "fp8-block"
+    return point.weight_dtype
+
+
 def unstated(point: Point) -> str:
-    """What a row's figures show and its columns do not; "" where nothing is known to be missing."""
+    """What keeps a row out of fits and headlines: speculation that its run's recipe states, or what its figures show and its
+    columns do not; "" where nothing is known to be missing."""
+    if point.speculation not in ("", "none"):
+        return f"speculative decoding: {point.speculation}"
     return UNSTATED.get((point.engine, point.engine_version, point.model), "")
 
 
@@ -44,6 +61,8 @@ def as_started(engine: Engine, point: Point, device: Device) -> Engine:
         return engine
     if point.engine == "sglang" and device.architecture == "blackwell":
         return replace(engine, polling_steps=SGLANG_POLLING[load.users >= SGLANG_POLLING_USERS])
+    if point.engine == "vllm" and point.weight_dtype == "mxfp4":
+        return replace(engine, experts_as=VLLM_MXFP8)
     if point.engine == "trtllm" and "DeepSeek-R1" in point.model:
         batch = load.users / point.plan.adp
         budget = int(TRTLLM_PROMPTS * load.input_tokens + batch + 127) // 64 * 64

@@ -69,7 +69,6 @@ def spread_of(residuals: Iterable[tuple[str, float]]) -> Spread | None:
     own = quantile(sorted(map(abs, inside)), 0.683) if len(inside) >= FEWEST else total / math.sqrt(2)
     own = min(max(own, FLOOR / 2), total * 0.95)
     return Spread(
-        bias=statistics.median(value for _, value in rows),
         shared=math.sqrt(total**2 - own**2),
         independent=own,
         points=len(rows),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,11 +12,12 @@ from typing import Any
 
 from advisor.catalog.devices import load_device
 from advisor.catalog.shipped import known_names, plain, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
-from advisor.errors import ProfileError, QuestionError
+from advisor.errors import ProfileError
+from advisor.files import write_whole
 from advisor.specs.calibration import Calibration, Provenance
 from advisor.specs.cluster import Device
 from advisor.specs.wire import from_data, to_data
+from advisor.untrusted import parse_json, parse_yaml, read_text
 
 VERSION = 1
 _CLOSENESS = ("device", "family", "default")
@@ -67,28 +67,14 @@ def read_calibration(path: Path, device: Device) -> Calibration:
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as YAML, whole or not at all: a reader never meets half a file. Raises QuestionError with the reason."""
+    """Write a calibration as YAML, whole or not at all. Raises as `files.write_whole` does."""
     import yaml
 
     checked(calibration, origin=f"calibration {calibration.name}")
     data = to_data(calibration)
     data = {"entries": _entries(data), **data}
     text = yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)  # mkstemp makes it private; a calibration is no secret
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise QuestionError(f"cannot write {path}: {error.strerror or error}; name another place.") from None
+    write_whole(path, text)
 
 
 def _entries(data: Mapping[str, Any]) -> int:
@@ -132,7 +118,6 @@ def _figures(calibration: Calibration) -> Iterator[tuple[str, float, float, floa
         yield f"{wire} bandwidth", line.bandwidth, 0.0001, MOST_REACH
         yield f"{wire} up_to_bytes", line.up_to_bytes, 0.0, 1e30
     for key, spread in calibration.spreads:
-        yield f"{key} bias", spread.bias, -5.0, 5.0
         yield f"{key} shared", spread.shared, 0.0, 5.0
         yield f"{key} independent", spread.independent, 0.0, 5.0
     for key, factor in calibration.scales:

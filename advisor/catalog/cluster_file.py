@@ -10,12 +10,12 @@ from typing import Any
 from advisor.catalog.cluster_schema import ClusterFile, FileDevice, FileLink, FileNetwork
 from advisor.catalog.devices import device_sheet, load_device
 from advisor.catalog.machine_schema import validated
-from advisor.catalog.nodes import FABRIC, build_node, carries, network_of, network_sheet, node_sheet, slot_link
+from advisor.catalog.nodes import build_node, carries, network_of, network_sheet, node_sheet, slot_link
 from advisor.catalog.shipped import sheet_names
-from advisor.catalog.yaml_file import parse_json, parse_yaml, read_text
 from advisor.errors import ProfileError, QuestionError
-from advisor.specs.cluster import Cluster, Device, Link, Network, Node, Pair
+from advisor.specs.cluster import NVLINKS, Cluster, Device, Link, Network, Node, Pair
 from advisor.units import parse
+from advisor.untrusted import parse_json, parse_yaml, read_text
 
 # field of a file entry -> field of Device, unit ("" for plain values)
 _FIGURES = (
@@ -84,6 +84,7 @@ def cluster_data(cluster: Cluster) -> dict[str, Any]:
         net = cluster.network
         data["network"] = {
             "name": net.name, "bandwidth": _exact(net.bytes_per_s, "B/s"), "latency": f"{net.latency_s!r} s", "rdma": net.rdma,
+            **({"assumed": True} if net.assumed else {}),
         }  # fmt: skip
     if cluster.assumed:
         data["assumed"] = cluster.assumed
@@ -158,6 +159,7 @@ def _device(entry: FileDevice) -> Device:
             peak_flop_per_s=tuple(sorted((entry.peaks or {}).items())),
             link_kind=link.kind if link else None,
             link_bytes_per_s=link.bandwidth if link else 0.0,
+            link_count=link.count if link else 0,
             price_usd_per_hour=entry.price,
             price_date=entry.price_date or "",
         )
@@ -171,9 +173,11 @@ def _device(entry: FileDevice) -> Device:
     if "peaks" in given:
         changed["peak_flop_per_s"] = tuple(sorted(_not_null(entry, "peaks").items()))
     if "link" in given:
-        changed |= {"link_kind": None, "link_bytes_per_s": 0.0}
-        if entry.link:
-            changed |= {"link_kind": entry.link.kind, "link_bytes_per_s": entry.link.bandwidth}
+        link = entry.link
+        changed |= {
+            "link_kind": link.kind if link else None, "link_bytes_per_s": link.bandwidth if link else 0.0,
+            "link_count": link.count if link else 0,
+        }  # fmt: skip
     if "price" in given:
         changed["price_usd_per_hour"] = entry.price
     return replace(load_device(entry.gpu), **changed)
@@ -211,7 +215,7 @@ def _base(file: ClusterFile, devices: Sequence[Device]) -> tuple[Node, str]:
 
 def _link(link: FileLink, devices: Sequence[Device]) -> Link:
     """A link of the file; what it leaves out follows from its kind and the GPUs it joins."""
-    fabric = link.kind in FABRIC
+    fabric = link.kind in NVLINKS
     count = link.count
     if link.bandwidth is not None:
         bandwidth = link.bandwidth
@@ -225,11 +229,10 @@ def _link(link: FileLink, devices: Sequence[Device]) -> Link:
 
 def _fabric_figures(link: FileLink, device: Device) -> tuple[float, int]:
     """(bytes/s, links) of `link.count` links of this GPU, all of them where the file does not count."""
-    figures = device_sheet(device.name).link if device.name in sheet_names("hardware") else None
-    if figures is None or not device.link_bytes_per_s:
+    if not device.link_count or not device.link_bytes_per_s:
         raise ProfileError(f"a link of kind {link.kind} needs its bandwidth: {device.name} has no sheet that tells it.")
-    count = min(link.count or figures.count, figures.count)
-    return device.link_bytes_per_s * count / figures.count, count
+    count = min(link.count or device.link_count, device.link_count)
+    return device.link_bytes_per_s * count / device.link_count, count
 
 
 def _check_uplinks(uplinks: list[list[int]], gpus: int) -> None:
@@ -245,7 +248,7 @@ def _network(file: ClusterFile, node: Node) -> tuple[Network | None, str]:
     n = len(node.devices)
     if isinstance(file.network, FileNetwork):
         net = file.network
-        return Network(name=net.name, bytes_per_s=net.bandwidth, latency_s=net.latency, rdma=net.rdma), ""
+        return Network(name=net.name, bytes_per_s=net.bandwidth, latency_s=net.latency, rdma=net.rdma, assumed=net.assumed), ""
     if file.network is not None:
         return network_of(network_sheet(file.network), gpus_of_a_node=n), ""
     if file.nodes == 1:
@@ -253,7 +256,8 @@ def _network(file: ClusterFile, node: Node) -> tuple[Network | None, str]:
     if node.devices[0].name not in sheet_names("hardware"):
         raise ProfileError(f"{file.nodes} nodes need a network: name one, e.g. network: ib-400g.")
     sheet = network_sheet(device_sheet(node.devices[0].name).network)
-    return network_of(sheet, gpus_of_a_node=n), f"The network between nodes is taken as {sheet.title}."
+    network = replace(network_of(sheet, gpus_of_a_node=n), assumed=True)
+    return network, f"The network between nodes is taken as {sheet.title}."
 
 
 def _entry(device: Device) -> Any:
@@ -268,10 +272,10 @@ def _entry(device: Device) -> Any:
             full[field] = getattr(device, field)
     if sheet is None or device.peak_flop_per_s != sheet.peak_flop_per_s:
         full["peaks"] = {name: _exact(rate, "FLOP/s") for name, rate in device.peak_flop_per_s}
-    link = (device.link_kind, device.link_bytes_per_s)
-    if sheet is None or link != (sheet.link_kind, sheet.link_bytes_per_s):
-        empty = link == (None, 0.0)
-        full["link"] = None if empty else {"kind": device.link_kind, "bandwidth": _exact(device.link_bytes_per_s, "B/s")}
+    link = (device.link_kind, device.link_bytes_per_s, device.link_count)
+    if sheet is None or link != (sheet.link_kind, sheet.link_bytes_per_s, sheet.link_count):
+        rate = _exact(device.link_bytes_per_s, "B/s")
+        full["link"] = None if link == (None, 0.0, 0) else {"kind": device.link_kind, "count": device.link_count, "bandwidth": rate}
     if sheet is None or device.price_usd_per_hour != sheet.price_usd_per_hour:
         full["price"] = None if device.price_usd_per_hour is None else f"{device.price_usd_per_hour!r} USD/h"
     if sheet is None:

@@ -42,9 +42,10 @@ class FilePair(FileLink):
 
 
 class FileDeviceLink(Strict):
-    """All links of a GPU in a cluster file."""
+    """All links of a GPU in a cluster file; `count` 0 where their number is not known."""
 
     kind: LinkKind | None
+    count: Annotated[int, Field(ge=0, le=64)] = 0
     bandwidth: Annotated[float, BeforeValidator(quantity("B/s", low=0.0, high=1e15))]
 
 
@@ -70,12 +71,13 @@ class FileDevice(Strict):
 
 
 class FileNetwork(Strict):
-    """A network in a cluster file; bandwidth is of one GPU, one way."""
+    """A network in a cluster file; bandwidth is of one GPU, one way. `assumed` where the program that wrote the file assumed it."""
 
     name: Name
     bandwidth: Bandwidth
     latency: Seconds
     rdma: bool
+    assumed: bool = False
 
 
 def _gpu_entry(value: object) -> object:

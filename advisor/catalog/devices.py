@@ -9,9 +9,9 @@ from pathlib import Path
 
 from advisor.catalog.machine_schema import DeviceSheet, validated
 from advisor.catalog.shipped import driver_sheets, find_sheet, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml, read_text
 from advisor.errors import ProfileError, QuestionError
 from advisor.specs.cluster import Device
+from advisor.untrusted import parse_yaml, read_text
 
 # A driver's total is up to 3% below the sheet's (the driver's own share differs by version); a slice of a GPU is far below.
 _SAME_MEMORY = 0.12
@@ -80,6 +80,8 @@ def device_of(sheet: DeviceSheet) -> Device:
         power_w=sheet.power.value,
         price_usd_per_hour=sheet.price.value if sheet.price else None,
         price_date=sheet.price.date if sheet.price else "",
+        link_count=sheet.link.count if sheet.link else 0,
+        driver_names=tuple(sheet.driver_names),
     )
 
 

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from advisor.catalog.shipped import sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml, read_text
-from advisor.errors import ProfileError, QuestionError
+from advisor.errors import ProfileError, QuestionError, unknown
 from advisor.specs.engine import Engine
 from advisor.specs.wire import from_data
+from advisor.untrusted import parse_yaml, read_text
 
 # What people call an engine, without case and punctuation -> its name in the profiles.
 _NAMES = {
@@ -21,11 +21,14 @@ _NAMES = {
     "ggml": "llamacpp",
     "gptfast": "gpt-fast",
 }
+# All-reduce kernels that engines bring beside NCCL's and RCCL's, as calibrations name their lines.
+ALL_REDUCES = ("custom", "lamport", "rocm")
 # The first release of a profile's year, where a version is given as the engine numbers it. Dates: the release pages of
-# vllm-project/vllm (0.7.0: January 2025), sgl-project/sglang (0.4.2: January 2025), NVIDIA/TensorRT-LLM (0.18: March 2025; 0.17 of
-# January 2025 was tuned as the 2024 line; 1.1: November 2025, the line of 2026).
+# vllm-project/vllm (0.7.0: January 2025; 0.14.0: January 2026, asynchronous scheduling by default, vllm#27614),
+# sgl-project/sglang (0.4.2: January 2025), NVIDIA/TensorRT-LLM (0.18: March 2025; 0.17 of January 2025 was tuned as the 2024
+# line; 1.1: November 2025, the line of 2026).
 _FIRST_RELEASE = {
-    "vllm": ((2025, (0, 7)),),
+    "vllm": ((2025, (0, 7)), (2026, (0, 14))),
     "sglang": ((2025, (0, 4, 2)),),
     "trtllm": ((2025, (0, 18)), (2026, (1, 1))),
 }
@@ -43,7 +46,7 @@ def load_engine(name: str, version: str = "") -> Engine:
     word = _NAMES.get(word, word)
     years = _profiles().get(word)
     if years is None:
-        raise QuestionError(f"unknown engine {name[:60]!r}; use {', '.join(_profiles())}.")
+        raise unknown("engine", name, _profiles())
     wanted = _year(word, version.strip().lower())
     if wanted is None:
         raise QuestionError(
@@ -108,8 +111,8 @@ def _checked(engine: Engine, origin: str) -> Engine:
         problem = "page_tokens, max_sequences and token_budget are at least 1"
     elif not 0 <= engine.fused_elementwise <= 10 or not all(0 < factor < 100 for _, factor in engine.scales):
         problem = "fused_elementwise and scales are factors above 0"
-    elif unknown := sorted({*engine.all_reduces} - {"custom", "lamport"}):
-        problem = f"{unknown[0]!r} is no all-reduce kernel, choose from custom, lamport"
+    elif unknown := sorted({*engine.all_reduces} - {*ALL_REDUCES}):
+        problem = f"{unknown[0]!r} is no all-reduce kernel, choose from {', '.join(ALL_REDUCES)}"
     if problem:
         raise ProfileError(f"{origin} holds a figure that no engine has: {problem}.")
     return engine

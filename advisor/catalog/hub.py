@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from advisor.catalog.yaml_file import MAX_BYTES, parse_json, read_text
-from advisor.errors import QuestionError
+from advisor.errors import ProfileError, QuestionError
 from advisor.specs.model import ModelSpec
+from advisor.untrusted import MAX_BYTES, parse_json, read_text
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}\Z")
 TIMEOUT_S = 5.0
@@ -31,8 +33,8 @@ def cached_folder(repo: str) -> Path | None:
     """The newest cached snapshot of `repo` that has a config.json: the one `main` points at, else the last written."""
     base = cache_folder() / f"models--{repo.replace('/', '--')}"
     try:
-        head = (base / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        head = read_text(base / "refs" / "main").strip()
+    except ProfileError:
         head = ""
     try:
         snapshots = sorted((base / "snapshots").iterdir(), key=lambda x: (x.name == head, x.stat().st_mtime), reverse=True)
@@ -43,8 +45,11 @@ def cached_folder(repo: str) -> Path | None:
 
 def is_offline() -> bool:
     """Whether the environment forbids the hub (HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE)."""
-    switches = (os.environ.get("HF_HUB_OFFLINE", ""), os.environ.get("TRANSFORMERS_OFFLINE", ""))
-    return any(x.strip().upper() in ("1", "ON", "YES", "TRUE") for x in switches)
+    return _is_on("HF_HUB_OFFLINE") or _is_on("TRANSFORMERS_OFFLINE")
+
+
+def _is_on(switch: str) -> bool:
+    return os.environ.get(switch, "").strip().upper() in ("1", "ON", "YES", "TRUE")
 
 
 def read_config_file(path: Path, *, name: str, source: str, repo: str = "") -> ModelSpec:
@@ -91,19 +96,23 @@ def from_hub(repo: str) -> ModelSpec:
 
 
 def _fetch(repo: str, name: str) -> str | None:
-    """One file of a repository's main branch as text, None where it has none. One request, no retries, `TIMEOUT_S` each way.
+    """One file of a repository's main branch as text, None where it has none. One request, no retries, `TIMEOUT_S` in all.
 
-    `hf_hub_download` would retry an unreachable hub for half a minute, so its session is asked directly.
+    `hf_hub_download` would retry an unreachable hub for half a minute, so its session is asked directly; and its own headers, which
+    ask the hub for a list of coding agents and name the installed packages, are not sent.
     """
-    from huggingface_hub import hf_hub_url
+    from huggingface_hub import get_token, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
-    from huggingface_hub.utils import build_hf_headers, get_session  # type: ignore[attr-defined]
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     # The HTTP library's own base error: huggingface_hub has changed the library it is built on more than once.
     network = cast("type[Exception]", HfHubHTTPError.__bases__[0])
+    token = None if _is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") else get_token()
+    headers = {"user-agent": "advisor", **({"authorization": f"Bearer {token}"} if token else {})}
     try:
-        answer = get_session().get(hf_hub_url(repo, name), headers=build_hf_headers(), timeout=TIMEOUT_S)
-        status, code, content = answer.status_code, answer.headers.get("x-error-code", ""), answer.content
+        with get_session().stream("GET", hf_hub_url(repo, name), headers=headers, timeout=TIMEOUT_S) as answer:
+            status, code = answer.status_code, answer.headers.get("x-error-code", "")
+            content = _body(answer.iter_bytes(), f"{name} of {repo}") if status == 200 else b""
     except (OSError, ValueError, network) as error:
         raise QuestionError(
             f"{repo} is neither in the catalogue nor in the local Hugging Face cache, and the hub cannot be reached "
@@ -117,9 +126,19 @@ def _fetch(repo: str, name: str) -> str | None:
         raise QuestionError(f"{repo} is neither in the catalogue nor on the hub (or it is private); {MEND}.")
     if status != 200:
         raise QuestionError(f"the hub answered {status} for {repo}; try again, or {MEND}.")
-    if len(content) > MAX_BYTES:
-        raise QuestionError(f"{name} of {repo} is larger than {MAX_BYTES // 2**20} MiB: that is no config; {MEND}.")
     try:
-        return str(content.decode("utf-8-sig"))
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise QuestionError(f"{name} of {repo} is not text; {MEND}.") from None
+
+
+def _body(parts: Iterable[bytes], what: str) -> bytes:
+    """The parts joined, no more than `MAX_BYTES` of them and no longer than `TIMEOUT_S`. Raises QuestionError, TimeoutError."""
+    found, ends = bytearray(), time.monotonic() + TIMEOUT_S
+    for part in parts:
+        found += part
+        if len(found) > MAX_BYTES:
+            raise QuestionError(f"{what} is larger than {MAX_BYTES // 2**20} MiB: that is no config; {MEND}.")
+        if time.monotonic() > ends:
+            raise TimeoutError("the body comes too slowly")
+    return bytes(found)

@@ -9,8 +9,8 @@ from typing import Any
 from advisor.catalog.devices import device_for_reading, device_sheet, list_devices, load_device
 from advisor.catalog.machine_schema import MOST_NODES, DeviceSheet, NodeSheet
 from advisor.catalog.nodes import build_node, carries, kinds_of, list_networks, list_nodes, network_of, network_sheet, node_sheet
-from advisor.errors import QuestionError
-from advisor.specs.cluster import Cluster
+from advisor.errors import QuestionError, unknown
+from advisor.specs.cluster import NVLINKS, Cluster
 
 __all__ = [
     "assumed_cluster", "cluster_data", "cluster_text", "device_for_reading", "device_sheet", "list_devices", "list_networks",
@@ -96,7 +96,7 @@ def cluster_text(cluster: Cluster, *, as_json: bool = False) -> str:
 def _candidates(device: DeviceSheet, *, node: str | None, interconnect: str) -> list[NodeSheet]:
     """Nodes that this GPU comes in and that have the interconnect, the usual one first."""
     if interconnect not in INTERCONNECTS:
-        raise QuestionError(f"unknown interconnect {interconnect!r}; use {', '.join(i for i in INTERCONNECTS if i)}.")
+        raise unknown("interconnect", interconnect, filter(None, INTERCONNECTS))
     if node:
         sheet = node_sheet(node)
         if not carries(sheet, device):
@@ -117,7 +117,7 @@ def _candidates(device: DeviceSheet, *, node: str | None, interconnect: str) -> 
 
 
 def _is_fabric(sheet: NodeSheet) -> bool:
-    return bool(sheet.groups_of or sheet.pairs or kinds_of(sheet) & {"nvswitch", "nvlink", "xgmi"})
+    return bool(sheet.groups_of or sheet.pairs or kinds_of(sheet) & NVLINKS)
 
 
 def _fabric_kind(sheet: NodeSheet, device: DeviceSheet) -> str:

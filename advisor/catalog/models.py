@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.hub import REPO_ID, from_cache, from_hub, read_config_file
-from advisor.catalog.yaml_file import parse_yaml, read_text
-from advisor.errors import QuestionError
+from advisor.errors import QuestionError, unknown
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import ModelSpec, WeightFormats
+from advisor.untrusted import parse_yaml, read_text
 
 MAX_NAME = 1000
 _FILES = (".json", ".yaml", ".yml")
@@ -257,8 +257,7 @@ def format_name(text: str) -> str:
     key = text.strip().lower()
     key = _SPELLINGS.get(key, key)
     if key not in FORMATS:
-        known = ", ".join(sorted({*FORMATS, "awq", "gptq"}))
-        raise QuestionError(f"unknown number format {text[:40]!r}; use auto or one of {known}.")
+        raise unknown("number format", text, ["auto", *sorted({*FORMATS, "awq", "gptq"})])
     return key
 
 
@@ -280,6 +279,23 @@ def requantise(spec: ModelSpec, *, dtype: str | None, kv_dtype: str | None) -> M
             )
         spec = replace(spec, kv_format=kv)
     return spec
+
+
+def published_as(spec: ModelSpec) -> ModelSpec:
+    """The model with the checkpoint that the catalogue knows in its number format, where the format is not that of its own.
+
+    A sheet `<name>-<format>` (llama-3.1-70b-fp8) has it. Only the checkpoint is taken from there. A variant of the model that
+    the user named by its id stays as it is, because the sheet's checkpoint is of the model that the sheet `<name>` names.
+    """
+    form = spec.formats.experts if spec.is_moe else spec.formats.ffn
+    sheet = f"{spec.name}-{form.removesuffix('-block')}"
+    if not spec.requantised or sheet not in sheet_names() or _read(spec.name)[1].repo != spec.repo:
+        return spec
+    _, other = _read(sheet)
+    stored = other.formats.experts if other.is_moe else other.formats.ffn
+    if stored != form:
+        return spec
+    return replace(spec, repo=other.repo, quantisation=other.quantisation, requantised=False)
 
 
 def _with_weights(spec: ModelSpec, name: str) -> ModelSpec:

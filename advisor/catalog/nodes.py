@@ -9,11 +9,10 @@ from itertools import combinations
 from advisor.catalog.devices import device_of
 from advisor.catalog.machine_schema import DeviceSheet, NetworkSheet, NodeSheet, validated
 from advisor.catalog.shipped import find_sheet, sheet_names, sheet_text
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.errors import QuestionError
-from advisor.specs.cluster import Device, Link, LinkKind, Network, Node, Pair
+from advisor.specs.cluster import NVLINKS, Device, Link, LinkKind, Network, Node, Pair
+from advisor.untrusted import parse_yaml
 
-FABRIC: tuple[LinkKind, ...] = ("nvswitch", "nvlink", "xgmi", "c2c")
 # The figures of HGX-type nodes and data sheets are for whole links; a PCIe hop runs at the slot's rate.
 _NEEDS: dict[LinkKind, tuple[str, ...]] = {
     "nvswitch": ("nvswitch",),
@@ -142,7 +141,7 @@ def _link_count(device: DeviceSheet) -> int:
 
 def _link(kind: LinkKind, device: DeviceSheet, *, count: int) -> Link:
     """A link of this kind at the sheet's figures: all links through a switch, `count` of them between two GPUs, or the slot."""
-    if kind in FABRIC and device.link:
+    if kind in NVLINKS and device.link:
         count = device.link.count if kind == "nvswitch" else count
         return Link(kind=kind, bytes_per_s=device.link.bandwidth.value * count / device.link.count, count=count)
     return slot_link(kind, (device_of(device),))

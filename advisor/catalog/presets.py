@@ -7,8 +7,8 @@ from functools import cache
 from typing import Literal
 
 from advisor.catalog.shipped import folder
-from advisor.catalog.yaml_file import parse_yaml
-from advisor.errors import ProfileError, QuestionError
+from advisor.errors import ProfileError, unknown
+from advisor.untrusted import parse_yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +25,10 @@ class Preset:
 
 
 def load_preset(name: str) -> Preset:
-    """The preset of this name. Raises QuestionError that lists them."""
+    """The preset of this name. Raises QuestionError with the nearest of them."""
     presets = _presets()
     if name not in presets:
-        raise QuestionError(f"unknown preset {name[:60]!r}; use {', '.join(presets)}.")
+        raise unknown("preset", name, presets)
     return presets[name]
 
 

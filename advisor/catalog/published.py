@@ -8,10 +8,10 @@ from dataclasses import replace
 from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.shipped import folder, sheet_text
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.specs.engine import Engine, HostTime
 from advisor.specs.keys import ScaleKey
 from advisor.specs.wire import from_data
+from advisor.untrusted import parse_yaml
 
 LEFT_OUT = "left_out"
 
@@ -35,7 +35,8 @@ def left_out() -> dict[tuple[str, str, str], Engine]:
         fitted_on = engine.fitted_on
         if kind == "gpu":
             fitted_on = tuple(device for device in fitted_on if device != load_device(name).name)
+        families = tuple(entry["families"])
         scales = tuple((ScaleKey.parse(name), factor) for name, factor in sorted(entry["scales"].items()))
         key = (entry["engine"], entry["version"], entry["without"])
-        found[key] = replace(engine, host=host, scales=scales, fitted_on=fitted_on)
+        found[key] = replace(engine, host=host, scales=scales, fitted_on=fitted_on, fitted_families=families)
     return found

@@ -7,7 +7,7 @@ have is the part's. Where a part is mixed, a caveat says so. Embeddings stay in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -71,11 +71,31 @@ def formats(fields: Fields, text: Fields, quant: Fields | None, *, key: str, lay
         return Formats(weights=WeightFormats(attention=base, ffn=base, experts=base, embedding=base, head=base), kv=base)
     found, caveats = _vote(scheme, key, layers, hidden, base)
     found["experts"] = _expert_format(fields, text) or found["experts"]
+    caveats += _unquantised(fields, scheme.label, found, base, layers, hidden)
     head = scheme.format_of("lm_head") if scheme.label != "mxfp4" else None
     weights = WeightFormats(
         attention=found["attention"], ffn=found["ffn"], experts=found["experts"], embedding=base, head=head or base
     )
     return Formats(weights=weights, kv=scheme.kv or base, label=scheme.label, caveats=(*scheme.caveats, *caveats))
+
+
+def _unquantised(
+    fields: Fields, label: str, found: Mapping[str, str], base: str, layers: Sequence[Layer], hidden: int
+) -> list[str]:
+    """A caveat where the largest part of a quantised checkpoint stays in 16 bits. Raises ProfileError where all of it does."""
+    experts = sum(layer.ffn.experts * layer.ffn.expert_params(hidden) for layer in layers if isinstance(layer.ffn, MoeFfn))
+    dense = sum(layer.ffn.params(hidden) for layer in layers if layer.ffn is not None and not isinstance(layer.ffn, MoeFfn))
+    if all(found[part] == base for part in ("attention", "ffn", "experts")):
+        raise fields.refuse(
+            f"its quantisation ({label}) names no module that this program knows, so its bytes are not known; say with --dtype how "
+            "it is served."
+        )
+    largest = "experts" if experts > dense else "ffn"
+    if found[largest] != base:
+        return []
+    return [
+        f"the checkpoint is quantised ({label}), but its largest tensors ({largest}) are not among those it names: they are {base}"
+    ]
 
 
 def _expert_format(fields: Fields, text: Fields) -> str:
@@ -233,7 +253,7 @@ def _modelopt(config: Fields) -> _Scheme:
             if algo.upper() not in _ALGORITHMS:
                 raise config.refuse(f"quantisation {algo[:40]!r} is not modelled.")
             table[_short(name)] = _ALGORITHMS[algo.upper()]
-        return _Scheme(label="mixed", format_of=lambda module: None if kept.match(module) else table.get(module), kv=kv)
+        return _Scheme(label="mixed", format_of=lambda module: None if kept.match(module) else _nearest(table, module), kv=kv)
     if not algorithm and not config.has("config_groups"):
         raise config.refuse("quant_algo is missing, and the bytes of a quantised checkpoint depend on it.")
     if algorithm not in _ALGORITHMS:
@@ -247,6 +267,17 @@ def _modelopt(config: Fields) -> _Scheme:
         return None if module == "lm_head" or kept.match(module) else name
 
     return _Scheme(label=name, format_of=format_of, kv=kv, caveats=caveats)
+
+
+def _nearest(table: Mapping[str, str], module: str) -> str | None:
+    """The format of a module: its own, or that of the nearest module around it (`...mlp.experts` names all experts at once), or,
+    for an expert, that of another matrix of the same layer's experts (fused ones have other names)."""
+    parts = module.split(".")
+    for stop in range(len(parts), 0, -1):
+        if (found := table.get(".".join(parts[:stop]))) is not None:
+            return found
+    before, expert, _ = module.partition(".experts.")
+    return next((name for key, name in table.items() if expert and key.startswith(before + expert)), None)
 
 
 def _compressed_tensors(config: Fields) -> _Scheme:

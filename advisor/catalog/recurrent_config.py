@@ -95,7 +95,7 @@ def kda_mixer(fields: Fields, hidden: int) -> RecurrentMixer:
     forget = (hidden + width) * head_dim + width + heads
     weights = 3 * hidden * width + 3 * width * kernel + forget + hidden * heads + gate + head_dim + width * hidden
     return RecurrentMixer(
-        kind="gated-delta",
+        kind="kda",
         heads=heads,
         weights=weights,
         state_values=width * head_dim + 3 * width * kernel,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from advisor.catalog.huggingface import model_from_config
-from advisor.catalog.yaml_file import parse_json, read_text
 from advisor.errors import ProfileError
 from advisor.specs.model import ModelSpec, WeightFormats
+from advisor.untrusted import parse_json, read_text
 
 _ALWAYS = ("architectures", "model_type", "num_hidden_layers", "hidden_size")
 _QUANT = ("quantization_config", "compression_config", "torch_dtype", "dtype", "expert_dtype")

@@ -20,10 +20,16 @@ def accuracy(
     from advisor.calibrate.lookup import Desk
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
+    from advisor.report.terminal import progress
 
     rows, without = published_rows(), left_out()
-    scored, failed = score(rows, without)
-    elsewhere, _ = score(rows, without, group=gpu_group, desk=Desk(online=False, local=False, own=False))
+    scored, failed = score(progress(rows, "without their model", total=len(rows)), without)
+    elsewhere, _ = score(
+        progress(rows, "without their GPU", total=len(rows)),
+        without,
+        group=gpu_group,
+        desk=Desk(online=False, local=False, own=False),
+    )
     by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere, ANOTHER_GPU), plan_choices(scored)
     if as_json:
         emit(report.accuracy_json(by_model, by_gpu, choices, scored))

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Any, cast
 
 import typer
 
-from advisor.errors import AdvisorError
+from advisor.errors import AdvisorError, one_line
 
 # Each verb is the function of the same name in `advisor/cli/<verb>.py`.
 VERBS: dict[str, str] = {
     "recommend": "The best plan, why it is the best, and how to launch it.",
     "explain": "Where one plan's time and memory go, and who is which rank.",
+    "explore": "The answer as one HTML file with sliders.",
     "estimate": "Figures of one plan, or of a CSV file of configurations.",
     "launch": "Scripts that start a plan.",
     "compare": "A load generator's result beside the prediction.",
@@ -33,6 +36,7 @@ VERBS: dict[str, str] = {
 }
 
 # Typer carries its own copy of click or depends on click, by version: its mistakes are reached through its public names.
+_LONGEST = 2000  # characters of a sentence: whatever it quotes, a terminal shows it
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
@@ -43,8 +47,31 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    _keep_streams_apart()
+    _clean_up_when_ended()
     gc.set_threshold(100_000)  # a short process allocates much that lives to its end: looking for garbage early finds none
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _keep_streams_apart() -> None:
+    """Where standard input, output or errors are closed, put the null device there: the next file opened would take their place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _clean_up_when_ended() -> None:
+    """SIGTERM and SIGHUP end the program as an exception does, so that temporary files go and other processes are ended."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's choice stays
+            signal.signal(number, stop)
 
 
 def run(arguments: list[str]) -> int:
@@ -54,7 +81,8 @@ def run(arguments: list[str]) -> int:
             stream.reconfigure(errors="replace")
     try:
         code = _app(arguments)(arguments, prog_name="advisor", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except AdvisorError as error:
         return _say(str(error), error.exit_code)
@@ -63,19 +91,28 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except BrokenPipeError:
-        # The reader has what it wanted (`advisor gpus | head`); what is still buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _reader_left()
+    except SystemExit as ended:
+        if ended.code == 1:  # click's own answer to a broken pipe, and its only use of 1
+            return _reader_left()
+        raise
+    except MemoryError:
+        return _say("there is not enough memory for this question on this machine; ask for fewer GPUs, nodes or rows.", 3)
     except OSError as error:
         return _say(f"the system refused: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}", 3)
 
 
+def _reader_left() -> int:
+    """The reader of a pipe has what it wanted (`advisor gpus | head`); what is still buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141
+
+
 def _app(arguments: Sequence[str]) -> typer.Typer:
     """The application with the called verb loaded and the others as names."""
-    called = next((a for a in arguments if not a.startswith("-")), "")
+    called = next((word for word in _typed() or arguments if not word.startswith("-")), "")
     app = typer.Typer(
         help="How should I split this model over these GPUs? Parallel plans, predicted, explained, measured and launched.",
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -88,14 +125,21 @@ def _app(arguments: Sequence[str]) -> typer.Typer:
     return app
 
 
+def _typed() -> list[str]:
+    """The words after the program's name on a command line that the shell wants completed; none in an ordinary call."""
+    if "_ADVISOR_COMPLETE" not in os.environ:
+        return []
+    return (os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")).split()[1:]
+
+
 def _root(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
 ) -> None:
     if version:
-        from importlib.metadata import version as installed
+        from advisor.version import version as installed
 
-        typer.echo(f"advisor {installed('advisor')}")
+        typer.echo(f"advisor {installed()}")
         raise typer.Exit(0)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -114,14 +158,17 @@ def _usage(error: Exception) -> str:
     text = " ".join(cast(Any, error).format_message().split())
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "") or "advisor"
-    return f"{text.rstrip('.')}; see `{path} --help`." if isinstance(error, _UsageError) else text
+    if not isinstance(error, _UsageError):
+        return text
+    return f"{text} See `{path} --help`." if text.endswith("?") else f"{text.rstrip('.')}; see `{path} --help`."
 
 
 def _say(sentence: str, code: int) -> int:
     """One sentence on stderr, one line, and the code."""
     try:
-        sys.stderr.write("advisor: " + " ".join(sentence.split()) + "\n")
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.write(f"advisor: {one_line(sentence, most=_LONGEST)}\n")
+            sys.stderr.flush()
     except OSError:  # nobody is listening; the exit code still says it
         pass
     return code

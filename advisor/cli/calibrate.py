@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
-from advisor.errors import QuestionError
+from advisor.errors import QuestionError, unknown
+from advisor.files import read_bounded
 
 if TYPE_CHECKING:
     from advisor.specs.cluster import Device
@@ -17,17 +19,17 @@ if TYPE_CHECKING:
 _MOST_BYTES = 50_000_000
 
 
+@options.asking(only=("gpu", "gpus", "calibration"), offline=False)
 def calibrate(
+    *,
     points: Annotated[
         Path | None,
         typer.Option(
             "--from", help="CSV of measured runs of your engine, as `advisor compare --out` writes it.", show_default=False
         ),
     ] = None,
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
+    given: Options,
     device: Annotated[str, typer.Option("--device", help="cuda, or cpu to try the program out without a GPU.")] = "cuda",
-    calibration: options.CalibrationFile = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="File to write instead of this machine's own.", show_default=False)
     ] = None,
@@ -39,7 +41,8 @@ def calibrate(
     are several). Rows that are impossible or contradict each other are named and left out.
     """
     if device not in ("cuda", "cpu"):
-        raise QuestionError(f"--device {device!r} is not known; use cuda or cpu.")
+        raise unknown("--device", device, ("cuda", "cpu"))
+    gpu, gpus, calibration = given["gpu"], given["gpus"], given["calibration"]
     if points is None:
         if calibration is not None:
             raise QuestionError("--calibration is where --from starts; micro-benchmarks start from the shipped one.")
@@ -47,7 +50,7 @@ def calibrate(
             raise QuestionError("--gpu is for --from; micro-benchmarks measure the GPUs here.")
         _measure(device=device, gpus=gpus, out=out, as_json=as_json)
     else:
-        _from_points(points, gpu=gpu, calibration=calibration, out=out, as_json=as_json)
+        _from_points(points, gpu=gpu, calibration=Path(calibration) if calibration else None, out=out, as_json=as_json)
 
 
 def _measure(*, device: str, gpus: int | None, out: Path | None, as_json: bool) -> None:
@@ -97,12 +100,7 @@ def _rows(path: Path) -> list[dict[str, str | None]]:
     import csv
     import io
 
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise QuestionError(f"{path} cannot be read: {error.strerror or error}; give a CSV file of measured runs.") from None
-    if len(raw) > _MOST_BYTES:
-        raise QuestionError(f"{path} is larger than {_MOST_BYTES // 1_000_000} MB; measured runs are a few lines.")
+    raw = read_bounded(path, most_bytes=_MOST_BYTES, what="a CSV file of measured runs")
     try:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
         rows = [{str(key): value for key, value in row.items() if isinstance(value, str | None)} for row in reader]

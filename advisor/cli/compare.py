@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit
 from advisor.errors import QuestionError
+from advisor.files import locked, read_bounded, shown, write_whole
 
 if TYPE_CHECKING:
     from advisor.measure.load_result import Line
     from advisor.specs.plan import Plan
 
+_MOST_RESULT_BYTES = 256_000_000  # vLLM writes every request's times: about 200 bytes a request
+_MOST_SCRIPT_BYTES = 4_000_000
+_MOST_POINTS_BYTES = 50_000_000
 
+
+@options.asking(without=("preset", "input_tokens", "output_tokens", "users", "rate", "ttft", "tpot", "goal"))
 def compare(
+    *,
     result: Annotated[Path, typer.Argument(help="JSON of `vllm bench serve --save-result` or of aiperf.", show_default=False)],
     model: options.Model,
     plan: options.PlanText = "",
@@ -29,20 +37,8 @@ def compare(
         Path | None,
         typer.Option("--out", help="CSV file to add the measured point to, for `advisor calibrate --from`.", show_default=False),
     ] = None,
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    prefix_cached_tokens: options.PrefixCached = None,
-    calibration: options.CalibrationFile = None,
+    given: Options,
     as_json: options.Json = False,
-    offline: options.Offline = False,
 ) -> None:
     """Measured TTFT, TPOT and throughput beside the predicted ones, for the load that was run.
 
@@ -50,18 +46,18 @@ def compare(
     """
     from advisor.api.answer import estimate_plan
     from advisor.api.question import question
-    from advisor.measure.load_result import beside, result_of
+    from advisor.measure.load_result import beside, load_run, result_of
 
     measured = result_of(_json(result))
     paced = measured.users or measured.rate_per_s
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset="" if paced else "batch",
-        input_tokens=max(1, round(measured.input_tokens)), output_tokens=max(1, round(measured.output_tokens)),
-        users=measured.users or None if not measured.rate_per_s else None, rate=measured.rate_per_s or None,
-        prefix_cached_tokens=prefix_cached_tokens, calibration=calibration, online=not offline,
-    )  # fmt: skip
-    prediction = estimate_plan(asked, _plan(plan, script))
+    load: Options = {
+        **given, "preset": "" if paced else "batch", "input_tokens": max(1, round(measured.input_tokens)),
+        "output_tokens": max(1, round(measured.output_tokens)), "rate": measured.rate_per_s or None,
+        "users": measured.users or None if not measured.rate_per_s else None,
+    }  # fmt: skip
+    asked = question(model=model, **load)
+    problem = replace(asked.problem, workload=load_run(measured, asked.problem.workload))
+    prediction = estimate_plan(replace(asked, problem=problem), _plan(plan, script))
     lines = beside(measured, prediction)
     if as_json:
         from advisor.specs.wire import to_json
@@ -75,17 +71,18 @@ def compare(
         from advisor.measure.load_result import point_row
 
         date = datetime.now(UTC).strftime("%Y-%m-%d")
-        _add(out, point_row(measured, asked.problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
-        typer.echo(f"Added the point to {out}.", err=True)
+        _add(out, point_row(measured, problem, prediction.plan, name=f"{result.stem}-{date}", date=date))
+        typer.echo(f"Added the point to {shown(out)}.", err=True)
 
 
-def _json(path: Path) -> object:
+def _json(path: Path) -> dict[str, Any]:
+    from advisor.untrusted import parse_json
+
+    raw = read_bounded(path, most_bytes=_MOST_RESULT_BYTES, what="the JSON result of the benchmark")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuestionError(f"{path} cannot be read ({error.strerror}); give the result file of the benchmark.") from None
-    except (ValueError, RecursionError):
-        raise QuestionError(f"{path} is no JSON; give the result file of the benchmark.") from None
+        return parse_json(raw.decode("utf-8"), origin=shown(path))
+    except UnicodeDecodeError:
+        raise QuestionError(f"{shown(path)} is no text (UTF-8); give the JSON result of the benchmark.") from None
 
 
 def _plan(text: str, script: Path | None) -> str | Plan:
@@ -95,12 +92,11 @@ def _plan(text: str, script: Path | None) -> str | Plan:
         return text
     from advisor.launch import parse
 
+    raw = read_bounded(script, most_bytes=_MOST_SCRIPT_BYTES, what="the launch script that was run")
     try:
-        return parse(script.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuestionError(f"{script} cannot be read ({error.strerror}).") from None
+        return parse(raw.decode("utf-8"))
     except UnicodeDecodeError:
-        raise QuestionError(f"{script} is no text file.") from None
+        raise QuestionError(f"{shown(script)} is no text (UTF-8); give the launch script that was run.") from None
 
 
 def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Line]) -> str:
@@ -123,20 +119,23 @@ def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Lin
 
 
 def _add(path: Path, row: dict[str, str]) -> None:
-    """Append a row, with the heading where the file is new. The file is written whole beside and put in its place."""
+    """Append a row, with the heading where the file is new. Another process that adds at the same time waits its turn."""
     import csv
     import io
-    import os
 
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    text = io.StringIO()
-    heading = next(csv.reader(io.StringIO(before)), None)
-    if heading is not None and not set(row) <= set(heading):
-        raise QuestionError(f"{path} has other columns than points of measurement; choose another --out.")
-    writer = csv.DictWriter(text, fieldnames=heading or list(row), lineterminator="\n")
-    if heading is None:
-        writer.writeheader()
-    writer.writerow(row)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(before + ("\n" if before and not before.endswith("\n") else "") + text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
+    with locked(path):
+        known = "a CSV file of measured points, or a new name"
+        raw = read_bounded(path, most_bytes=_MOST_POINTS_BYTES, what=known) if path.exists() else b""
+        try:
+            before = raw.decode("utf-8-sig")
+            heading = next(csv.reader(io.StringIO(before), strict=True), None)
+        except (UnicodeDecodeError, csv.Error):
+            raise QuestionError(f"{shown(path)} is no CSV file; give {known}.") from None
+        if heading is not None and not set(row) <= set(heading):
+            raise QuestionError(f"{shown(path)} has other columns than points of measurement; choose another --out.")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=heading or list(row), lineterminator="\n")
+        if heading is None:
+            writer.writeheader()
+        writer.writerow(row)
+        write_whole(path, before + ("\n" if before and not before.endswith("\n") else "") + text.getvalue())

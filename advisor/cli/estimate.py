@@ -7,40 +7,23 @@ from typing import Annotated
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import QuestionError
 
 
+@options.asking()
 def estimate(
+    *,
     model: Annotated[str, typer.Option("--model", "-m", help="As for `recommend`.", show_default=False)] = "",
     plan: options.PlanText = "",
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    preset: options.Preset = "",
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    prefix_cached_tokens: options.PrefixCached = None,
-    ttft: options.Ttft = "",
-    tpot: options.Tpot = "",
-    goal: options.GoalName = "",
-    calibration: options.CalibrationFile = None,
+    given: Options,
     points: Annotated[
         Path | None, typer.Option("--points", help="CSV file, one configuration a row; with --out.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="CSV file to write, one row an input row.", show_default=False)] = None,
     as_json: options.Json = False,
-    offline: options.Offline = False,
 ) -> None:
     """Figures of one plan without a search, or of a whole CSV file of configurations (--points, --out).
 
@@ -54,7 +37,8 @@ def estimate(
             raise QuestionError("--points has its models and plans in the file; leave out --model and --plan.")
         from advisor.api.bulk import estimate_file
 
-        counts = estimate_file(points, out, calibration=calibration, online=not offline)
+        own = given["calibration"]
+        counts = estimate_file(points, out, calibration=Path(own) if own else None, online=given["online"])
         summary = ", ".join(f"{number:,} {status}" for status, number in counts.items() if number)
         typer.echo(f"Wrote {out}: {sum(counts.values()):,} rows ({summary}).", err=True)
         return
@@ -63,12 +47,7 @@ def estimate(
     from advisor.api.answer import estimate_plan, in_short
     from advisor.api.question import question
 
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
-    )  # fmt: skip
+    asked = question(model=model, **given)
     prediction = estimate_plan(asked, plan)
     if as_json:
         from advisor.report.data import prediction_json

@@ -7,34 +7,18 @@ from typing import Annotated
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import QuestionError
 
 
+@options.asking()
 def explain(
+    *,
     model: options.Model,
     plan: options.PlanText = "",
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    preset: options.Preset = "",
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    prefix_cached_tokens: options.PrefixCached = None,
-    ttft: options.Ttft = "",
-    tpot: options.Tpot = "",
-    goal: options.GoalName = "",
-    calibration: options.CalibrationFile = None,
+    given: Options,
     batch: Annotated[
         int | None,
         typer.Option(
@@ -45,7 +29,6 @@ def explain(
         ),
     ] = None,
     as_json: options.Json = False,
-    offline: options.Offline = False,
 ) -> None:
     """Where a decode step and a prefill of one plan go, the memory of a rank, and which GPU is which rank.
 
@@ -54,12 +37,7 @@ def explain(
     from advisor.api.answer import answer, estimate_plan, in_short
     from advisor.api.question import question
 
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
-    )  # fmt: skip
+    asked = question(model=model, **given)
     if plan:
         prediction = estimate_plan(asked, plan)
     else:
@@ -70,13 +48,13 @@ def explain(
             )
         prediction = advice.choices[0]
     problem, load = asked.problem, asked.problem.workload
-    context = load.input_tokens + load.output_tokens / 2
+    cached_tokens = load.input_tokens + load.output_tokens / 2
     sequences = prediction.sequences / prediction.plan.dp
     if batch is not None:
         from advisor.serving.predict import Predictor
 
         predictor = Predictor(problem, asked.calibration)
-        step = predictor.explain(prediction.plan, phase="decode", batch=batch, context_tokens=context)
+        step = predictor.explain(prediction.plan, batch=batch, context_tokens=cached_tokens)
         prediction, sequences = replace(prediction, decode=step), float(batch)
     if as_json:
         from advisor.report.data import explanation_json
@@ -87,8 +65,9 @@ def explain(
 
     text = page(
         problem, prediction, asked=in_short(problem), said=asked.said, screen=screen(),
-        decode_title=f"A decode step of {_sequences(sequences)} a replica at {context:,.0f} tokens of context",
-        prefill_title=f"A prefill step of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}",
+        decode_title=f"A decode step of {_sequences(sequences)} a replica at {cached_tokens:,.0f} tokens of context",
+        prefill_title=f"The prefill of one prompt{' on each attention-DP rank' if prediction.plan.adp > 1 else ''}, "
+        f"{load.input_tokens - load.prefix_cached_tokens:,.0f} new tokens",
     )  # fmt: skip
     emit(text)
 

@@ -20,7 +20,7 @@ def gpus(
 
     if not name:
         devices = sorted(list_devices(), key=lambda d: (d.vendor, d.architecture, d.name))
-        emit(catalog.data_json(devices) if as_json else catalog.gpus_page(devices))
+        emit(catalog.data_json(devices) if as_json else catalog.gpus_page(devices, screen=screen()))
         return
     device = load_device(name)
     if as_json:

@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit
 from advisor.errors import NoPlanFitsError
 
 
+@options.asking()
 def launch(
+    *,
     model: options.Model,
     plan: options.PlanText = "",
     target: Annotated[str, typer.Option("--target", help="bash, docker, compose, kubernetes or slurm.")] = "bash",
@@ -32,56 +35,30 @@ def launch(
         bool, typer.Option("--trust-remote-code", help="Let the engine run Python code that comes with the checkpoint.")
     ] = False,
     load_tool: Annotated[str, typer.Option("--load-tool", help="Program of the benchmark script: vllm or aiperf.")] = "vllm",
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    preset: options.Preset = "",
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    prefix_cached_tokens: options.PrefixCached = None,
-    ttft: options.Ttft = "",
-    tpot: options.Tpot = "",
-    goal: options.GoalName = "",
-    calibration: options.CalibrationFile = None,
-    offline: options.Offline = False,
+    given: Options,
 ) -> None:
     """Write the scripts that start a plan and load it: the recommended one, or --plan.
 
     The settings are the ranked ones. Nothing is replaced without --force, and all files are written or none.
     """
-    from advisor.api.answer import answer, estimate_plan
+    from advisor.api.answer import answer, launchable_plan
     from advisor.api.question import question
-    from advisor.launch import render
-    from advisor.launch.script import Options, write
+    from advisor.launch import render, script
 
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
-    )  # fmt: skip
+    asked = question(model=model, **given)
     if plan:
-        prediction = estimate_plan(asked, plan)
+        prediction = launchable_plan(asked, plan)
     else:
         advice = answer(asked)
         if not advice.choices:
             raise NoPlanFitsError("no plan fits; `advisor recommend` with the same options says what would help.")
         prediction = advice.choices[0]
-    chosen = Options(
+    chosen = script.Options(
         checkpoint=checkpoint, port=port, image=image, trust_remote_code=trust_remote_code, ray=ray, load_tool=load_tool
     )  # fmt: skip
     files = render(asked.problem, prediction, target=target, options=chosen)
     if out is None:
         emit("\n".join(file.text for file in files))
         return
-    for path in write(files, out, force=force):
+    for path in script.write(files, out, force=force):
         typer.echo(f"Wrote {path}.", err=True)

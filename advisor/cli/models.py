@@ -21,7 +21,7 @@ def models(
 
     if not name:
         listed = list_models()
-        emit(catalog.data_json(listed) if as_json else catalog.models_page(listed))
+        emit(catalog.data_json(listed) if as_json else catalog.models_page(listed, screen=screen()))
         return
     loaded = load_model(name, online=not offline)
     if as_json:

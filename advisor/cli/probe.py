@@ -9,13 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import AdvisorError, MachineError, QuestionError
+from advisor.files import read_bounded
 from advisor.probe.readings import Readings
 from advisor.specs.cluster import Cluster
 
-_MOST_BYTES = 20_000_000  # a paste is kilobytes; a whole log may be a few megabytes
+_MOST_BYTES = 4_000_000  # a paste is kilobytes; a whole log may be a few megabytes
 From = Annotated[
     str,
     typer.Option(
@@ -26,9 +28,11 @@ Yaml = Annotated[bool, typer.Option("--yaml", help="The machine as a cluster fil
 Redact = Annotated[bool, typer.Option("--redact", help="Leave out UUIDs and PCI addresses.")]
 
 
+@options.asking(only=("gpu",), offline=False)
 def probe(
+    *,
     source: From = "",
-    gpu: options.Gpu = "",
+    given: Options,
     json: options.Json = False,
     yaml: Yaml = False,
     redact: Redact = False,
@@ -40,6 +44,7 @@ def probe(
         raise QuestionError("--json and --yaml are two forms of one answer; choose one (a cluster file may be either).")
     readings = _from_text(source) if source else _from_driver()
     readings = redacted(readings) if redact else readings
+    gpu = given["gpu"]
     if source and not gpu and not (json or yaml):
         gpu = _asked(readings)
     cluster, missing = _cluster(readings, gpu)
@@ -69,24 +74,27 @@ def _from_text(source: str) -> Readings:
     from advisor.probe.nvidia_smi import read_topology_text
 
     if source == "-":
-        if sys.stdin.isatty():
-            sys.stderr.write("Paste the output of `nvidia-smi topo -m`, then press Ctrl-D.\n")
-        raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
+        raw = _pasted()
     else:
-        try:
-            with Path(source).open("rb") as file:
-                raw = file.read(_MOST_BYTES + 1)
-        except OSError as error:
-            raise QuestionError(f"Cannot read {source}: {error.strerror or error}; name a text file, or - for a paste.") from None
-    if len(raw) > _MOST_BYTES:
-        raise QuestionError(f"{source} is larger than {_MOST_BYTES // 1_000_000} MB; give the part with the topology.")
+        raw = read_bounded(Path(source), most_bytes=_MOST_BYTES, what="a text file with the topology, or - for a paste")
     encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     return read_topology_text(raw.decode(encoding, "replace"))
 
 
+def _pasted() -> bytes:
+    if sys.stdin is None:
+        raise QuestionError("there is nothing to read: standard input is closed; name a text file.")
+    if sys.stdin.isatty():
+        sys.stderr.write("Paste the output of `nvidia-smi topo -m`, then press Ctrl-D.\n")
+    raw = sys.stdin.buffer.read(_MOST_BYTES + 1)
+    if len(raw) > _MOST_BYTES:
+        raise QuestionError(f"the paste is larger than {_MOST_BYTES // 1_000_000} MB; give the part with the topology.")
+    return raw
+
+
 def _asked(readings: Readings) -> str:
     """The GPU's name from the user where the text has none and somebody is there to answer."""
-    if all(gpu.name for gpu in readings.gpus) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if all(gpu.name for gpu in readings.gpus) or not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
         return ""
     sys.stderr.write("Which GPUs are these, e.g. h100-80g-sxm (Enter to leave it open)? ")
     sys.stderr.flush()

@@ -7,40 +7,26 @@ from typing import Annotated
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import NoPlanFitsError
 
 
+@options.asking()
 def recommend(
+    *,
     model: options.Model,
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
-    node: options.NodeName = "",
-    network: options.NetworkName = "",
-    engine: options.EngineName = "vllm",
-    engine_version: options.EngineVersion = "",
-    dtype: options.Dtype = "",
-    kv_dtype: options.KvDtype = "",
-    preset: options.Preset = "",
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    prefix_cached_tokens: options.PrefixCached = None,
-    ttft: options.Ttft = "",
-    tpot: options.Tpot = "",
-    goal: options.GoalName = "",
-    calibration: options.CalibrationFile = None,
+    given: Options,
     launch: Annotated[
         Path | None, typer.Option("--launch", help="Write the launch script into this folder.", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the answer as one HTML file too, as `explore` does.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of the table.")] = 8,
     everything: Annotated[bool, typer.Option("--all", help="Every plan, and the rejected ones with their reasons.")] = False,
     as_json: options.Json = False,
-    offline: options.Offline = False,
 ) -> int:
     """The best plan for a model, a machine and a workload, why, and how to launch it.
 
@@ -50,14 +36,14 @@ def recommend(
     from advisor.api.answer import answer, write_launch
     from advisor.api.question import question
 
-    asked = question(
-        model=model, gpu=gpu, gpus=gpus, nodes=nodes, cluster=cluster, node=node, network=network, engine=engine,
-        engine_version=engine_version, dtype=dtype, kv_dtype=kv_dtype, preset=preset, input_tokens=input_tokens,
-        output_tokens=output_tokens, users=users, rate=rate, prefix_cached_tokens=prefix_cached_tokens, ttft=ttft, tpot=tpot,
-        goal=goal, calibration=calibration, online=not offline,
-    )  # fmt: skip
+    asked = question(model=model, **given)
     advice = answer(asked)
     written = write_launch(asked, advice, launch) if launch else ()
+    if html is not None:
+        from advisor.api.explore import explore, write_page
+
+        write_page(explore(asked, advice), html)
+        written = (*written, html)
     if as_json:
         from advisor.report.data import advice_json
 

@@ -7,30 +7,32 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from advisor.api.options import Options
 from advisor.cli import options
 from advisor.cli.show import emit, screen
-from advisor.errors import MachineError, QuestionError
+from advisor.errors import MachineError, QuestionError, unknown
 
 if TYPE_CHECKING:
     from advisor.api.measuring import Done
-    from advisor.api.question import Options
     from advisor.measure.jobs import Settings
     from advisor.measure.ranks import Nodes
 
 RUNNER = "runner"
+# The question's options that a measurement takes; the engine is an option of its own here.
+QUESTION = (
+    "gpu", "gpus", "nodes", "cluster", "calibration", "dtype", "preset", "input_tokens", "output_tokens", "users", "rate", "goal",
+)  # fmt: skip
 _INTERRUPTED = 130
 
 
+@options.asking(only=QUESTION)
 def validate(
+    *,
     model: Annotated[str, typer.Option("--model", "-m", help="As for `recommend`.", show_default=False)] = "",
     top: Annotated[int, typer.Option("--top", min=1, help="How many of the recommended plans to measure.")] = 3,
     plan: Annotated[
         list[str] | None, typer.Option("--plan", help="A plan to measure instead, e.g. tp=2,pp=2; may be given often.")
     ] = None,
-    gpu: options.Gpu = "",
-    gpus: options.Gpus = None,
-    nodes: options.Nodes = None,
-    cluster: options.ClusterFile = None,
     engine: Annotated[
         str, typer.Option("--engine", help="What to measure: runner (bundled, no weights needed), vllm, sglang or trtllm.")
     ] = "runner",
@@ -38,14 +40,7 @@ def validate(
         str, typer.Option("--endpoint", help="URL of a running server to measure; with --engine and --plan.", show_default=False)
     ] = "",
     tool: Annotated[str, typer.Option("--tool", help="Load generator for a real engine: aiperf or vllm.", show_default=False)] = "",
-    dtype: options.Dtype = "",
-    preset: options.Preset = "",
-    input_tokens: options.InputTokens = None,
-    output_tokens: options.OutputTokens = None,
-    users: options.Users = None,
-    rate: options.Rate = None,
-    goal: options.GoalName = "",
-    calibration: options.CalibrationFile = None,
+    given: Options,
     device: Annotated[str, typer.Option("--device", help="cuda, or cpu to try the program out without a GPU.")] = "cuda",
     layers: Annotated[int, typer.Option("--layers", min=0, help="Measure so many layers and scale (0: all).")] = 0,
     schedule: Annotated[str, typer.Option("--schedule", help="Pipeline stages: 1f1b, or naive to compare.")] = "1f1b",
@@ -63,6 +58,12 @@ def validate(
     master: Annotated[
         str, typer.Option("--master", help="HOST:PORT of the first node, where several meet.", show_default=False)
     ] = "",
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--secret-file", help="File (mode 0600) with the secret of the nodes; ADVISOR_SECRET otherwise.", show_default=False
+        ),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option("--results", help="Results file to go on with (one for each question).", show_default=False)
     ] = None,
@@ -71,12 +72,12 @@ def validate(
     suite: Annotated[bool, typer.Option("--suite", help="The standard table: 1B, 8B, 32B, and one rank of a 70B at tp=8.")] = False,
     cells: Annotated[bool, typer.Option("--cells", help="Every step that was timed.")] = False,
     as_json: options.Json = False,
-    offline: options.Offline = False,
 ) -> int:
     """Measure the recommended plans here, in fresh processes, and set them beside the prediction.
 
     Without an engine installed and without weights: a bundled transformer runs each plan. With fewer GPUs than a plan needs, one
-    rank of it is measured. A run that was stopped goes on where it was. Exit code 3 when nothing could be measured.
+    rank of it is measured. A run that was stopped goes on where it was. Exit code 3 when a plan could not
+    be measured to its end.
     """
     seconds = _seconds("--time-limit", time_limit), _seconds("--stall-limit", stall_limit)
     for option, text, known in (
@@ -84,7 +85,7 @@ def validate(
         ("--exchange", exchange, ("all_gather", "all_to_all")),
     ):  # fmt: skip
         if text not in known:
-            raise QuestionError(f"{option} {text!r} is not known; use {' or '.join(known)}.")
+            raise unknown(option, text, known)
     if exchange != "all_gather" and (suite or refine or endpoint or engine != RUNNER):
         raise QuestionError(
             f"--exchange {exchange} compares plans on the bundled transformer; leave it out with --suite, --refine, --engine and "
@@ -92,16 +93,11 @@ def validate(
         )
     if not model and not suite:
         raise QuestionError("no model was named: say --model 8b, a Hugging Face id, or a path to config.json.")
-    asked: Options = {
-        "gpu": gpu, "gpus": gpus, "nodes": nodes, "cluster": cluster, "dtype": dtype, "preset": preset,
-        "input_tokens": input_tokens, "output_tokens": output_tokens, "users": users, "rate": rate, "goal": goal,
-        "calibration": calibration, "online": not offline,
-    }  # fmt: skip
     from advisor.api import measuring
 
     if endpoint or engine != RUNNER:
         done = measuring.validate_engine(
-            model, asked, plan or [], engine="vllm" if engine == RUNNER else engine, endpoint=endpoint, tool=tool,
+            model, given, plan or [], engine="vllm" if engine == RUNNER else engine, endpoint=endpoint, tool=tool,
             checkpoint=str(weights) if weights else "", top=top, time_limit_s=seconds[0],
         )  # fmt: skip
         code = _show(done, cells=cells, as_json=as_json)
@@ -119,9 +115,9 @@ def validate(
         exchange=cast(Literal["all_gather", "all_to_all"], exchange),
     )  # fmt: skip
     if suite:
-        return _suite(asked, settings, results=results, fresh=fresh, as_json=as_json)
-    meet = _meet(nodes or 1, node_rank, master)
-    bench = bench_for(model, asked, device=device, wanted=_ranks(plan or []), nodes=meet)
+        return _suite(given, settings, results=results, fresh=fresh, as_json=as_json)
+    meet = _meet(given.get("nodes") or 1, node_rank, master, secret_file)
+    bench = bench_for(model, given, device=device, wanted=_ranks(plan or []), nodes=meet)
     done = measuring.validate_runner(bench, plan or [], top=top, settings=settings, nodes=meet, results=results, fresh=fresh)
     code = _show(done, cells=cells, as_json=as_json)
     if refine:
@@ -141,22 +137,23 @@ def _seconds(option: str, text: str) -> float:
     return value
 
 
-def _meet(count: int, rank: int, master: str) -> Nodes:
+def _meet(count: int, rank: int, master: str, secret_file: Path | None) -> Nodes:
     """Where several machines meet. Raises QuestionError where that is not said."""
     from advisor.measure.ranks import Nodes
+    from advisor.measure.secret import secret_of
 
     if count == 1:
-        if rank or master:
-            raise QuestionError("--node-rank and --master are for several machines: say --nodes too.")
+        if rank or master or secret_file is not None:
+            raise QuestionError("--node-rank, --master and --secret-file are for several machines: say --nodes too.")
         return Nodes()
     host, _, port = master.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
         raise QuestionError(
             "several machines measure together: run the same command on each with --node-rank 0, 1, ... and --master HOST:PORT."
         )
     if rank >= count:
         raise QuestionError(f"--node-rank {rank} is beyond the {count} nodes: they count from 0.")
-    return Nodes(count=count, rank=rank, address=host, port=int(port))
+    return Nodes(count=count, rank=rank, address=host.strip("[]"), port=int(port), secret=secret_of(secret_file))
 
 
 def _ranks(plans: list[str]) -> int:
@@ -179,8 +176,7 @@ def _show(done: Done, *, cells: bool, as_json: bool) -> int:
     if not done.complete:
         typer.echo("Interrupted: the same command goes on from here.", err=True)
         return _INTERRUPTED
-    measured = any(plan.tpot_s.measured or plan.cells for plan in done.validation.plans)
-    return 0 if measured else MachineError.exit_code
+    return MachineError.exit_code if any(plan.failed for plan in done.validation.plans) else 0
 
 
 def _refine(done: Done) -> None:
@@ -205,14 +201,14 @@ def _refine(done: Done) -> None:
     typer.echo(f"Refined {path}: {scales or 'nothing moved'}.", err=True)
 
 
-def _suite(asked: Options, settings: Settings, *, results: Path | None, fresh: bool, as_json: bool) -> int:
+def _suite(given: Options, settings: Settings, *, results: Path | None, fresh: bool, as_json: bool) -> int:
     from advisor.api.measuring import validate_suite
     from advisor.report.suite import suite_json, suite_page
 
-    done, rates = validate_suite(asked, settings=settings, results=results, fresh=fresh)
+    done, rates = validate_suite(given, settings=settings, results=results, fresh=fresh)
     found = [(name, one.validation) for name, one in done]
     emit(suite_json(found, rates) if as_json else suite_page(found, rates))
     if not all(one.complete for _, one in done):
         typer.echo("Interrupted: the same command goes on from here.", err=True)
         return _INTERRUPTED
-    return 0 if any(plan.cells for _, one in done for plan in one.validation.plans) else MachineError.exit_code
+    return MachineError.exit_code if any(plan.failed for _, one in done for plan in one.validation.plans) else 0

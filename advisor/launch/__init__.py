@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 
-from advisor.errors import PlanError, QuestionError
+from advisor.errors import PlanError, QuestionError, unknown
 from advisor.launch import sglang, trtllm, vllm
 from advisor.launch import words as c
 from advisor.launch.layout import Server, servers, span
-from advisor.launch.request import Request
+from advisor.launch.request import Request, server_command
 from advisor.launch.script import Options, ScriptFile
+from advisor.launch.vendor import vendor_of
 from advisor.launch.words import Command, quoted
 from advisor.specs.engine import Engine
 from advisor.specs.plan import Plan
@@ -61,7 +61,7 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
     from advisor.launch import benchmark
 
     if target not in TARGETS:
-        raise QuestionError(f"unknown target {target!r}; use {', '.join(TARGETS)}.")
+        raise unknown("target", target, TARGETS)
     request = _request(problem, prediction, options or Options(), target)
     writer = import_module(f"advisor.launch.{target}")
     return (*writer.render(request), benchmark.render(request))
@@ -69,20 +69,20 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
 
 def _request(problem: Problem, prediction: Prediction, options: Options, target: str) -> Request:
     words, plan = engine_words(problem.engine), prediction.plan
-    if any(device.vendor.lower() != "nvidia" for device in problem.cluster.node.devices):
-        raise PlanError("launch scripts are written for NVIDIA GPUs; the line that `advisor recommend` prints is a start.")
+    vendor = vendor_of(problem.cluster, problem.engine.name)
+    _check(options)
     if options.ray and target != "bash":
         raise QuestionError(f"--ray is written for bash, not for {target}; leave it out.")
     if not 1 <= options.port <= 65000:
         raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
     found = plan_servers(problem, plan)
-    first: Command = words.serve(problem, plan, span(found[0]), ray=options.ray)
+    first = server_command(words, problem, plan, span(found[0]), options)
+    if first.per_rank and any(ch.isspace() for ch in options.checkpoint):
+        raise QuestionError(f"trtllm-llmapi-launch splits the path {options.checkpoint!r} at its spaces; give one without.")
     if any(len(set(server.gpus)) > 1 for server in found) and (first.per_rank or target in ("slurm", "kubernetes")):
         raise PlanError(
             f"on {target} every node of a replica uses the same GPUs in the same order, and {plan.label} is placed otherwise."
         )
-    if options.trust_remote_code:
-        first = replace(first, flags=(*first.flags, words.trust_remote_code()))
     wanted = "" if options.checkpoint else c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)
     checkpoint = options.checkpoint or ("" if wanted else problem.model.repo)
     image = options.image or problem.engine.image
@@ -90,7 +90,21 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
         problem=problem, prediction=prediction, engine=words, servers=found, command=first, options=options,
         checkpoint=c.checked_name("model", checkpoint) if checkpoint else "", wanted=wanted,
         ids=c.checked_ids(problem.cluster.node.ids), image=c.checked_name("image", image) if image else "",
+        vendor=vendor,
     )  # fmt: skip
+
+
+def _check(options: Options) -> None:
+    """Names that the user gives stay one word wherever they are written. Raises QuestionError."""
+    for what, text in (("served name", options.served_name), ("claim", options.claim), ("RDMA resource", options.rdma)):
+        if text:
+            c.checked_name(what, text)
+    for adapter in options.loras:
+        name, _, path = c.checked_name("adapter", adapter).partition("=")
+        if not name or not path or any(ch.isspace() or ch == "," for ch in name):
+            raise QuestionError(f"--lora {adapter!r} is no adapter: give NAME=PATH, the path a folder or a model id.")
+    if options.kv_offload_gib < 0 or options.autoscale < 0:
+        raise QuestionError("--kv-offload and --autoscale are not negative; leave them out for none.")
 
 
 def parse(text: str) -> Plan:
@@ -135,7 +149,8 @@ def _line(problem: Problem, found: tuple[Server, ...], first: Command, wanted: s
     ids = problem.cluster.node.ids
     names = [ids[gpu] if ids else str(gpu) for gpu in server.gpus[0]]
     if len(found) > 1 or names != [str(i) for i in range(len(names))]:
-        parts.append(f"CUDA_VISIBLE_DEVICES={shlex.quote(','.join(names))}")
+        visible = vendor_of(problem.cluster, problem.engine.name).visible
+        parts.append(f"{visible}={shlex.quote(','.join(names))}")
     parts += [f"{name}={quoted(word)}" for name, word in first.env]
     if first.per_rank:
         parts.append(f"mpirun -n {sum(map(len, server.gpus))} trtllm-llmapi-launch")

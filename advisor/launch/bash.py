@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from advisor.errors import QuestionError
 from advisor.launch import shell as sh
 from advisor.launch import words as c
+from advisor.launch.patience import start_s
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
 from advisor.launch.template import lines
 from advisor.launch.words import Raw, quoted
+from advisor.specs.cluster import NVLINKS
 
 NAME = "start.sh"
+RESTART_BALANCER = ['RESTART[balancer]="start_balancer $*"']
 
 
 def render(request: Request) -> tuple[ScriptFile, ...]:
@@ -37,6 +41,7 @@ class Parts:
     variables: tuple[str, ...]
     functions: tuple[str, ...]
     checks: tuple[str, ...]
+    before_restart: tuple[str, ...] = ()
     after_stop: tuple[str, ...] = ()
 
 
@@ -45,11 +50,51 @@ def assemble(request: Request, parts: Parts) -> ScriptFile:
     opening = header(request.problem, request.prediction, what="Start", use=use(request, parts.name))
     text = lines(
         "script.sh", opening=sh.comment(opening), variables=parts.variables, functions=parts.functions,
-        helpers=lines("helpers.sh", after_stop=parts.after_stop), lock=lines("lock.sh"), traps=lines("traps.sh"),
-        checks=parts.checks, port_checks=port_checks(request), environment=environment(request), config=config_lines(request),
-        calls=_calls(request), until_ready=until_ready(request), until_end=lines("until_end.sh"),
+        helpers=helpers(request, before_restart=parts.before_restart, after_stop=parts.after_stop), lock=lines("lock.sh"),
+        traps=lines("traps.sh"), checks=[*demands(request), *parts.checks], port_checks=port_checks(request),
+        environment=environment(request), config=config_lines(request), calls=_calls(request),
+        until_ready=until_ready(request), until_end=lines("until_end.sh"),
     )  # fmt: skip
     return ScriptFile(name=parts.name, text="\n".join([*text, ""]), executable=True)
+
+
+def helpers(request: Request, *, before_restart: Sequence[str] = (), after_stop: Sequence[str] = ()) -> list[str]:
+    """The functions that all scripts share."""
+    indices = ["", *lines("gpu_indices.sh")] if by_index(request) else []
+    common = lines(
+        "helpers.sh", count_gpus=request.vendor.count_gpus(), before_restart=before_restart, after_stop=after_stop
+    )  # fmt: skip
+    return [*common, *indices]
+
+
+def by_index(request: Request) -> bool:
+    """Whether GPU ids have to become indices: SGLang's own all-reduce reads CUDA_VISIBLE_DEVICES as numbers and is off else."""
+    return bool(request.ids) and request.problem.engine.name == "sglang"
+
+
+def demands(request: Request) -> list[str]:
+    """What has to be set before anything starts: checked after `stop`, which needs none of it."""
+    found = [] if request.checkpoint else [sh.required("MODEL", request.wanted)]
+    if request.nodes > 1:
+        found.append(
+            sh.required("HOSTS", f'the addresses of the {request.nodes} nodes, in order: HOSTS="{example_hosts(request)}"')
+        )
+        if not request.from_head:
+            found.append(sh.required("NODE_RANK", f"the place of this node in HOSTS, 0 to {request.nodes - 1}"))
+    return found
+
+
+def refusals(request: Request) -> list[str]:
+    """What the engine cannot take, said before it starts."""
+    found = []
+    if request.command.per_rank:
+        found.append(
+            '[[ ! $MODEL =~ [[:space:]] ]] || die "trtllm-llmapi-launch splits a path at its spaces; give MODEL a path without"'
+        )
+    if not request.engine.CHECKS_KEY and not request.balanced:
+        found.append('[[ -z $API_KEY ]] || die "trtllm-serve checks no API key; unset it, or put a proxy that checks it in front"')
+        found.append('[[ -z $TLS_CERT ]] || die "trtllm-serve has no TLS; unset TLS_CERT, or put a proxy with it in front"')
+    return found
 
 
 def use(request: Request, name: str) -> list[str]:
@@ -77,19 +122,17 @@ def example_hosts(request: Request) -> str:
 
 
 def model_variable(request: Request) -> list[str]:
-    """MODEL with its default, or the demand to set it."""
-    if request.checkpoint:
-        return [sh.setting("MODEL", request.checkpoint, "a model id of the hub, or a folder")]
-    return [sh.required("MODEL", request.wanted)]
+    """MODEL with its default; none where the user has to say it."""
+    return [sh.setting("MODEL", request.checkpoint, "a model id of the hub, or a folder")]
 
 
 def node_variables(request: Request) -> list[str]:
     """What a script on several nodes has to be told."""
     if request.nodes == 1:
         return []
-    found = [sh.required("HOSTS", f'the addresses of the {request.nodes} nodes, in order: HOSTS="{example_hosts(request)}"')]
+    found = [sh.setting("HOSTS", "", f"the addresses of the {request.nodes} nodes, in order, on a network of their own")]
     if not request.from_head:
-        found.append(sh.required("NODE_RANK", f"the place of this node in HOSTS, 0 to {request.nodes - 1}"))
+        found.append(sh.setting("NODE_RANK", "", f"the place of this node in HOSTS, 0 to {request.nodes - 1}"))
     if request.spans:
         if request.command.per_rank:
             found.append(sh.setting("SSH_PORT", "22" if request.from_head else "2233", "of the other nodes"))
@@ -103,33 +146,55 @@ def variables(request: Request, own: tuple[str, ...] = ()) -> list[str]:
     """The settings at the top; `own` ones of the target come after the model."""
     run = '"$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/run"'
     ports = f"the {len(request.servers)} servers take the ports after it" if request.balanced else ""
-    per_node = "-$NODE_RANK" if request.nodes > 1 and not request.from_head else ""
+    each = '"-$(uname -n)"' if request.nodes > 1 and not request.from_head else ""
     return [
         *model_variable(request),
         *own,
         sh.setting("PORT", str(request.options.port), ports),
-        sh.setting("LISTEN", "0.0.0.0", "127.0.0.1 to serve this machine only"),
+        sh.setting("LISTEN", "127.0.0.1", "0.0.0.0 to serve the network; then with API_KEY"),
+        *access_variables(),
         *node_variables(request),
-        sh.setting("READY_SECONDS", "3600", "how long loading may take"),
+        *time_variables(request),
+        f"RUN_DIR=${{RUN_DIR:-{run}}}{each} # logs and lock",
+    ]
+
+
+def access_variables() -> list[str]:
+    """The key and the certificate, from the environment only."""
+    return [
+        "API_KEY=${API_KEY:-${VLLM_API_KEY:-}}      # clients send it as a bearer token; from the environment, never written here",
+        sh.setting("TLS_CERT", "", "certificate chain for https, and with it"),
+        sh.setting("TLS_KEY", "", "its key"),
+    ]
+
+
+def time_variables(request: Request) -> list[str]:
+    """How long things may take, and how often a crash is mended."""
+    gigabytes = request.stored_bytes / 1e9
+    return [
+        sh.setting(
+            "READY_SECONDS", str(start_s(request.stored_bytes)), f"how long a start may take, {gigabytes:,.0f} GB downloaded"
+        ),
         sh.setting("STOP_SECONDS", "60", "how long stopping may take before it is forced"),
-        f"RUN_DIR=${{RUN_DIR:-{run}}}{per_node} # logs and lock",
+        sh.setting("RESTARTS", "3", "how often a server that crashed is started again"),
     ]
 
 
 def start_server(request: Request, run_lines: list[str]) -> list[str]:
     """The function that starts one server, and what it needs to know about it."""
-    several = request.balanced
     what = "server number, its GPUs in rank order" + (", rank of this node in it, address of its head" if request.spans else "")
     found = [f"start_server() {{ # {what}", "  local server=$1 gpus=$2"]
+    if by_index(request):
+        found.append('  gpus=$(gpu_indices "$gpus")')
     if request.command.per_rank:
         found.append("  local rank=$3")
     elif request.spans and not _ray(request):
         found.append("  local rank=$3 head=$4 dist_port=$((DIST_PORT + 10 * server))")
     if any(flag.value == c.START_RANK for flag in request.command.worker_flags):
-        each = len(request.servers[0].gpus[0]) // (request.plan.tp * request.plan.pp)
-        found.append(f"  local start_rank=$(({each} * rank))")
-    if several:
-        where = "127.0.0.1" if request.nodes == 1 else "0.0.0.0"
+        found.append(f"  local start_rank=$(({request.ranks_a_node} * rank))")
+    if request.balanced:
+        own = "${hosts[rank]}" if request.from_head else "${hosts[NODE_RANK]}"
+        where = "127.0.0.1" if request.nodes == 1 else own
         found.append(f"  local listen={where} port=$((PORT + 1 + server))")
     else:
         found.append("  local listen=$LISTEN port=$PORT")
@@ -137,12 +202,23 @@ def start_server(request: Request, run_lines: list[str]) -> list[str]:
     found += pcie_hint(request)
     found += sh.array("command", command)
     found += sh.more("command", command.worker_flags)
+    found += sh.indented(secure_flags(request))
+    if not request.spans:
+        found.append('  RESTART["server-$server"]="start_server $*"')
     return [*found, *run_lines, "}"]
+
+
+def secure_flags(request: Request) -> list[str]:
+    """The key and the certificate in the engine's words, where it is given them; its balancer has the certificate else."""
+    found = list(request.engine.KEY_LINES)
+    if not request.balanced and request.engine.CHECKS_KEY:
+        found.append('[[ -z $TLS_CERT ]] || command+=(--ssl-certfile "$TLS_CERT" --ssl-keyfile "$TLS_KEY")')
+    return found
 
 
 def pcie_hint(request: Request) -> list[str]:
     """What to try where peer-to-peer copies over PCIe hang; never a default (vllm issue 33041, nccl issue 2079)."""
-    if request.plan.stage_gpus == 1 or request.problem.cluster.node.default_link.kind in ("nvswitch", "nvlink", "xgmi", "c2c"):
+    if request.plan.stage_gpus == 1 or request.problem.cluster.node.default_link.kind in NVLINKS:
         return []
     flag = "" if request.problem.engine.name == "trtllm" else " and add --disable-custom-all-reduce"
     return [f"  # Where the start hangs (ACS or IOMMU between the PCIe slots): export NCCL_P2P_DISABLE=1{flag}."]
@@ -150,7 +226,7 @@ def pcie_hint(request: Request) -> list[str]:
 
 def _run_lines(request: Request) -> list[str]:
     if not request.command.per_rank:
-        return ['  run "server-$server" env CUDA_VISIBLE_DEVICES="$gpus" "${command[@]}"']
+        return [f'  run "server-$server" env {request.vendor.visible}="$gpus" "${{command[@]}}"']
     first = request.servers[0]
     each = len(first.gpus[0])
     return sh.indented(lines("mpirun.sh", nodes=len(first.nodes), each=each, ranks=each * len(first.nodes)))
@@ -171,17 +247,24 @@ def _balancer(request: Request) -> list[str]:
         return []
     if request.engine.BALANCER == "nginx":
         run = ['run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr']
-        return [*lines("balancer_nginx.sh", folder=Raw(""), run_nginx=run), ""]
-    return [*lines("balancer_router.sh", run_router=Raw("run balancer python3 -m sglang_router.launch_router")), ""]
+        return [*lines("balancer_nginx.sh", pid="nginx.pid", folder="tmp", restart=RESTART_BALANCER, run_nginx=run), ""]
+    router = ["export API_KEY", 'run balancer python3 "${command[@]}"']
+    return [*lines("balancer_router.sh", start=lines("router.python"), restart=RESTART_BALANCER, run_router=router), ""]
+
+
+def exports(request: Request) -> list[str]:
+    """What every engine process finds in its environment."""
+    found = [f"export {name}=${{{name}:-{value}}}" for name, value in request.vendor.environment]
+    found += [f"export {name}={quoted(word)} # layers of each pipeline stage" for name, word in request.command.env]
+    return [*found, *request.engine.KEY_EXPORTS]
 
 
 def environment(request: Request) -> list[str]:
     """Exports that the engine reads, and the addresses of the nodes."""
-    found = []
-    for name, word in request.command.env:
-        found.append(f"export {name}={quoted(word)} # layers of each pipeline stage")
+    found = exports(request)
     if request.nodes > 1:
         found += lines("hosts.sh", nodes=request.nodes)
+        found.append('say "note: the ports between the nodes take no key; keep HOSTS on a network of their own"')
         if not request.from_head:
             last = request.nodes - 1
             place = f"[[ $NODE_RANK =~ ^(0|[1-9][0-9]*)$ && $NODE_RANK -le {last} ]]"
@@ -249,38 +332,38 @@ def config_lines(request: Request) -> list[str]:
 
 def port_checks(request: Request) -> list[str]:
     """The address is one, and the ports are free on this node."""
-    check = 'check_address "$LISTEN" "$PORT"'
+    check = ['check_address "$LISTEN" "$PORT"', "check_access", *refusals(request)]
     if not request.balanced:
-        return [check, 'check_port "$PORT"']
-    return [check, f'for ((port = PORT; port <= PORT + {len(request.servers)}; port++)); do check_port "$port"; done']
+        return [*check, 'check_port "$PORT"']
+    return [*check, f'for ((port = PORT; port <= PORT + {len(request.servers)}; port++)); do check_port "$port"; done']
 
 
 def until_ready(request: Request) -> list[str]:
     """Wait for this node's servers, then for all of them, then start the balancer in front."""
     health = request.engine.HEALTH
-    ready = 'say "ready: http://$(reach):$PORT/v1"'
+    ready = 'say "ready: $(reach)/v1"'
     if request.nodes == 1 and not request.balanced:
-        return [f'wait_ready "http://$(reach):$PORT{health}"', ready]
+        return [f'wait_ready "$(reach){health}"', ready]
     if request.nodes == 1:
         ports = [f"$((PORT + {s.index + 1}))" for s in request.servers]
         waits = [f'wait_ready "http://127.0.0.1:{port}{health}"' for port in ports]
         return [
             *waits,
             "start_balancer " + " ".join(f'"127.0.0.1:{p}"' for p in ports),
-            f'wait_ready "http://$(reach):$PORT{health}"',
+            f'wait_ready "$(reach){health}"',
             ready,
         ]
     first = [] if request.from_head else ["if ((NODE_RANK == 0)); then"]
     last = [] if request.from_head else ["fi"]
     pad = "  " if first else ""
     if not request.balanced:
-        return [*first, f'{pad}wait_ready "http://$(reach):$PORT{health}"', f"{pad}{ready}", *last]
+        return [*first, f'{pad}wait_ready "$(reach){health}"', f"{pad}{ready}", *last]
     ends = [f"${{hosts[{s.nodes[0]}]}}:$((PORT + {s.index + 1}))" for s in request.servers]
     return [
         *first,
         *(f'{pad}wait_ready "http://{end}{health}"' for end in ends),
         f"{pad}start_balancer " + " ".join(f'"{end}"' for end in ends),
-        f'{pad}wait_ready "http://$(reach):$PORT{health}"',
+        f'{pad}wait_ready "$(reach){health}"',
         f"{pad}{ready}",
         *last,
     ]

@@ -10,15 +10,19 @@ from advisor.launch import words as c
 from advisor.launch import yaml_text as y
 from advisor.launch.docker import NGINX_IMAGE, needs_image
 from advisor.launch.layout import Server
+from advisor.launch.patience import start_s
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
 from advisor.launch.template import lines
+from advisor.launch.vendor import AMD
 from advisor.launch.words import Command, Flag, Raw, Variable, Word
 from advisor.launch.yaml_text import MERGE, Alias, Node, Noted
 
 NAME = "compose.yaml"
 DIST_PORT = 29500
 SSH_PORT = 2233
+INTERFACE = "${IFNAME:?set IFNAME to the network interface between the nodes}"
+LISTEN = "${LISTEN:-127.0.0.1}"
 
 
 def render(request: Request) -> tuple[ScriptFile, ...]:
@@ -38,6 +42,14 @@ def _file(request: Request, node: int, name: str) -> ScriptFile:
     use = [f"Use{where}: docker compose -f {name} up --detach --wait", f"     docker compose -f {name} down"]
     if several:
         use.append(f"Set HOST_0 to HOST_{request.nodes - 1} in the environment or in .env to the addresses of the nodes.")
+    use += [
+        "Only this machine is served; LISTEN=0.0.0.0 in the environment or in .env serves the network.",
+        "API_KEY there is what clients send as a bearer token; without it, whoever reaches the port may use the model.",
+    ]
+    if not request.engine.CHECKS_KEY and not request.balanced:
+        use[-1] = "trtllm-serve checks no key: whoever reaches the port may use the model."
+    if several:
+        use.append("The ports between the nodes take no key: keep their addresses on a network of their own.")
     use.append("A gated model takes its token from HF_TOKEN in the environment; it is never written here.")
     if not request.checkpoint:
         use.append(f"Set MODEL to {request.wanted}.")
@@ -51,8 +63,8 @@ def _file(request: Request, node: int, name: str) -> ScriptFile:
     configs = _configs(request, node)
     text = lines(
         "compose.yaml", opening=sh.comment(opening), model=_model(request), image=_escaped(request.image),
-        volumes=y.sequence(_more_volumes(request)), common=y.mapping(_common(request)), name=request.name,
-        services=y.mapping(services), configs=y.mapping({"configs": configs} if configs else {}),
+        volumes=y.sequence(_more_volumes(request)), gpus=y.mapping(_gpus(request)), common=y.mapping(_common(request)),
+        name=request.name, services=y.mapping(services), configs=y.mapping({"configs": configs} if configs else {}),
     )  # fmt: skip
     return ScriptFile(name=name, text="\n".join([*text, ""]))
 
@@ -77,24 +89,40 @@ def _service(request: Request, server: Server, rank: int, node: int) -> dict[str
     command = request.bound(_values(request, server, rank, port))
     flags = command.flags + (command.worker_flags if rank else ())
     environment: dict[str, Node] = {
-        "HF_TOKEN": Noted(None, "Taken from the environment of `docker compose`."),
-        "CUDA_VISIBLE_DEVICES": Noted(request.gpu_list(server, rank), "GPUs in rank order."),
+        "HF_TOKEN": Noted(None, "Taken from the environment of `docker compose`, as the next ones."),
+        **dict.fromkeys(("HF_ENDPOINT", "HF_HUB_OFFLINE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")),
+        request.vendor.visible: Noted(request.gpu_list(server, rank), "GPUs in rank order."),
     }
+    environment |= dict(request.vendor.environment)
+    if request.engine.CHECKS_KEY:
+        name = "VLLM_API_KEY" if request.problem.engine.name == "vllm" else "API_KEY"
+        environment[name] = "${API_KEY:-}"
     environment |= {name: Noted(str(word), "Layers of each pipeline stage.") for name, word in command.env}
     if request.spans:
         environment |= _network(request, node)
     service: dict[str, Node] = {MERGE: Alias("server"), "environment": environment}
     service |= _process(request, server, rank, command, flags)
-    return service | ({"healthcheck": _health(request, port)} if rank == 0 else {})
+    return service | ({"healthcheck": _health(request, server, port)} if rank == 0 else {})
 
 
 def _common(request: Request) -> dict[str, Node]:
     common: dict[str, Node] = {}
     if request.command.config:
         common["configs"] = [{"source": "trtllm", "target": "/etc/advisor/trtllm.yaml"}]
+    rights = [*(["SYS_PTRACE"] if request.vendor is AMD else []), *(["IPC_LOCK"] if request.spans else [])]
+    devices: list[Node] = ["/dev/kfd:/dev/kfd", "/dev/dri:/dev/dri"] if request.vendor is AMD else []
     if request.spans:
-        common |= {"cap_add": ["IPC_LOCK"], "devices": Noted(["/dev/infiniband:/dev/infiniband"], "Leave out without InfiniBand.")}
-    return common
+        devices.append(Noted("/dev/infiniband:/dev/infiniband", "Leave out without InfiniBand."))
+    return common | ({"cap_add": rights} if rights else {}) | ({"devices": devices} if devices else {})
+
+
+def _gpus(request: Request) -> dict[str, Node]:
+    """All GPUs: the variable chooses and orders them."""
+    if request.vendor is AMD:
+        return {"group_add": ["video"], "security_opt": ["seccomp=unconfined"]}
+    why = "All of them: CUDA_VISIBLE_DEVICES chooses and orders, device_ids would lose the order."
+    device: Node = {"driver": "nvidia", "count": Noted("all", why), "capabilities": ["gpu"]}
+    return {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
 
 
 def _process(request: Request, server: Server, rank: int, command: Command, flags: tuple[Flag, ...]) -> dict[str, Node]:
@@ -102,15 +130,21 @@ def _process(request: Request, server: Server, rank: int, command: Command, flag
     arguments: list[Node] = [node for flag in flags for node in _arguments(flag)]
     if not command.per_rank:
         split = len(request.engine.PROGRAM)
+        if request.problem.engine.name == "sglang":
+            start = 'exec "$$@" $${API_KEY:+--api-key "$$API_KEY"}'  # the flag is there where the key is
+            return {"entrypoint": ["bash", "-c", start, "bash"], "command": [*program, *arguments]}
         return {"entrypoint": program[:split], "command": [*program[split:], *arguments]}
     if rank:
-        sshd = f"mkdir -p /run/sshd && exec /usr/sbin/sshd -D -e -p {SSH_PORT}"
-        return {"command": Noted(["bash", "-c", sshd], "The head starts this node's ranks through ssh.")}
+        sshd = "\n".join(lines("sshd.sh")).replace("$", "$$")
+        return {"command": Noted(["bash", "-c", sshd, str(SSH_PORT)], "The head starts this node's ranks through ssh.")}
     each = len(server.gpus[0])
     places = ",".join(f"{_host(node)}:{each}" for node in server.nodes)
     mpi: list[Node] = ["mpirun", "--allow-run-as-root", "-n", str(sum(map(len, server.gpus))), "-H", places]
     mpi += ["--mca", "plm_rsh_args", f"-p {SSH_PORT} -o StrictHostKeyChecking=accept-new"]
-    mpi += ["-x", "CUDA_VISIBLE_DEVICES", "-x", "HF_TOKEN", "-x", "NCCL_SOCKET_IFNAME", "trtllm-llmapi-launch"]
+    mpi += ["--mca", "btl_tcp_if_include", INTERFACE, "--mca", "oob_tcp_if_include", INTERFACE]
+    names = ("PATH", "LD_LIBRARY_PATH", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "HF_TOKEN", "NCCL_SOCKET_IFNAME")
+    mpi += [word for name in names for word in ("-x", name)]
+    mpi.append("trtllm-llmapi-launch")
     return {"command": [*mpi, *program, *arguments]}
 
 
@@ -125,8 +159,7 @@ def _more_volumes(request: Request) -> list[Node]:
 
 
 def _network(request: Request, node: int) -> dict[str, Node]:
-    interface = "${IFNAME:?set IFNAME to the network interface between the nodes}"
-    found: dict[str, Node] = {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    found: dict[str, Node] = {"NCCL_SOCKET_IFNAME": INTERFACE, "GLOO_SOCKET_IFNAME": INTERFACE}
     if request.problem.engine.name == "vllm":
         found["VLLM_HOST_IP"] = Noted(_host(node), "Each node's own; vLLM may pick the wrong interface.")
     return found
@@ -139,11 +172,11 @@ def _port(request: Request, server: Server) -> int:
 def _values(request: Request, server: Server, rank: int, port: int) -> dict[Variable, Word]:
     dist = str(DIST_PORT + 10 * server.index)
     head = _host(server.nodes[0])
-    local = request.balanced and request.nodes == 1
-    ranks = len(server.gpus[0]) // (request.plan.tp * request.plan.pp) if request.spans else 0
+    behind = "127.0.0.1" if request.nodes == 1 else _host(server.nodes[0])
+    ranks = request.ranks_a_node if request.spans else 0
     return {
         c.MODEL: c.MODEL,
-        c.HOST: "127.0.0.1" if local else "0.0.0.0",
+        c.HOST: Raw(behind if request.balanced else LISTEN),
         c.PORT: str(port),
         c.NODE_RANK: str(rank),
         c.START_RANK: str(ranks * rank),
@@ -167,17 +200,19 @@ def _arguments(flag: Flag) -> list[Node]:
     text = flag.name
     if flag.value is not None:
         text += f"={flag.value.text if isinstance(flag.value, Raw) else _escaped(str(flag.value))}"
-    return [Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text]
+    first: Node = Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text
+    return [first, *(_escaped(str(word)) for word in flag.more)]
 
 
-def _health(request: Request, port: int) -> Node:
-    ask = f"import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}{request.engine.HEALTH}', timeout=5)"
+def _health(request: Request, server: Server, port: int) -> Node:
+    at = LISTEN if not request.balanced else "127.0.0.1" if request.nodes == 1 else _host(server.nodes[0])
+    ask = f"import urllib.request; urllib.request.urlopen('http://{at}:{port}{request.engine.HEALTH}', timeout=5)"
     return {
         "test": ["CMD", "python3", "-c", ask],
         "interval": "5s",
         "timeout": "10s",
         "retries": 3,
-        "start_period": Noted("3600s", "How long loading may take."),
+        "start_period": Noted(f"{start_s(request.stored_bytes)}s", "How long downloading and loading may take."),
     }
 
 
@@ -190,9 +225,16 @@ def _balancer(request: Request) -> Node:
     service: dict[str, Node] = {"network_mode": "host", "depends_on": after, "restart": "unless-stopped"}
     if request.engine.BALANCER == "nginx":
         return {"image": NGINX_IMAGE, "configs": [{"source": "nginx", "target": "/etc/nginx/nginx.conf"}], **service}
-    command: list[Node] = ["python3", "-m", "sglang_router.launch_router", "--host", "0.0.0.0", "--port", str(request.options.port)]
+    start = "\n".join(lines("router.python"))
+    command: list[Node] = ["python3", "-c", start, "--host", LISTEN, "--port", str(request.options.port)]
+    command += ["--prometheus-host", "127.0.0.1"]
     command += ["--policy", Noted("cache_aware", "Requests that share a prefix go to the same server."), "--worker-urls"]
-    return {"image": Alias("image"), "command": [*command, *(f"http://{end}" for end in _ends(request))], **service}
+    key: dict[str, Node] = {"environment": {"API_KEY": "${API_KEY:-}"}}
+    return {"image": Alias("image"), "entrypoint": command[:1], "command": [*command[1:], *_urls(request)], **key, **service}
+
+
+def _urls(request: Request) -> list[Node]:
+    return [f"http://{end}" for end in _ends(request)]
 
 
 def _configs(request: Request, node: int) -> dict[str, Node]:

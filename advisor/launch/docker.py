@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from advisor.errors import QuestionError
 from advisor.launch import shell as sh
-from advisor.launch.bash import Parts, assemble, start_server, variables
+from advisor.launch.bash import RESTART_BALANCER, Parts, assemble, start_server, variables
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile
 from advisor.launch.template import lines
-from advisor.launch.words import Raw
 
 NAME = "docker.sh"
 NGINX_IMAGE = "nginx:1.29"
+CERTIFICATE = '--mount "$(mount_of "$TLS_CERT" readonly)" --mount "$(mount_of "$TLS_KEY" readonly)"'
 
 
 def render(request: Request) -> tuple[ScriptFile, ...]:
@@ -20,13 +20,14 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
     own = [
         sh.setting("IMAGE", request.image),
         sh.setting("NAME", request.name, "the containers' names begin with it"),
-        "HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} # where the weights are kept",
+        "HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} # where the weights are kept, here and in the containers",
     ]
     parts = Parts(
         name=NAME,
         variables=tuple(variables(request, tuple(own))),
         functions=(*start_server(request, _run_lines(request)), "", *_container(request), *_balancer(request)),
         checks=tuple(_checks(request)),
+        before_restart=('docker rm --force "$NAME-$name" >/dev/null 2>&1 || true',),
         after_stop=tuple(lines("docker_after_stop.sh")),
     )
     return (assemble(request, parts),)
@@ -40,8 +41,8 @@ def needs_image(request: Request) -> None:
 
 def _container(request: Request) -> list[str]:
     own, more = [], []
-    if request.command.config:
-        own.append('--volume "$RUN_DIR:$RUN_DIR"')
+    if request.command.config or request.engine.KEY_LINES:
+        own.append('--mount "$(mount_of "$RUN_DIR" readonly)"')
     if request.command.env:
         own.append(" ".join(f"--env {name}" for name, _ in request.command.env))
     if request.spans:
@@ -51,16 +52,21 @@ def _container(request: Request) -> list[str]:
         more.append('options+=(--volume "$HOME/.ssh:/root/.ssh:ro") # keys between the containers, owned by root')
     if request.problem.engine.name == "vllm":
         more.append("options+=(--entrypoint '') # the image would put `vllm serve` before the command")
+    if request.engine.CHECKS_KEY and not request.balanced:
+        more.append(
+            '[[ -z $TLS_CERT ]] || options+=(--mount "$(mount_of "$TLS_CERT" readonly)" --mount "$(mount_of "$TLS_KEY" readonly)")'
+        )
     wait = [*lines("wait_port.sh"), ""] if request.command.per_rank else []
-    return [*lines("container.sh", own_options=own, more_options=more), "", *wait]
+    return [*lines("container.sh", gpus=lines(request.vendor.container), own_options=own, more_options=more), "", *wait]
 
 
 def _run_lines(request: Request) -> list[str]:
     if not request.command.per_rank:
-        return ['  local extra=(--env CUDA_VISIBLE_DEVICES="$gpus")', '  container "server-$server" "$IMAGE" "${command[@]}"']
+        return [f'  local extra=(--env {request.vendor.visible}="$gpus")', '  container "server-$server" "$IMAGE" "${command[@]}"']
     first = request.servers[0]
     each = len(first.gpus[0])
-    return sh.indented(lines("mpirun_docker.sh", nodes=len(first.nodes), each=each, ranks=each * len(first.nodes)))
+    sshd = lines("sshd.sh")
+    return sh.indented(lines("mpirun_docker.sh", sshd=sshd, nodes=len(first.nodes), each=each, ranks=each * len(first.nodes)))
 
 
 def _balancer(request: Request) -> list[str]:
@@ -68,13 +74,20 @@ def _balancer(request: Request) -> list[str]:
         return []
     if request.engine.BALANCER == "nginx":
         run = [
-            'run balancer docker run --rm --init --name "$NAME-balancer" --network host \\',
-            f'  --volume "$RUN_DIR/nginx.conf:/etc/nginx/nginx.conf:ro" {NGINX_IMAGE} nginx -e stderr',
+            'local mounts=(--mount "$(mount_of "$RUN_DIR/nginx.conf" readonly)")',
+            f"[[ -z $TLS_CERT ]] || mounts+=({CERTIFICATE})",
+            'run balancer docker run --rm --init --name "$NAME-balancer" --network host "${mounts[@]}" \\',
+            f'  {NGINX_IMAGE} nginx -e stderr -c "$RUN_DIR/nginx.conf"',
         ]
-        return [*lines("balancer_nginx.sh", folder=Raw("/tmp/"), run_nginx=run), ""]
-    run_router = 'run balancer docker run --rm --init --name "$NAME-balancer" --network host "$IMAGE" \\\n    '
-    run_router += "python3 -m sglang_router.launch_router"
-    return [*lines("balancer_router.sh", run_router=Raw(run_router)), ""]
+        return [*lines("balancer_nginx.sh", pid="/tmp/nginx.pid", folder="/tmp/tmp", restart=RESTART_BALANCER, run_nginx=run), ""]
+    router = [
+        "local mounts=()",
+        f"[[ -z $TLS_CERT ]] || mounts+=({CERTIFICATE})",
+        "export API_KEY",
+        'run balancer docker run --rm --init --name "$NAME-balancer" --network host --env API_KEY "${mounts[@]}" "$IMAGE" \\',
+        '  python3 "${command[@]}"',
+    ]
+    return [*lines("balancer_router.sh", start=lines("router.python"), restart=RESTART_BALANCER, run_router=router), ""]
 
 
 def _checks(request: Request) -> list[str]:

@@ -5,21 +5,21 @@ The plan line says what no command can: whether vLLM's data-parallel ranks share
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor.errors import ProfileError
 from advisor.launch.script import PLAN_MARK
 from advisor.specs.plan import Plan, Settings
+from advisor.untrusted import json_value, parse_documents
 
-_ARRAY = re.compile(r"^ *local command=\(\n(.*?)\n *\)$", re.MULTILINE | re.DOTALL)
+_ARRAY = re.compile(r"^ *local command=\($", re.MULTILINE), re.compile(r"\n *\)$", re.MULTILINE)
 _CALL = re.compile(r"^ *start_server (\d+) \S", re.MULTILINE)
 _SPLIT = re.compile(r"^export (?:VLLM|SGLANG)_PP_LAYER_PARTITION=(\S+)", re.MULTILINE)
-_CONFIG = re.compile(r"^cat >\"\$RUN_DIR/trtllm.yaml\" <<'EOF'\n(.*?)\nEOF$", re.MULTILINE | re.DOTALL)
+_CONFIG = re.compile(r"^cat >\"\$RUN_DIR/trtllm.yaml\" <<'EOF'$", re.MULTILINE), re.compile(r"\nEOF$", re.MULTILINE)
 _PROGRAMS = (("vllm", "serve"), ("sglang", "serve"), ("trtllm-serve",))
 
 
@@ -36,9 +36,12 @@ class Started:
 def read(text: str) -> Plan:
     """The plan of a script or manifest. Raises ProfileError with one sentence."""
     said, part = _said(text)
-    started = _yaml(text) if "\n---\n" in text else _shell(text)
+    try:
+        started = _yaml(text) if "\n---\n" in text else _shell(text)
+    except ValueError as error:  # an open quote, a layer split that is no list of numbers
+        raise ProfileError(f"the commands of the script cannot be read: {error}.") from None
     if started is None:
-        node_of_ranks = part and "/usr/sbin/sshd" in text  # the engine's command is in the head's file
+        node_of_ranks = part and "openssh-server" in text  # the engine's command is in the head's file
         if node_of_ranks or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
             return said
         raise ProfileError("the file starts no vllm, sglang or trtllm-serve; it is no launch script of the advisor.")
@@ -88,31 +91,33 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _shell(text: str) -> Started | None:
-    array = _ARRAY.search(text)
-    if not array:
+    array = _between(_ARRAY, text)
+    argv = tuple(shlex.split(array, comments=True)) if array else ()
+    if not argv:
         return None
-    split, config = _SPLIT.search(text), _CONFIG.search(text)
+    split, config = _SPLIT.search(text), _between(_CONFIG, text)
     return Started(
-        argv=tuple(shlex.split(array[1], comments=True)),
+        argv=argv,
         servers=len(set(_CALL.findall(text))),
         layer_split=_numbers(split[1]) if split else (),
-        config=_config(config[1]) if config else {},
+        config=_config(config),
     )
 
 
-def _config(text: str) -> dict[str, Any]:
-    rows = (line.split(": ", 1) for line in text.strip().splitlines())
-    return {key: json.loads(value) for key, value in rows}
+def _between(ends: tuple[re.Pattern[str], re.Pattern[str]], text: str) -> str:
+    """The lines after the first match of one pattern and before the next of the other; empty where there are none."""
+    first = ends[0].search(text)
+    last = ends[1].search(text, first.end()) if first else None
+    return text[first.end() + 1 : last.start()] if first and last else ""
+
+
+def _config(text: object) -> dict[str, Any]:
+    rows = (line.partition(": ") for line in text.strip().splitlines()) if isinstance(text, str) else ()
+    return {key: json_value(value, origin=f"the value of {key[:40]!r} in the script") for key, _, value in rows}
 
 
 def _yaml(text: str) -> Started | None:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        documents = [d for d in yaml.load_all(text, Loader=loader) if isinstance(d, dict)]
-    except yaml.YAMLError as error:
-        raise ProfileError(f"the file is no YAML: {' '.join(str(error).split())[:200]}.") from None
+    documents = parse_documents(text, origin="the script")
     found = [s for d in documents for s in (_compose(d) if "services" in d else _manifest(d))]
     if not found:
         return None
@@ -125,28 +130,43 @@ def _yaml(text: str) -> Started | None:
 
 def _yaml_config(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if document.get("kind") == "ConfigMap":
-        yield _config(document["data"]["trtllm.yaml"])
-    if "trtllm" in document.get("configs", {}):
-        yield _config(document["configs"]["trtllm"]["content"])
+        yield _config(_at(document, "data", "trtllm.yaml"))
+    if _at(document, "configs", "trtllm"):
+        yield _config(_at(document, "configs", "trtllm", "content"))
 
 
 def _compose(document: Mapping[str, Any]) -> Iterator[Started]:
-    for service in document["services"].values():
-        argv = _engine_words([*service.get("entrypoint", ()), *service.get("command", ())])
+    for service in _mapping(_at(document, "services")).values():
+        argv = _engine_words([*_list(_at(service, "entrypoint")), *_list(_at(service, "command"))])
         if argv:
-            yield Started(argv=argv, servers=1, layer_split=_split_of(service.get("environment", {}).items()), config={})
+            yield Started(argv=argv, servers=1, layer_split=_split_of(_mapping(_at(service, "environment")).items()), config={})
 
 
 def _manifest(document: Mapping[str, Any]) -> Iterator[Started]:
     if document.get("kind") not in ("Deployment", "LeaderWorkerSet"):
         return
-    spec = document["spec"]
-    template = spec["template"] if document["kind"] == "Deployment" else spec["leaderWorkerTemplate"]["leaderTemplate"]
-    container = template["spec"]["containers"][0]
-    argv = _engine_words([*container.get("command", ()), *container.get("args", ())])
-    if argv:
-        environment = ((entry["name"], entry.get("value")) for entry in container.get("env", ()))
-        yield Started(argv=argv, servers=spec["replicas"], layer_split=_split_of(environment), config={})
+    where = ("template",) if document["kind"] == "Deployment" else ("leaderWorkerTemplate", "leaderTemplate")
+    container = next(iter(_list(_at(document, "spec", *where, "spec", "containers"))), None)
+    argv = _engine_words([*_list(_at(container, "command")), *_list(_at(container, "args"))])
+    replicas = _at(document, "spec", "replicas")
+    if argv and isinstance(replicas, int):
+        environment = ((str(_at(entry, "name")), _at(entry, "value")) for entry in _list(_at(container, "env")))
+        yield Started(argv=argv, servers=replicas, layer_split=_split_of(environment), config={})
+
+
+def _at(data: object, *keys: str) -> object:
+    """What lies under these keys, None where nothing does: a manifest may hold anything anywhere."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
+
+
+def _mapping(data: object) -> Mapping[str, object]:
+    return data if isinstance(data, Mapping) else {}
+
+
+def _list(data: object) -> Sequence[object]:
+    return data if isinstance(data, list) else ()
 
 
 def _split_of(environment: Iterable[tuple[str, Any]]) -> tuple[int, ...]:

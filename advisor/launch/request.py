@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
-from advisor.launch.layout import Server
+from advisor.launch.layout import Server, Span
 from advisor.launch.script import Options, slug
-from advisor.launch.words import Command, Variable, Word
+from advisor.launch.vendor import Vendor
+from advisor.launch.words import Command, Variable, Word, needs_online_fp8
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
@@ -31,6 +32,7 @@ class Request:
     wanted: str
     ids: tuple[str, ...]
     image: str
+    vendor: Vendor
     from_head: bool = False
 
     @property
@@ -54,6 +56,17 @@ class Request:
         return len(self.servers) > 1
 
     @property
+    def stored_bytes(self) -> float:
+        """Bytes of the checkpoint: the weights of one replica, twice as many where 16 bits become fp8 while they load."""
+        held = self.prediction.memory.weights_bytes * self.plan.replica_gpus
+        return held * (2 if needs_online_fp8(self.problem.model) else 1)
+
+    @property
+    def ranks_a_node(self) -> int:
+        """Attention-DP ranks on each node of a spanning server."""
+        return len(self.servers[0].gpus[0]) // (self.plan.tp * self.plan.pp)
+
+    @property
     def gpus_needed(self) -> int:
         """GPUs a node must show: up to the highest index used where they go by index, else as many as are used."""
         if self.ids:
@@ -72,9 +85,15 @@ class Request:
         return f"pip install {self.engine.INSTALL.format(version=self.problem.engine.flags_version)}"
 
     def gpu_list(self, server: Server, position: int) -> str:
-        """CUDA_VISIBLE_DEVICES of a server on the `position`-th of its nodes, in rank order."""
+        """The GPUs of a server on the `position`-th of its nodes, in rank order."""
         return ",".join(self.ids[gpu] if self.ids else str(gpu) for gpu in server.gpus[position])
 
     def bound(self, values: dict[Variable, Word]) -> Command:
         """The command with the target's words filled in."""
         return self.command.bind(values)
+
+
+def server_command(words: ModuleType, problem: Problem, plan: Plan, span: Span, options: Options) -> Command:
+    """The engine's command of one server, with what the user asked for. Raises PlanError where the engine cannot start it."""
+    command: Command = words.serve(problem, plan, span, ray=options.ray)
+    return replace(command, flags=(*command.flags, *words.asked(options, plan)))

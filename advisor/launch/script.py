@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from advisor.errors import MachineError, QuestionError
+from advisor.errors import QuestionError
+from advisor.files import NewFile, shown, write_all
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
 from advisor.specs.problem import Problem
 from advisor.units import show, show_count
+from advisor.version import version
 
 PLAN_MARK = "advisor-plan:"
 MODES = {
@@ -37,7 +37,11 @@ class Options:
     """What the user says about the launch beside the plan. Empty texts take the engine profile's or the model's own.
 
     `checkpoint` is the model path or id to serve; `ray` spans nodes with Ray (vLLM); `load_tool` is the program of the
-    benchmark script.
+    benchmark script. `served_name` is what clients call the model; `tool_parser` and `reasoning_parser` are the engine's names for
+    the model family's formats; `loras` are adapters as `name=path`; `kv_offload_gib` of host memory keep cache that the GPUs drop;
+    `expert_backend` exchanges tokens between expert-parallel ranks, and `balance_experts` moves popular experts. For Kubernetes:
+    `claim` is a persistent volume claim that is there, `rdma` the resource that gives a pod its network adapters, and
+    `autoscale` the most replicas.
     """
 
     checkpoint: str = ""
@@ -46,17 +50,16 @@ class Options:
     trust_remote_code: bool = False
     ray: bool = False
     load_tool: str = "vllm"
-
-
-def version() -> str:
-    """The advisor's own version."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("advisor")
-    except PackageNotFoundError:  # run from a checkout
-        return "0 (from source)"
+    served_name: str = ""
+    tool_parser: str = ""
+    reasoning_parser: str = ""
+    loras: tuple[str, ...] = ()
+    kv_offload_gib: float = 0.0
+    expert_backend: str = ""
+    balance_experts: bool = False
+    claim: str = ""
+    rdma: str = "rdma/rdma_shared_device_a"
+    autoscale: int = 0
 
 
 def header(problem: Problem, prediction: Prediction, *, what: str, use: Iterable[str]) -> list[str]:
@@ -140,48 +143,16 @@ def slug(name: str) -> str:
 def write(files: Iterable[ScriptFile], folder: Path, *, force: bool = False) -> tuple[Path, ...]:
     """Write all files into `folder`, or none. A file that is there with the same text is left.
 
-    Raises QuestionError where another file is in the way and `force` is not said, MachineError where the disk refuses; then
-    nothing has changed.
+    Raises QuestionError where another file is in the way and `force` is not said, else as `files.write_all`.
     """
     wanted = [(folder / file.name, file) for file in files]
     in_the_way = [path for path, file in wanted if path.exists() and not force and not _same(path, file)]
     if in_the_way:
-        raise QuestionError(f"{in_the_way[0]} is there with another content: say --force to replace it, or another --out.")
-    ready: list[tuple[Path, Path]] = []
-    done: list[tuple[Path, bytes | None]] = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, file in wanted:
-            ready.append((_beside(path, file), path))
-        for temporary, path in ready:
-            before = path.read_bytes() if path.exists() else None
-            os.replace(temporary, path)
-            done.append((path, before))
-    except OSError as error:
-        for path, before in done:
-            path.unlink() if before is None else path.write_bytes(before)
-        raise MachineError(f"{folder} cannot be written ({error.strerror or error}); choose another folder.") from None
-    finally:
-        for temporary, _ in ready:
-            temporary.unlink(missing_ok=True)
+        raise QuestionError(f"{shown(in_the_way[0])} is there with another content: say --force to replace it, or another --out.")
+    write_all([NewFile(path=path, data=file.text.encode(), executable=file.executable) for path, file in wanted])
     return tuple(path for path, _ in wanted)
 
 
 def _same(path: Path, file: ScriptFile) -> bool:
-    return path.is_file() and path.read_bytes() == file.text.encode()
-
-
-def _beside(path: Path, file: ScriptFile) -> Path:
-    """The text in a temporary file of the same folder, so that one rename puts it in place whole."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(file.text.encode())
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.chmod(0o755 if file.executable else 0o644)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+    wanted = file.text.encode()
+    return path.is_file() and path.stat().st_size == len(wanted) and path.read_bytes() == wanted

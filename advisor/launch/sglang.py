@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
@@ -16,10 +17,16 @@ from advisor.specs.problem import Problem
 VERSIONS = ("0.5.23",)
 PROGRAM = ("sglang", "serve")
 HEALTH = "/health"
+METRICS = "/metrics"
+REQUESTS_METRICS = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
 BALANCER = "sglang-router"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
 INSTALL = "sglang=={version}"
+CHECKS_KEY = True
+# A file that only the user can read: a process list shows every user the words of a command.
+KEY_EXPORTS = ('[[ -z $API_KEY ]] || printf \'api-key: "%s"\\n\' "$API_KEY" >"$RUN_DIR/sglang.yaml"',)
+KEY_LINES = ('[[ -z $API_KEY ]] || command+=(--config "$RUN_DIR/sglang.yaml")',)
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8_e4m3", "nvfp4": "nvfp4"}
 
 
@@ -46,7 +53,7 @@ def serve(problem: Problem, plan: Plan, span: Span, *, ray: bool = False) -> Com
             Flag(name="--port", value=c.PORT),
             *_degrees(plan),
             *_nodes(span),
-            *_settings(plan),
+            *_settings(problem, plan),
             *_formats(model),
         ),
         env=((SPLIT_VARIABLE, ",".join(map(str, plan.layer_split))),) if plan.layer_split else (),
@@ -77,15 +84,21 @@ def _nodes(span: Span) -> list[Flag]:
     ]
 
 
-def _settings(plan: Plan) -> list[Flag]:
+def _settings(problem: Problem, plan: Plan) -> list[Flag]:
     settings = plan.settings
     if settings is None:
         return []
     total = f"{plan.adp} groups together" if plan.adp > 1 else "as ranked"
+    graphs = min(problem.engine.graphs_up_to, settings.max_sequences)
     return [
         Flag(name="--context-length", value=str(settings.max_context_tokens), why="longest prompt and answer together, in tokens"),
         Flag(name="--max-running-requests", value=str(settings.max_sequences * plan.adp), why=f"batch ceiling, {total}"),
         Flag(name="--chunked-prefill-size", value=str(settings.token_budget * plan.adp), why=f"token budget of a step, {total}"),
+        *(
+            [Flag(name="--cuda-graph-max-bs-decode", value=str(graphs), why="largest batch in a CUDA graph, as predicted")]
+            if graphs
+            else []
+        ),
         *([Flag(name="--mem-fraction-static", value=repr(settings.memory_fraction))] if settings.memory_fraction else []),
     ]
 
@@ -105,6 +118,33 @@ def _formats(model: ModelSpec) -> list[Flag]:
     return flags
 
 
-def trust_remote_code() -> Flag:
-    """Run the checkpoint's own Python code: only where the user asked."""
-    return Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint")
+def asked(options: Options, plan: Plan) -> list[Flag]:
+    """What the user asked for beside the plan, and the metrics. Raises PlanError where SGLang cannot have it with this plan."""
+    flags = [Flag(name="--enable-metrics", why="for Prometheus, at /metrics")]
+    if options.served_name:
+        flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
+    if options.tool_parser:
+        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser))
+    if options.reasoning_parser:
+        flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
+    if options.loras:
+        first, *rest = options.loras
+        why = "adapters, chosen by a request's model name; their memory is not in the prediction"
+        flags += [Flag(name="--enable-lora"), Flag(name="--max-loras-per-batch", value=str(len(options.loras) + 1))]
+        flags.append(Flag(name="--lora-paths", value=first, more=tuple(rest), why=why))
+    if options.kv_offload_gib:
+        flags += [
+            Flag(name="--enable-hierarchical-cache", why="cache that the GPUs drop goes to host memory"),
+            Flag(
+                name="--hicache-size", value=str(max(1, round(options.kv_offload_gib / plan.replica_gpus))), why="GB for each rank"
+            ),
+        ]
+    if (options.expert_backend or options.balance_experts) and plan.ep == 1:
+        raise refuse("sglang", "an expert back end and expert balancing need expert parallelism; choose a plan with ep")
+    if options.expert_backend:
+        flags.append(Flag(name="--moe-a2a-backend", value=options.expert_backend, why="not what the prediction assumes"))
+    if options.balance_experts:
+        flags.append(Flag(name="--enable-eplb", why="popular experts are copied to ranks with room"))
+    if options.trust_remote_code:
+        flags.append(Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint"))
+    return flags

@@ -28,8 +28,8 @@ def setting(name: str, default: Word, why: str = "", *, width: int = 34) -> str:
 
 
 def required(name: str, what: str) -> str:
-    """A variable that must be set, with the sentence that says so."""
-    return f"{name}=${{{name}:-}}\n[[ -n ${name} ]] || {{\n  echo {quoted(f'error: set {name} to {what}')} >&2\n  exit 1\n}}"
+    """The check that a variable is set, with the sentence that says so."""
+    return f"[[ -n ${name} ]] || die {quoted(f'set {name} to {what}')}"
 
 
 def array(name: str, command: Command, *, indent: str = "  ") -> list[str]:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from advisor.launch import shell as sh
 from advisor.launch import words as c
-from advisor.launch.bash import config_lines, model_variable, pcie_hint
+from advisor.launch.bash import (
+    RESTART_BALANCER,
+    access_variables,
+    config_lines,
+    exports,
+    helpers,
+    model_variable,
+    pcie_hint,
+    refusals,
+    secure_flags,
+    time_variables,
+)
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, header
 from advisor.launch.template import lines
-from advisor.launch.words import Raw, Variable, Word, quoted
+from advisor.launch.words import Raw, Variable, Word
 
 NAME = "job.sbatch"
+SCHEME = "scheme=http${TLS_CERT:+s}"
 LOCAL: dict[Variable, Word] = {
     c.PORT: Variable("port"),
     c.HEAD_ADDRESS: Variable("head"),
@@ -30,7 +42,7 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
     opening = header(request.problem, request.prediction, what="Start", use=use)
     text = lines(
         "job.sbatch.sh", opening=sh.comment(opening), directives=_directives(request), variables=_variables(request),
-        start_server=_start_server(request), balancer=_balancer(request), helpers=lines("helpers.sh", after_stop=()),
+        start_server=_start_server(request), balancer=_balancer(request), helpers=helpers(request),
         traps=lines("traps.sh"), checks=_checks(request), environment=_environment(request), config=config_lines(request),
         calls=_calls(request), until_ready=_until_ready(request), until_end=lines("until_end.sh"),
     )  # fmt: skip
@@ -55,7 +67,8 @@ def _variables(request: Request) -> list[str]:
     found = [
         *model_variable(request),
         sh.setting("PORT", str(request.options.port), ports),
-        sh.setting("LISTEN", "0.0.0.0", "address that the job listens on"),
+        sh.setting("LISTEN", "0.0.0.0", "the network reaches the job's node; with API_KEY only who has the key may use it"),
+        *access_variables(),
         sh.setting("IMAGE", request.options.image, "an image for pyxis (--container-image); empty: the engine is on the nodes"),
         "HF_HOME=${HF_HOME:-$HOME/.cache/huggingface} # where the weights are kept, on every node",
     ]
@@ -65,8 +78,7 @@ def _variables(request: Request) -> list[str]:
         found.append(sh.setting("IFNAME", "", "network interface between the nodes; empty: NCCL chooses"))
     return [
         *found,
-        sh.setting("READY_SECONDS", "3600", "how long loading may take"),
-        sh.setting("STOP_SECONDS", "60", "how long stopping may take before it is forced"),
+        *time_variables(request),
         'RUN_DIR=${RUN_DIR:-"${SLURM_SUBMIT_DIR:-$PWD}/run-${SLURM_JOB_ID:-0}"} # logs, on storage that all nodes share',
     ]
 
@@ -84,8 +96,11 @@ def _start_server(request: Request) -> list[str]:
     found += pcie_hint(request)
     found += sh.array("command", type(command)(program=command.program, flags=flags))
     mpi = ["--mpi=pmix # TensorRT-LLM's ranks find each other through MPI"] if _tasks(request) else []
-    tasks = len(request.servers[0].gpus[0]) if _tasks(request) else 1
-    found += sh.indented(lines("slurm_step.sh", nodes=len(request.servers[0].nodes), tasks=tasks, mpi=mpi))
+    tasks, count = len(request.servers[0].gpus[0]) if _tasks(request) else 1, len(request.servers[0].nodes)
+    found += sh.indented(secure_flags(request))
+    if not request.spans:
+        found.append('  RESTART["server-$server"]="start_server $*"')
+    found += sh.indented(lines("slurm_step.sh", nodes=count, all_tasks=count * tasks, tasks=tasks, mpi=mpi))
     return [*found, *_step(request), "}"]
 
 
@@ -94,19 +109,20 @@ def _step(request: Request) -> list[str]:
         launch = 'srun "${step[@]}" env CUDA_VISIBLE_DEVICES="$gpus" trtllm-llmapi-launch "${command[@]}"'
         return [f'  run "server-$server" {launch}']
     if not request.spans:
-        return ['  run "server-$server" srun "${step[@]}" env CUDA_VISIBLE_DEVICES="$gpus" "${command[@]}"']
+        return [f'  run "server-$server" srun "${{step[@]}}" env {request.vendor.visible}="$gpus" "${{command[@]}}"']
     inner = []
     if request.problem.engine.name == "vllm":
         inner.append('VLLM_HOST_IP=$(getent ahostsv4 "$SLURMD_NODENAME" | { read -r address _; echo "$address"; })')
         inner.append("export VLLM_HOST_IP # each node its own; vLLM may pick the wrong interface")
     if any(flag.value == c.START_RANK for flag in request.command.worker_flags):
-        each = len(request.servers[0].gpus[0]) // (request.plan.tp * request.plan.pp)
-        inner.append(f'((SLURM_PROCID == 0)) || set -- "$@" --headless --data-parallel-start-rank $(({each} * SLURM_PROCID))')
+        inner.append(
+            f'((SLURM_PROCID == 0)) || set -- "$@" --headless --data-parallel-start-rank $(({request.ranks_a_node} * SLURM_PROCID))'
+        )
     elif request.command.worker_flags:
         inner.append('((SLURM_PROCID == 0)) || set -- "$@" --headless # no API server: only the head answers requests')
     ranked = any(flag.value == c.NODE_RANK for flag in request.command.flags)
     inner.append('exec "$@"' + (' --node-rank "$SLURM_PROCID"' if ranked else ""))
-    return sh.indented(lines("slurm_rank.sh", rank=inner))
+    return sh.indented(lines("slurm_rank.sh", visible=Raw(request.vendor.visible), rank=inner))
 
 
 def _balancer(request: Request) -> list[str]:
@@ -114,24 +130,30 @@ def _balancer(request: Request) -> list[str]:
         return []
     if request.engine.BALANCER == "nginx":
         run = ['run balancer nginx -p "$RUN_DIR" -c nginx.conf -e stderr']
-        return [*lines("balancer_nginx.sh", folder=Raw(""), run_nginx=run), ""]
-    router = 'run balancer srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" --overlap ${IMAGE:+--container-image="$IMAGE"} \\\n'
-    return [*lines("balancer_router.sh", run_router=Raw(router + "    python3 -m sglang_router.launch_router")), ""]
+        return [*lines("balancer_nginx.sh", pid="nginx.pid", folder="tmp", restart=RESTART_BALANCER, run_nginx=run), ""]
+    router = [
+        "export API_KEY",
+        'run balancer srun --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" --overlap ${IMAGE:+--container-image="$IMAGE"} \\',
+        '  python3 "${command[@]}"',
+    ]
+    return [*lines("balancer_router.sh", start=lines("router.python"), restart=RESTART_BALANCER, run_router=router), ""]
 
 
 def _checks(request: Request) -> list[str]:
     nginx = request.balanced and request.engine.BALANCER == "nginx"
-    return lines(
-        "slurm_checks.sh", nodes=request.nodes, program=request.engine.PROGRAM[0], install=f"{request.install}, or set IMAGE",
-        balancer=["check_program nginx 'install it with the package manager'"] if nginx else [], gpus=request.gpus_needed,
+    found = [] if request.checkpoint else [sh.required("MODEL", request.wanted)]
+    return found + lines(
+        "slurm_checks.sh", refusals=refusals(request), nodes=request.nodes, program=request.engine.PROGRAM[0],
+        install=f"{request.install}, or set IMAGE", gpus=request.gpus_needed,
+        balancer=["check_program nginx 'install it with the package manager'"] if nginx else [],
     )  # fmt: skip
 
 
 def _environment(request: Request) -> list[str]:
-    found = [f"export {name}={quoted(word)} # layers of each pipeline stage" for name, word in request.command.env]
+    found = exports(request)
     if request.spans:
         found.append("[[ -z $IFNAME ]] || export NCCL_SOCKET_IFNAME=$IFNAME GLOO_SOCKET_IFNAME=$IFNAME")
-    return found
+    return [*found, *lines("slurm_mounts.sh")]
 
 
 def _calls(request: Request) -> list[str]:
@@ -146,12 +168,13 @@ def _calls(request: Request) -> list[str]:
 def _until_ready(request: Request) -> list[str]:
     health = request.engine.HEALTH
     if not request.balanced:
-        end = f"http://${{hosts[{request.servers[0].nodes[0]}]}}:$PORT"
-        return [f'wait_ready "{end}{health}"', f'say "ready: {end}/v1"']
+        end = f"$scheme://${{hosts[{request.servers[0].nodes[0]}]}}:$PORT"
+        return [SCHEME, f'wait_ready "{end}{health}"', f'say "ready: {end}/v1"']
     ends = [f"${{hosts[{s.nodes[0]}]}}:$((PORT + {s.index + 1}))" for s in request.servers]
     return [
         *(f'wait_ready "http://{end}{health}"' for end in ends),
         "start_balancer " + " ".join(f'"{end}"' for end in ends),
-        f'wait_ready "http://127.0.0.1:$PORT{health}"',
-        'say "ready: http://${hosts[0]}:$PORT/v1"',
+        SCHEME,
+        f'wait_ready "$scheme://127.0.0.1:$PORT{health}"',
+        'say "ready: $scheme://${hosts[0]}:$PORT/v1"',
     ]

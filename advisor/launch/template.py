@@ -30,8 +30,10 @@ def lines(name: str, /, **values: Value | Sequence[str]) -> list[str]:
     quote = scalar if name.endswith(".yaml") else shlex.quote
     for line in body(name):
         block = _LINE.fullmatch(line)
-        if block and not isinstance(values[block[2]], str | int | Raw):
-            found += [f"{block[1]}{row}" if row else "" for row in values[block[2]]]  # type: ignore[union-attr]
+        if block:
+            value = values[block[2]]
+            assert not isinstance(value, str | int | Raw), "a place alone on its line takes lines"
+            found += [f"{block[1]}{row}" if row else "" for row in value]
             unused.discard(block[2])
             continue
         unused -= set(_PLACE.findall(line))
@@ -53,5 +55,5 @@ def _one(value: Value | Sequence[str], quote: Callable[[str], str]) -> str:
         return value.text
     if isinstance(value, int):
         return str(value)
-    assert isinstance(value, str), "a block stands alone on its line"
+    assert isinstance(value, str), "a block has a line of its own"
     return quote(value)

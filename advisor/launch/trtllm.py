@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
@@ -17,10 +18,15 @@ VERSIONS = ("1.2", "1.3", "1.4")
 PROGRAM = ("trtllm-serve",)
 LAUNCHER = "trtllm-llmapi-launch"
 HEALTH = "/health"
+METRICS = "/prometheus/metrics"
+REQUESTS_METRICS = ()
 BALANCER = "nginx"
 ONLINE_FP8 = False
 SPLIT_VARIABLE = ""
 INSTALL = "tensorrt-llm=={version}"
+CHECKS_KEY = False
+KEY_EXPORTS = ()
+KEY_LINES = ()
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
 
 
@@ -78,7 +84,7 @@ def _settings(problem: Problem, plan: Plan) -> list[Flag]:
         Flag(name="--max_batch_size", value=str(settings.max_sequences), why="batch ceiling of each replica, as ranked"),
         Flag(name="--max_num_tokens", value=str(settings.token_budget), why="token budget of a step, as ranked"),
         *_memory(settings.memory_fraction),
-        *([chunked] if problem.engine.chunked_prefill else []),
+        *([chunked] if problem.engine.scheduler.chunked_prefill else []),
     ]
 
 
@@ -94,6 +100,10 @@ def _config(problem: Problem, plan: Plan) -> dict[str, object]:
     config: dict[str, object] = {}
     if plan.adp > 1:
         config["enable_attention_dp"] = True
+    graphs = min(problem.engine.graphs_up_to, plan.settings.max_sequences) if plan.settings else 0
+    if graphs:
+        # As predicted. By default graphs end at a batch of 128, and a batch between two sizes has none.
+        config["cuda_graph_config"] = {"enable_padding": True, "max_batch_size": graphs}
     if plan.layer_split:
         config["pp_partition"] = list(plan.layer_split)
     if _CACHE[model.kv_format] != "auto":
@@ -104,6 +114,19 @@ def _config(problem: Problem, plan: Plan) -> dict[str, object]:
     return config
 
 
-def trust_remote_code() -> Flag:
-    """Run the checkpoint's own Python code: only where the user asked."""
-    return Flag(name="--trust_remote_code", why="asked for: runs Python code that comes with the checkpoint")
+def asked(options: Options, plan: Plan) -> list[Flag]:
+    """What the user asked for beside the plan. Raises PlanError for what has no flag in TensorRT-LLM 1.2 to 1.4."""
+    unknown = {
+        "--served-name": options.served_name, "--lora": options.loras, "--kv-offload": options.kv_offload_gib,
+        "--expert-backend": options.expert_backend, "--balance-experts": options.balance_experts,
+    }  # fmt: skip
+    if missing := [name for name, value in unknown.items() if value]:
+        raise refuse("trtllm", f"{missing[0]} is written for vllm and sglang; leave it out")
+    flags = []
+    if options.tool_parser:
+        flags.append(Flag(name="--tool_parser", value=options.tool_parser))
+    if options.reasoning_parser:
+        flags.append(Flag(name="--reasoning_parser", value=options.reasoning_parser))
+    if options.trust_remote_code:
+        flags.append(Flag(name="--trust_remote_code", why="asked for: runs Python code that comes with the checkpoint"))
+    return flags

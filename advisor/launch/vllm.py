@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from advisor.launch import words as c
 from advisor.launch.layout import Span
+from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
@@ -16,10 +17,15 @@ from advisor.specs.problem import Problem
 VERSIONS = ("0.33",)
 PROGRAM = ("vllm", "serve")
 HEALTH = "/health"
+METRICS = "/metrics"
+REQUESTS_METRICS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 BALANCER = "nginx"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "VLLM_PP_LAYER_PARTITION"
 INSTALL = "vllm=={version}"
+CHECKS_KEY = True  # vLLM reads VLLM_API_KEY itself
+KEY_EXPORTS = ("[[ -z $API_KEY ]] || export VLLM_API_KEY=$API_KEY",)
+KEY_LINES = ()
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
 
 
@@ -147,6 +153,29 @@ def _formats(model: ModelSpec) -> list[Flag]:
     return flags
 
 
-def trust_remote_code() -> Flag:
-    """Run the checkpoint's own Python code: only where the user asked."""
-    return Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint")
+def asked(options: Options, plan: Plan) -> list[Flag]:
+    """What the user asked for beside the plan. Raises PlanError where vLLM cannot have it with this plan."""
+    flags = []
+    if options.served_name:
+        flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
+    if options.tool_parser:
+        flags += [Flag(name="--enable-auto-tool-choice"), Flag(name="--tool-call-parser", value=options.tool_parser)]
+    if options.reasoning_parser:
+        flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
+    if options.loras:
+        first, *rest = options.loras
+        why = "adapters, chosen by a request's model name; their memory is not in the prediction"
+        flags += [Flag(name="--enable-lora"), Flag(name="--max-loras", value=str(len(options.loras)))]
+        flags.append(Flag(name="--lora-modules", value=first, more=tuple(rest), why=why))
+    if options.kv_offload_gib:
+        why = "GiB of host memory, all ranks together, for cache that the GPUs drop"
+        flags.append(Flag(name="--kv-offloading-size", value=f"{options.kv_offload_gib:g}", why=why))
+    if (options.expert_backend or options.balance_experts) and plan.ep == 1:
+        raise refuse("vllm", "an expert back end and expert balancing need expert parallelism; choose a plan with ep")
+    if options.expert_backend:
+        flags.append(Flag(name="--all2all-backend", value=options.expert_backend, why="not what the prediction assumes"))
+    if options.balance_experts:
+        flags.append(Flag(name="--enable-eplb", why="popular experts are copied to ranks with room"))
+    if options.trust_remote_code:
+        flags.append(Flag(name="--trust-remote-code", why="asked for: runs Python code that comes with the checkpoint"))
+    return flags

@@ -40,10 +40,14 @@ CONFIG = Variable("CONFIG")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flag:
-    """One option of the engine; a switch has no `value`. `why` is the comment beside it, empty where the name says it all."""
+    """One option of the engine; a switch has no `value`, and one that takes several has the others in `more`.
+
+    `why` is the comment beside it, empty where the name says it all.
+    """
 
     name: str
     value: Word | None = None
+    more: tuple[Word, ...] = ()
     why: str = ""
 
 
@@ -83,8 +87,8 @@ class Command:
 
 
 def words(flag: Flag) -> tuple[Word, ...]:
-    """A flag as one or two words."""
-    return (flag.name,) if flag.value is None else (flag.name, flag.value)
+    """A flag as its words."""
+    return (flag.name,) if flag.value is None else (flag.name, flag.value, *flag.more)
 
 
 def quoted(word: Word) -> str:

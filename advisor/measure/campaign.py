@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,33 +12,26 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from advisor.errors import AdvisorError, MachineError
-from advisor.measure.ranks import Interrupted, Nodes, Outcome, Ranks, run_ranks
+from advisor.measure.ranks import Interrupted, Nodes, Outcome, Ranks, run_ranks, safe_imports
 from advisor.measure.results import Results
 from advisor.specs import wire
 from advisor.specs.cluster import Node
 from advisor.specs.experiment import Job, Measurement
+from advisor.version import DISTRIBUTION
 
-EXTRA = "pip install 'advisor[validate]'"
+EXTRA = f"pip install '{DISTRIBUTION}[validate]'"
 _ASK_S = 120.0
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Torch:
-    """What torch says of this machine, and which version of the runner would measure it."""
+    """What torch says of this machine. `identity` is all that changes a measurement: versions, GPUs, the runner's source."""
 
     version: str
     gpus: int
     names: tuple[str, ...]
-    software: str = ""
-    driver: str = ""
-    runner: str = ""
-
-    @property
-    def machine(self) -> str:
-        """What measurements here belong to."""
-        gpus = ", ".join(dict.fromkeys(self.names)) or "cpu"
-        return f"{gpus}; driver {self.driver or 'none'}; {self.software or self.version}; runner {self.runner}"
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +55,15 @@ def ask_torch() -> Torch:
     """What torch sees, asked in a process of its own. Raises MachineError where it cannot be asked."""
     need_torch()
     command = [sys.executable, "-m", "runner.devices"]
+    environment = {**os.environ, **safe_imports()}
     why = "it gave no answer"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL, check=False, env=environment
+        )  # fmt: skip
         why = (done.stderr.strip().splitlines() or [why])[-1]
         data = json.loads(done.stdout)
-        return Torch(
-            version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]), software=data["software"], driver=data["driver"],
-            runner=data["runner"],
-        )  # fmt: skip
+        return Torch(version=data["torch"], gpus=data["gpus"], names=tuple(data["names"]), identity=data["identity"])
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MachineError(f"torch does not start here: {error}; install it again: {EXTRA}.") from None
     except (ValueError, KeyError):
@@ -155,7 +149,7 @@ def run_job(
                 progress(line)
 
     try:
-        outcome = run_ranks(start, wire.to_json(job), id=f"advisor-{job.id}", time_limit_s=job.time_limit_s, progress=tell)
+        outcome = run_ranks(start, wire.to_json(job), time_limit_s=job.time_limit_s, progress=tell)
     except Interrupted as interrupted:
         raise _StoppedError(_measurement(job, interrupted.outcome, nodes)) from None
     except MachineError as error:

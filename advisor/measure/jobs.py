@@ -38,7 +38,7 @@ class Candidate:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to measure. `gpus` are those at hand for one job (all nodes together); with fewer than a plan needs, one rank of it
-    runs alone. A plan that has no such `exchange` keeps all_gather. `machine` is what the measurements belong to."""
+    runs alone. A plan that has no such `exchange` keeps all_gather. `machine` is the identity that `Torch` has."""
 
     gpus: int
     device: Literal["cuda", "cpu"] = "cuda"
@@ -85,10 +85,8 @@ def job_for(problem: Problem, candidate: Candidate, settings: Settings, calibrat
 
 
 def named(job: Job) -> Job:
-    """The job under the digest of what it measures and on what: the same question to the same machine has the same name, whatever
-    its limits; another driver, torch or runner answers anew.
-    """
-    asked = replace(job, id="", repeats=0, warmup=0, time_limit_s=0.0, stall_limit_s=0.0, plan=replace(job.plan, settings=None))
+    """The job under the digest of what it measures, how often, and on what: the same question has the same name."""
+    asked = replace(job, id="", time_limit_s=0.0, stall_limit_s=0.0, plan=replace(job.plan, settings=None))
     return replace(job, id=hashlib.sha256(wire.to_json(asked, indent=None).encode()).hexdigest()[:16])
 
 

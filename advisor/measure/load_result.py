@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from advisor.errors import QuestionError
+from advisor.errors import QuestionError, one_line
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
 from advisor.specs.problem import Problem
+from advisor.specs.workload import Workload
 
 COLUMNS = (
     "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
@@ -22,6 +23,7 @@ COLUMNS = (
     "ttft_s", "tpot_s", "itl_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s", "total_tokens_per_s",
     "requests_per_s", "anomaly", "notes",
 )  # fmt: skip
+LEAST, MOST = 1e-6, 1e15  # of any figure in a result, in its own unit
 _SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "us": 1e-6, "ns": 1e-9}
 
 
@@ -65,15 +67,20 @@ def result_of(data: Any) -> Result:
 
 
 def _number(data: Mapping[str, Any], key: str, scale: float = 1.0) -> float | None:
+    """A positive figure; None where there is none. Raises QuestionError for one that no benchmark can give."""
     value = data.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or value == math.inf:
         return None
+    if not LEAST <= value <= MOST:
+        raise QuestionError(
+            f"the result says that {key} is {one_line(str(value), most=40)}, which no benchmark measures; give an unchanged file."
+        )
     return value * scale
 
 
 def _of_vllm(data: Mapping[str, Any]) -> Result:
     completed = _number(data, "completed")
-    if completed is None:
+    if completed is None or completed < 1:
         raise QuestionError("the result has no completed request, so there is nothing to compare.")
     inputs, outputs = _number(data, "total_input_tokens"), _number(data, "total_output_tokens")
     if inputs is None or outputs is None:
@@ -90,7 +97,7 @@ def _of_vllm(data: Mapping[str, Any]) -> Result:
 def _of_aiperf(data: Mapping[str, Any]) -> Result:
     requests = _metric(data, "request_count")
     inputs, outputs = _metric(data, "input_sequence_length"), _metric(data, "output_sequence_length")
-    if requests is None or inputs is None or outputs is None:
+    if requests is None or requests < 1 or inputs is None or outputs is None:
         raise QuestionError("the aiperf result lacks its request count or sequence lengths; give profile_export_aiperf.json.")
     settings = dict(_leaves(data.get("input_config", {})))
     return Result(
@@ -118,6 +125,15 @@ def _leaves(data: Any) -> Iterator[tuple[str, Any]]:
                 yield from _leaves(value)
             else:
                 yield str(key), value
+
+
+def load_run(result: Result, asked: Workload) -> Workload:
+    """The load that made a result: so many requests from a cold start, with the lengths that were asked about."""
+    if result.rate_per_s:
+        return replace(asked, mode="open_loop", users=0, rate_per_s=result.rate_per_s, start="burst", requests=result.requests)
+    if result.users:
+        return replace(asked, mode="closed_loop", users=result.users, start="burst", requests=max(result.users, result.requests))
+    return replace(asked, mode="static_batch", users=result.requests)
 
 
 def beside(result: Result, prediction: Prediction) -> tuple[Line, ...]:

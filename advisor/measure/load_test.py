@@ -22,12 +22,13 @@ from pathlib import Path
 
 from advisor.errors import MachineError, QuestionError
 from advisor.launch import render
+from advisor.launch.benchmark import load_size
 from advisor.launch.script import Options, ScriptFile
 from advisor.measure.load_result import Result, result_of
 from advisor.measure.ranks import MARK, caught_signals, end
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
-from advisor.specs.workload import Workload
+from advisor.specs.workload import Mode, Workload
 
 TOOLS = ("aiperf", "vllm")
 _RESULT = {"aiperf": "profile_export_aiperf.json", "vllm": "result.json"}
@@ -61,11 +62,15 @@ def load_tool(wanted: str) -> str:
 
 
 def load_for(workload: Workload, sequences: float) -> Workload:
-    """The load a generator can make: "as many as fit" becomes the number of requests that the prediction has in flight."""
-    if workload.mode != "capacity":
+    """The load a generator can make: so many requests from a cold start.
+
+    "As many as fit" becomes the number of requests that the prediction has in flight.
+    """
+    if workload.mode in ("static_batch", "single_stream", "offline"):
         return workload
-    users = max(1, round(sequences))
-    return replace(workload, mode="single_stream" if users == 1 else "closed_loop", users=users)
+    users, requests = load_size(workload, sequences)
+    mode: Mode = "open_loop" if workload.mode == "open_loop" else "closed_loop"
+    return replace(workload, mode=mode, users=users, start="burst", requests=requests)
 
 
 def measure(test: LoadTest, say: Callable[[str], None]) -> Result:

@@ -1,13 +1,15 @@
-"""Ranks in processes of their own: started through torch's elastic agent, watched, and ended whatever happens.
+"""Ranks in processes of their own: started through an agent, watched, and ended whatever happens.
 
-Nothing is left behind: the agent and its ranks are on a leash (`runner/leash.py`: on Linux the kernel ends them when their
-parent ends, also by kill -9), and every way out of `run_ranks` ends what still carries this run's mark.
+Nothing is left behind: the agent (`runner/agent.py`) ends its ranks when the pipe from this process closes, on Linux the kernel
+ends the ranks when their agent ends, and every way out of `run_ranks` ends what still carries this run's mark. Nothing listens
+beyond this machine: the ranks of one machine meet through a file of a private folder and talk over the loopback interface. No code
+comes from the current folder: ranks run in that private folder, with Python's safe path.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib.util
 import os
 import shutil
 import signal
@@ -22,33 +24,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from advisor.errors import AdvisorError, MachineError
-from advisor.specs import wire
-from advisor.specs.experiment import RankFailure
+from advisor.errors import MachineError
+from advisor.measure.rank_failure import reason_of
 
 MARK = "ADVISOR_RUN_MARK"
-_FULL_DISK = 74  # as in runner/failure.py
-_PARENT, _FOLDER = "ADVISOR_PARENT_PID", "ADVISOR_RUN_FOLDER"  # as in runner/leash.py
+_FOLDER, _SECRET = "ADVISOR_RUN_FOLDER", "ADVISOR_SECRET"  # as in runner/watchdog.py and runner/agent.py
 _GRACE_S = 5.0  # for the agent to end its ranks
-_START_S = 60.0  # beyond a job's own limit: Python, torch and the rendezvous
-_LAST_LINES = 6
+_START_S = 60.0  # beyond a job's own limit: Python, torch and the meeting of the ranks
 AGENT = (sys.executable, "-m", "runner.agent")
-ALONE = (sys.executable, "-m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nodes:
-    """Several machines: how many, which this one is, and where they meet. One: they meet on a free port of this one."""
+    """Several machines: how many, which this one is, where they meet, and the secret by which they know each other."""
 
     count: int = 1
     rank: int = 0
     address: str = ""
     port: int = 29400
+    secret: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """What to start: `module` with a job file and an output file, as so many ranks here. 0 ranks: one process without an agent."""
+    """What to start: `module` with a job file and an output file, as so many ranks here. 0 ranks: one that meets nobody."""
 
     module: str
     here: int
@@ -66,14 +65,14 @@ class Outcome:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, or a polite signal to end; `outcome` is what was there by then."""
+    """Ctrl-C, SIGTERM or SIGHUP; `outcome` is what was there by then."""
 
     def __init__(self, outcome: Outcome, number: int) -> None:
         super().__init__()
         self.outcome, self.number = outcome, number
 
 
-def run_ranks(ranks: Ranks, job: str, *, id: str, time_limit_s: float, progress: Callable[[str], None]) -> Outcome:
+def run_ranks(ranks: Ranks, job: str, *, time_limit_s: float, progress: Callable[[str], None]) -> Outcome:
     """Run the ranks to their end, or end them. `progress` gets the output file's text each time it changes.
 
     Raises Interrupted after everything was ended and MachineError when nothing can be started.
@@ -83,12 +82,12 @@ def run_ranks(ranks: Ranks, job: str, *, id: str, time_limit_s: float, progress:
     except OSError as error:
         raise MachineError(f"no temporary folder can be made: {error.strerror or error}; free some disk or set TMPDIR.") from None
     try:
-        return _run_in(folder, ranks, job, id=id, time_limit_s=time_limit_s, progress=progress)
+        return _run_in(folder, ranks, job, time_limit_s=time_limit_s, progress=progress)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_in(folder: Path, ranks: Ranks, job: str, *, id: str, time_limit_s: float, progress: Callable[[str], None]) -> Outcome:
+def _run_in(folder: Path, ranks: Ranks, job: str, *, time_limit_s: float, progress: Callable[[str], None]) -> Outcome:
     mark = uuid.uuid4().hex
     job_file, out_file = folder / "job.json", folder / "out.json"
     try:
@@ -96,39 +95,55 @@ def _run_in(folder: Path, ranks: Ranks, job: str, *, id: str, time_limit_s: floa
         log = (folder / "agent.log").open("wb")
     except OSError as error:
         raise MachineError(f"cannot write to {folder}: {error.strerror or error}; free some disk or set TMPDIR.") from None
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **ranks.environment,
-        MARK: mark, _PARENT: str(os.getpid()), _FOLDER: str(folder), "PYTHONUNBUFFERED": "1",
-    }  # fmt: skip
     with log, caught_signals() as caught:
         process: subprocess.Popen[bytes] | None = None
+        why = ""
         try:
             try:
                 process = subprocess.Popen(
-                    [*_command(ranks, id), "-m", ranks.module, str(job_file), str(out_file)] if ranks.here
-                    else [*ALONE, ranks.module, str(job_file), str(out_file)],
-                    env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    [*_command(ranks, time_limit_s), ranks.module, str(job_file), str(out_file)], cwd=folder,
+                    env=_environment(ranks, folder, mark), stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
             except OSError as error:
                 raise MachineError(f"the ranks cannot be started: {error.strerror or error}.") from None
             why = _watch(process, out_file, caught, deadline=time.monotonic() + time_limit_s + _START_S, progress=progress)
         finally:
             end(process, mark)
-        outcome = Outcome(text=_text(out_file), reason=why or _reason(folder, process.returncode))
+        outcome = Outcome(text=_text(out_file), reason=reason_of(folder, process.returncode, why))
         if caught:
             raise Interrupted(outcome, caught[0])
         return outcome
 
 
-def _command(ranks: Ranks, id: str) -> list[str]:
+def _environment(ranks: Ranks, folder: Path, mark: str) -> dict[str, str]:
+    """The caller's environment, with what the agent must know, and with imports from safe places only."""
+    found = {
+        **os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), **safe_imports(), **ranks.environment,
+        MARK: mark, _FOLDER: str(folder), "PYTHONUNBUFFERED": "1",
+    }  # fmt: skip
+    return found | {_SECRET: ranks.nodes.secret} if ranks.nodes.count > 1 else found
+
+
+def safe_imports() -> dict[str, str]:
+    """For a Python that is to run the runner: no module comes from the current folder, nor from a relative place in PYTHONPATH.
+
+    Where the runner is not installed (a checkout), its folder is named.
+    """
+    spec = importlib.util.find_spec("runner")
+    root = Path(spec.submodule_search_locations[0]).resolve().parent if spec and spec.submodule_search_locations else None
+    places = [place for place in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(place)]
+    if root is not None and root.name not in ("site-packages", "dist-packages"):
+        places.append(str(root))
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(places)}
+
+
+def _command(ranks: Ranks, time_limit_s: float) -> list[str]:
     nodes = ranks.nodes
-    meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    if nodes.count > 1:
-        meet = ["--node-rank", str(nodes.rank), "--master-addr", nodes.address, "--master-port", str(nodes.port)]
-    return [
-        *ranks.agent, "--nnodes", str(nodes.count), "--nproc-per-node", str(ranks.here), "--max-restarts", "0",
-        "--rdzv-id", id, *meet,
+    several = [
+        "--nodes", str(nodes.count), "--node", str(nodes.rank), "--host", nodes.address, "--port", str(nodes.port),
+        "--limit-s", str(time_limit_s),
     ]  # fmt: skip
+    return [*ranks.agent, "--ranks", str(ranks.here), *(several if nodes.count > 1 else [])]
 
 
 def _watch(
@@ -171,7 +186,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 def end(process: subprocess.Popen[bytes] | None, mark: str) -> None:
-    """End an agent and everything that carries its mark: asked first, then killed; returns when they are gone."""
+    """End a process and everything that carries its mark: asked first, then killed; returns when they are gone."""
     if process is not None and process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -180,6 +195,8 @@ def end(process: subprocess.Popen[bytes] | None, mark: str) -> None:
         process.kill()
     if process is not None:
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
     limit = time.monotonic() + _GRACE_S
     while (left := marked(mark)) and time.monotonic() < limit:
         for pid in left:
@@ -206,74 +223,3 @@ def _text(path: Path) -> str | None:
         return path.read_text(encoding="utf-8")
     except OSError:
         return None
-
-
-# Why it failed.
-
-
-def _reason(folder: Path, code: int) -> str:
-    """The rank that failed first and why, then its last lines; empty where the agent ended well."""
-    if code == 0:
-        return ""
-    if code == _FULL_DISK:
-        return f"a rank could not write its results: the disk is full; free some, or set TMPDIR ({folder.parent})"
-    killed = _killed(folder)
-    if killed is not None:
-        rank, number = killed
-        name = signal.Signals(number).name if number in [s.value for s in signal.Signals] else str(number)
-        hint = " (the system's out-of-memory killer does that)" if number == signal.SIGKILL else ""
-        return f"rank {rank} was killed by {name}{hint}{_doing(folder, rank)}{_last_lines(folder / f'rank{rank}.log')}"
-    failures = sorted(_failures(folder), key=lambda failure: failure.at_s)
-    stalled = [rank for rank in _ranks(folder) if "Timeout (" in (_text(folder / f"rank{rank}.log") or "")]
-    waited = failures and all("waited too long" in f.reason or "lost its connection" in f.reason for f in failures)
-    if stalled and (waited or not failures):
-        rank = stalled[0]
-        return f"rank {rank} made no progress{_doing(folder, rank)} and was ended{_where(folder / f'rank{rank}.log')}"
-    if failures:
-        first = failures[0]
-        others = ""
-        if waited:
-            silent = [rank for rank in _ranks(folder) if rank not in {f.rank for f in failures}]
-            others = f"; rank {silent[0]} did not answer{_doing(folder, silent[0])}" if silent else ""
-        return f"rank {first.rank} {first.reason}{others}{_last_lines(folder / f'rank{first.rank}.log')}"
-    return "the ranks could not be started" + _last_lines(folder / "agent.log")
-
-
-def _killed(folder: Path) -> tuple[int, int] | None:
-    """A rank that a signal ended (not the agent's own SIGTERM), and the signal."""
-    try:
-        codes = json.loads((folder / "agent.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    ended = {int(rank): -int(code) for rank, code in codes.items() if int(code) < 0 and -int(code) != signal.SIGTERM}
-    return min(ended.items()) if ended else None
-
-
-def _failures(folder: Path) -> list[RankFailure]:
-    found = []
-    for path in folder.glob("rank*.failure"):
-        with contextlib.suppress(AdvisorError, OSError):
-            found.append(wire.from_json(path.read_bytes(), RankFailure, origin=path.name))
-    return found
-
-
-def _ranks(folder: Path) -> list[int]:
-    return sorted(int(path.stem.removeprefix("rank")) for path in folder.glob("rank*.log"))
-
-
-def _doing(folder: Path, rank: int) -> str:
-    doing = _text(folder / f"rank{rank}.beat")
-    return f" at '{doing}'" if doing else ""
-
-
-def _where(log: Path) -> str:
-    """Where the main thread was when the watchdog struck: it is the last in the dump, its innermost call first."""
-    dump = (_text(log) or "").rpartition("Timeout (")[2].rpartition("most recent call first")[2]
-    calls = [" ".join(line.split()) for line in dump.splitlines() if line.strip().startswith("File ")]
-    return f"; it was in {' < '.join(calls[:3])}" if calls else ""
-
-
-def _last_lines(log: Path) -> str:
-    """The last lines of a log, joined, as the end of a sentence."""
-    lines = [" ".join(line.split())[:200] for line in (_text(log) or "").splitlines() if line.strip()]
-    return f"; its last lines: {' | '.join(lines[-_LAST_LINES:])}" if lines else ""

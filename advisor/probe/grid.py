@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 _COLUMN = re.compile(r"GPU(\d{1,3})|NIC\d{1,3}|[^\s]+?(?=GPU\d|NIC\d|\s|$)")
 _NO_COLUMN = frozenset({"CPU", "NUMA", "Affinity", "ID", "GPU"})
 _OTHER_ROW = re.compile(r"\s*(?!GPU\d)(?=[A-Za-z])[\w\-.:]+\s+")
-_NUMBERS = re.compile(r"(?:\d[\d,\-]*\s*)*(?:N/A)?\s*\Z")
+_NUMBERS = re.compile(r"(?:\d[\d,\-]*+\s*+)*+(?:N/A)?\s*\Z")  # possessive: read once, in linear time
+_AFTER_LABEL = re.compile(r"[ \t>:,;\"']*")
 
 
 class GridError(ValueError):
@@ -111,10 +112,15 @@ class _Row:
 def _row_start(line: str, words: Words) -> tuple[int, str] | None:
     """The row number and the text after its label, where a cell follows a label at once."""
     for match in re.finditer(r"(?<![A-Za-z0-9_])GPU(\d{1,3})", line):
-        rest = line[match.end() :]
-        if words.cell.match(rest.lstrip(" \t>:,;\"'")):
-            return int(match[1]), rest.lstrip(" \t>:,;\"'")
+        start = _end_of(_AFTER_LABEL, line, match.end())
+        if words.cell.match(line, start):
+            return int(match[1]), line[start:]
     return None
+
+
+def _end_of(pattern: re.Pattern[str], line: str, start: int) -> int:
+    match = pattern.match(line, start)
+    return match.end() if match else start
 
 
 def _labels(line: str) -> list[int | None]:

@@ -22,15 +22,17 @@ _TIERS: dict[str, LinkKind] = {"PIX": "pix", "PXB": "pxb", "PHB": "phb", "NODE":
 # Words of the matrix that `nvidia-smi topo -p2p` prints: OK works, the others name what does not.
 P2P_WORDS = Words(cell=re.compile(r"OK|CNS|GNS|TNS|NS|DR|U|X(?![a-z])"), diagonal="X")
 
-_NAME = re.compile(r"(?:^|\s)GPU (\d{1,3})\s*:\s*(.+?)\s*(?:\(UUID:\s*((?:GPU|MIG)-[0-9a-f\-]+)\)?)?\s*$", re.IGNORECASE)
+_NAME = re.compile(r"(?:^|\s)GPU (\d{1,3})\s*:\s*(\S.*)", re.IGNORECASE)
+_UUID = re.compile(r"\(UUID:\s*((?:GPU|MIG)-[0-9a-f\-]+)\)?\Z", re.IGNORECASE)
 _MIG_NAME = re.compile(r"^\s*MIG\s+(\S+)\s+Device\s+\d+\s*:\s*\(UUID:\s*(MIG-[^)]+)\)")
 _TABLE_NAME = re.compile(
-    r"^\s*(\d{1,3})\s+((?:NVIDIA|Tesla|Quadro|GeForce|GRID|A\d|H\d|B\d|L\d|RTX|TITAN)\b.*?)\s+(?:On|Off|N/A|TCC|WDDM)\s"
+    r"^\s*(\d{1,3})\s+((?:NVIDIA|Tesla|Quadro|GeForce|GRID|A\d|H\d|B\d|L\d|RTX|TITAN)\b(?:\s?\S)*?)\s+(?:On|Off|N/A|TCC|WDDM)\s"
 )
 _TABLE_MEMORY = re.compile(r"(\d+)\s*MiB\s*/\s*(\d+)\s*MiB")
 _DRIVER = re.compile(r"(?:Nvidia driver version|Driver Version)\s*:\s*(\d+\.\d+(?:\.\d+)?)", re.IGNORECASE)
 _CUDA = re.compile(r"(?:CUDA Version|CUDA runtime version)\s*:\s*(\d+\.\d+)", re.IGNORECASE)
 _MIB = 2.0**20
+_LONGEST_NAME = 100
 
 
 def read_topology_text(text: str) -> Readings:
@@ -143,7 +145,8 @@ def _names(lines: Sequence[str]) -> dict[int, GpuReading]:
         match = _NAME.search(line)
         if match and not re.match(r"\s*(?:0x|\d)", match[2]):
             last = int(match[1])
-            found.setdefault(last, GpuReading(index=last, name=match[2], uuid=match[3], kind=_kind(match[2])))
+            name, uuid = _name_and_uuid(match[2].rstrip())
+            found.setdefault(last, GpuReading(index=last, name=name, uuid=uuid, kind=_kind(name)))
             continue
         mig = _MIG_NAME.match(line)
         if mig and last >= 0:
@@ -152,6 +155,13 @@ def _names(lines: Sequence[str]) -> dict[int, GpuReading]:
         profile, uuid = instances[0]
         found[index] = replace(found[index], mig=True, kind="mig", name=f"{found[index].name} MIG {profile}", uuid=uuid)
     return found or _table(lines)
+
+
+def _name_and_uuid(text: str) -> tuple[str, str | None]:
+    at = text.lower().rfind("(uuid:")
+    match = _UUID.match(text, at) if at > 0 else None
+    name = text[:at].rstrip() if match else text
+    return name[:_LONGEST_NAME], match[1] if match else None
 
 
 def _table(lines: Sequence[str]) -> dict[int, GpuReading]:
@@ -164,7 +174,9 @@ def _table(lines: Sequence[str]) -> dict[int, GpuReading]:
         total = float(memory[2]) * _MIB if memory else None
         free = (float(memory[2]) - float(memory[1])) * _MIB if memory else None
         index = int(match[1])
-        found[index] = GpuReading(index=index, name=match[2], memory_bytes=total, free_bytes=free, kind=_kind(match[2]))
+        found[index] = GpuReading(
+            index=index, name=match[2][:_LONGEST_NAME], memory_bytes=total, free_bytes=free, kind=_kind(match[2][:_LONGEST_NAME])
+        )
     return found
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from advisor.specs.cluster import LINK_ORDER, LinkKind
+from advisor.specs.cluster import LINK_ORDER, NVLINKS, LinkKind
 
 Source = Literal["nvml", "nvidia-smi", "rocm-smi"]
 GpuKind = Literal["gpu", "mig", "vgpu"]
-
-NVLINKS: frozenset[LinkKind] = frozenset({"nvswitch", "nvlink", "xgmi", "c2c"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from advisor.specs.cluster import LinkKind
 _TYPES = Words(cell=re.compile(r"XGMI|PCIE|N/A|0(?![\d.])"), diagonal="0")
 _NUMBERS = Words(cell=re.compile(r"\d+"), diagonal="0")
 _TITLES = (("weight", "Weight between two GPUs"), ("hops", "Hops between two GPUs"), ("type", "Link Type between two GPUs"))
-_OTHER = re.compile(r"=+\s*(?:Numa Nodes|End of ROCm|Accessible|.*Bandwidth)", re.IGNORECASE)
+_OTHER = re.compile(r"=\s*(?:Numa Nodes|End of ROCm|Accessible)|=[^=]*Bandwidth", re.IGNORECASE)
 _NUMA = re.compile(r"GPU\[(\d+)\]\s*:\s*\(Topology\)\s*Numa Node:\s*(-?\d+)")
-_SERIES = re.compile(r"GPU\[(\d+)\]\s*:\s*Card (?:series|Series|model|SKU):\s*(.+?)\s*$")
+_SERIES = re.compile(r"GPU\[(\d+)\]\s*:\s*Card (?:series|Series|model|SKU):\s*(\S.{0,99})")
 _HOPS_ACROSS = 3  # GPU to host, host to host, host to GPU
 
 
@@ -39,7 +39,7 @@ def read_rocm(lines: Sequence[str]) -> Readings:
     weights = _optional(parts.get("weight"), "weight table", types.size)
     hops = _optional(parts.get("hops"), "hops table", types.size)
     numa = {int(m[1]): int(m[2]) for line in lines if (m := _NUMA.search(line))}
-    names = {int(m[1]): m[2] for line in lines if (m := _SERIES.search(line))}
+    names = {int(m[1]): m[2].rstrip() for line in lines if (m := _SERIES.search(line))}
     gpus = tuple(
         GpuReading(index=i, visible_as=str(i), name=names.get(i), numa=numa.get(i) if numa.get(i, -1) >= 0 else None)
         for i in range(types.size)

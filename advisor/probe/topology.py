@@ -16,11 +16,6 @@ Find = Callable[[str, float | None], Device | None]
 # Payload bytes/s of one PCIe lane, one direction: 2.5, 5 GT/s x 8/10; 8, 16, 32 GT/s x 128/130; 64 GT/s x 242/256 (PCI-SIG base
 # specifications 1.0 to 6.0), divided by 8.
 PCIE_LANE_BYTES_PER_S = {1: 0.25e9, 2: 0.5e9, 3: 0.985e9, 4: 1.969e9, 5: 3.938e9, 6: 7.563e9}
-# One NVLink, one direction, by compute capability. Data sheets: P100 4 x 20, V100 6 x 25, RTX 2080 Ti 2 x 25, A100 12 x 25,
-# A6000, A40 and 3090 4 x 14.06, H100 18 x 25, B200 18 x 50 GB/s.
-NVLINK_BYTES_PER_S = (
-    ("6.0", 20e9), ("7.0", 25e9), ("7.5", 25e9), ("8.0", 25e9), ("8.6", 14.0625e9), ("9.0", 25e9), ("10.", 50e9), ("12.", 50e9),
-)  # fmt: skip
 # The weight that rocm-smi gives one xGMI hop; further hops add as much.
 XGMI_HOP_WEIGHT = 15
 _SAME_MEMORY = 0.9  # less than this share of the sheet's memory is a slice of a GPU
@@ -75,14 +70,13 @@ def slot_bytes_per_s(gpu: GpuReading, sheet: Device) -> float:
 
 
 def nvlink_bytes_per_s(sheet: Device) -> float:
-    """Bytes/s of one NVLink of this GPU, one direction. Raises QuestionError for a generation without a figure."""
-    for capability, rate in NVLINK_BYTES_PER_S:
-        if sheet.compute_capability.startswith(capability):
-            return rate
-    raise QuestionError(
-        f"{sheet.name} shows NVLinks, and the speed of one is not known for compute capability {sheet.compute_capability}; "
-        f"describe the links in a cluster file."
-    )
+    """Bytes/s of one NVLink of this GPU, one direction. Raises QuestionError where its sheet names no links."""
+    if not sheet.link_count:
+        raise QuestionError(
+            f"{sheet.name} shows NVLinks and its sheet has none; add `link:` with their count and bandwidth to a sheet of your own "
+            "and name it with --gpu, or describe the links in a cluster file."
+        )
+    return sheet.link_bytes_per_s / sheet.link_count
 
 
 def uplinks(gpus: int, ends: Sequence[tuple[int, int]], pairs: Sequence[PairReading]) -> tuple[tuple[int, ...], ...]:
@@ -137,7 +131,7 @@ def _slice(gpu: GpuReading, sheet: Device) -> Device:
             sheet, name=f"{sheet.name}-mig-{mig[1]}g", memory_bytes=memory,
             memory_bytes_per_s=sheet.memory_bytes_per_s * eighths / 8,
             peak_flop_per_s=tuple((n, p * compute) for n, p in sheet.peak_flop_per_s), sms=max(1, round(sheet.sms * compute)),
-            l2_bytes=sheet.l2_bytes * eighths / 8, link_kind=None, link_bytes_per_s=0.0, p2p=False,
+            l2_bytes=sheet.l2_bytes * eighths / 8, link_kind=None, link_bytes_per_s=0.0, link_count=0, p2p=False,
         )  # fmt: skip
     profile = re.search(r"-(\d+)[ABCQ]$", gpu.name or "") if gpu.kind == "vgpu" else None
     if profile and memory is None:
@@ -189,7 +183,7 @@ def _switched(links: list[Link], ends: Sequence[tuple[int, int]], sheets: tuple[
     def through(a: int, b: int, link: Link) -> bool:
         if link.kind != "nvlink" or not link.count:
             return False
-        most = [round(sheets[g].link_bytes_per_s / nvlink_bytes_per_s(sheets[g])) for g in (a, b)]
+        most = [sheets[g].link_count for g in (a, b)]
         if all(0 < m < shown[g] for m, g in zip(most, (a, b), strict=True)):
             return True
         # Two GPUs of a board that is made with a switch show all their links to each other.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from advisor.calibrate.accuracy import Line, Row
 from advisor.calibrate.residuals import Choices, scatter
-from advisor.report.screen import Screen, table
+from advisor.report.screen import Screen
 
 
 def accuracy_page(
@@ -15,14 +15,14 @@ def accuracy_page(
 ) -> str:
     """The scoreboard for a terminal."""
     lines = [screen.bold("Predicted against published figures, each row's own model left out of the fit"), ""]
-    lines += _scores(by_model)
+    lines += _scores(by_model, screen)
     if by_gpu:
         lines += ["", screen.bold("The same, each row's own GPU left out (its kernels taken from its family)"), ""]
-        lines += _scores(by_gpu)
+        lines += _scores(by_gpu, screen)
     lines += ["", _choice_sentence(choices), *_aside(rows)]
     if misses and rows:
         lines += ["", screen.bold(f"The {min(misses, len(rows))} largest misses"), ""]
-        lines += table(_HEAD, [_cells(row) for row in worst_first(rows)[:misses]], right=(4, 5, 6))
+        lines += screen.table(_HEAD, [_cells(row) for row in worst_first(rows)[:misses]], right=(4, 5, 6))
     return "\n".join(lines)
 
 
@@ -100,8 +100,8 @@ def _score_cells(line: Line) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _scores(lines: Sequence[Line]) -> list[str]:
-    return table(_SCORE_HEAD, [_score_cells(line) for line in lines], right=range(1, 8))
+def _scores(lines: Sequence[Line], screen: Screen) -> list[str]:
+    return screen.table(_SCORE_HEAD, [_score_cells(line) for line in lines], right=range(1, 8))
 
 
 def _markdown_scores(lines: Sequence[Line]) -> list[str]:

@@ -1,16 +1,16 @@
-"""The page of `advisor recommend`: what was assumed, the recommendation, the table, the front, and what fell."""
+"""The page of `advisor recommend`: what was assumed, the recommendation, the table, the front, and the rejected plans."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from advisor.report.plot import Dot, scatter
-from advisor.report.screen import PLAIN, Screen, shell, table, wrap
-from advisor.report.words import asked_for, count, rate, seconds, short
-from advisor.search.front import front, per_gpu
+from advisor.report.reason import tie_words
+from advisor.report.screen import PLAIN, Screen
+from advisor.report.words import asked_for, count, rate, seconds, served, short
+from advisor.search.front import fills, front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
-from advisor.specs.workload import Workload
 from advisor.units import show, show_bytes, show_count
 
 _HEAD = ("", "plan", "GPUs", "TTFT", "TPOT", "tok/s", "/GPU", "KV tok", "batch", "$/Mtok", "bottleneck")
@@ -18,24 +18,27 @@ _RIGHT = (2, 3, 4, 5, 6, 7, 8, 9)
 
 
 def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Screen = PLAIN) -> str:
-    """The whole answer as text."""
-    lines = _preamble(advice)
+    """The whole answer as text: the question, the answer with its reason, the table, the front, and below what was assumed."""
+    machine = [sentence for sentence in advice.said if "are assumed" in sentence][:1]  # the answer is of no use without it
+    lines = [screen.wrap(sentence, indent="  ", first="") for sentence in machine]
+    lines += [screen.wrap(f"Asked: {asked_for(advice.asked)}", indent="  ", first="")] if advice.asked else []
     if not advice.choices:
-        lines += _nothing_fits(advice, everything=everything, screen=screen)
+        lines += [*_nothing_fits(advice, everything=everything, screen=screen), *_assumed(advice, screen)]
         return "\n".join(lines)
-    lines += ["", *_recommendation(advice, screen), "", *_table(advice, top=top, everything=everything)]
+    lines += ["", *_recommendation(advice, screen), "", *_table(advice, screen, top=top, everything=everything)]
     plot = _plot(advice, screen)
     lines += ["", *plot] if plot else []
+    lines += _assumed(advice, screen)
     if everything:
         lines += ["", *_rejected(advice.rejected, screen)]
     elif advice.rejected:
-        lines += ["", wrap(_rejected_in_short(advice.rejected), indent="  ", first="")]
+        lines += ["", screen.wrap(_rejected_in_short(advice.rejected), indent="  ", first="")]
     return "\n".join(lines)
 
 
-def _preamble(advice: Advice) -> list[str]:
-    sentences = [*advice.said, f"Asked: {asked_for(advice.asked)}"] if advice.asked else advice.said
-    return [wrap(sentence, indent="  ", first="") for sentence in sentences]
+def _assumed(advice: Advice, screen: Screen) -> list[str]:
+    rest = [sentence for sentence in advice.said if "are assumed" not in sentence]
+    return ["", screen.bold("Assumed"), *(screen.wrap(sentence, indent="    ", first="  ") for sentence in rest)] if rest else []
 
 
 def _recommendation(advice: Advice, screen: Screen) -> list[str]:
@@ -46,13 +49,27 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
     word = "Recommended" if advice.limits_met else "Closest to the limits"
     lines = [screen.bold(f"{word}: {advice.choices[0].plan.label}") + f"   ({used})"]
     lines.append(f"  TTFT {seconds(first.ttft_s)}, TPOT {seconds(first.tpot_s)}")
-    lines.append(f"  {rate(first.output_tokens_per_s, 'output tokens/s')}, {count(round(first.sequences), 'request')} in flight")
-    for text in (advice.reason, _certainty(advice), _network(advice), *advice.notes, *first.notes, _idle(advice, idle)):
+    lines.append(screen.wrap(f"{rate(first.output_tokens_per_s, 'output tokens/s')}, {served(advice)}", indent="    ", first="  "))
+    # The limits come first, for they qualify the recommendation; then why this plan, and how sure that is.
+    said = (*advice.limits, advice.reason, tie_words(advice), _certainty(advice), _network(advice), *first.notes, *advice.notes)
+    for text in (*said, _idle(advice, idle)):
         if text:
-            lines.append(wrap(_sentence(text), indent="  "))
+            lines.append(screen.wrap(_sentence(text), indent="  "))
+    lines += _helps(advice)
     if advice.launch:
-        lines += ["", *shell(advice.launch)]
+        lines += ["", *screen.shell(advice.launch)]
     return lines
+
+
+def _helps(advice: Advice) -> list[str]:
+    """The changes after which the limits are kept."""
+    if not advice.remedies:
+        return []
+    widest = max(len(r.change) for r in advice.remedies)
+    return [
+        "  What would help:",
+        *(f"    {r.change.ljust(widest)}  then {short(r.plan)} keeps the limits" for r in advice.remedies),
+    ]
 
 
 def _sentence(text: str) -> str:
@@ -61,11 +78,12 @@ def _sentence(text: str) -> str:
 
 
 def _certainty(advice: Advice) -> str:
-    if advice.first_share is None:
-        return ""
+    calibration = advice.choices[0].calibration
+    if advice.first_share is None or advice.ties:
+        return f"Intervals are 90%, calibration {calibration}."
     share = advice.first_share
     odds = "more than 99%" if share > 0.99 else ("less than 1%" if share < 0.01 else f"{share * 100:.0f}%")
-    return f"It comes first in {odds} of draws from the error bars; intervals are 90%, calibration {advice.choices[0].calibration}."
+    return f"It is the best in {odds} of draws from the error bars; intervals are 90%, calibration {calibration}."
 
 
 def _network(advice: Advice) -> str:
@@ -95,26 +113,27 @@ def _idle(advice: Advice, idle: int) -> str:
     return f"{stays}: more replicas do not serve the goal better."
 
 
-def shown(choices: Sequence[Prediction], *, everything: bool) -> list[Prediction]:
-    """The rows of the table: the best number of replicas of each replica shape, or all."""
+def shown(advice: Advice, *, everything: bool) -> list[Prediction]:
+    """The rows of the table: the best number of replicas of each replica shape, or all.
+
+    Shapes whose replicas cannot fill the machine stand only where they are first.
+    """
     if everything:
-        return list(choices)
-    seen: set[tuple[int, ...]] = set()
-    rows = []
-    for p in choices:
-        key = (p.plan.tp, p.plan.pp, p.plan.ep, p.plan.adp)
-        if key not in seen:
-            seen.add(key)
-            rows.append(p)
-    return rows
+        return list(advice.choices)
+    gpus = advice.asked.gpus if advice.asked else 0
+    rows: dict[tuple[int, ...], Prediction] = {}
+    for p in advice.choices:
+        if p is advice.choices[0] or fills(p.plan, gpus):
+            rows.setdefault((p.plan.tp, p.plan.pp, p.plan.ep, p.plan.adp), p)
+    return list(rows.values())
 
 
-def _table(advice: Advice, *, top: int, everything: bool) -> list[str]:
-    rows = shown(advice.choices, everything=everything)
+def _table(advice: Advice, screen: Screen, *, top: int, everything: bool) -> list[str]:
+    rows = shown(advice, everything=everything)
     cut = rows if everything else rows[:top]
-    workload = advice.asked.workload if advice.asked else None
-    best = {p.plan for p in front(rows)}  # of the rows here: the whole front may hold another number of replicas of the same shape
-    lines = table(_HEAD, [_row(p, workload, on_front=p.plan in best) for p in cut], right=_RIGHT)
+    # Of the rows here: the whole front may hold another number of replicas of the same shape.
+    best = {p.plan for p in front([p for p in rows if p.within_limits == rows[0].within_limits])}
+    lines = screen.table(_HEAD, [_row(p, advice, on_front=p.plan in best) for p in cut], right=_RIGHT)
     if len(cut) < len(rows):
         lines.append(f"... and {count(len(rows) - len(cut), 'more plan')} (--top {len(rows)}, --all)")
     legend = "* on the front of latency against tokens/s per GPU"
@@ -122,12 +141,12 @@ def _table(advice: Advice, *, top: int, everything: bool) -> list[str]:
     return lines
 
 
-def _row(p: Prediction, workload: Workload | None, *, on_front: bool) -> tuple[str, ...]:
+def _row(p: Prediction, advice: Advice, *, on_front: bool) -> tuple[str, ...]:
     ttft, tpot = show(p.ttft_s.value, "s"), show(p.tpot_s.value, "s")
-    if workload and workload.ttft_limit_s and p.ttft_s.value > workload.ttft_limit_s:
-        ttft += "!"
-    if workload and workload.tpot_limit_s and p.tpot_s.value > workload.tpot_limit_s:
-        tpot += "!"
+    workload = advice.asked.workload if advice.asked else None
+    if not p.within_limits and workload:
+        ttft += _flag(p.ttft_s.value, workload.ttft_limit_s or advice.implied_ttft_s)
+        tpot += _flag(p.tpot_s.value, workload.tpot_limit_s)
     usd = "-" if p.usd_per_million_tokens is None else show_count(p.usd_per_million_tokens)
     return (
         "*" if on_front else " ",
@@ -144,6 +163,10 @@ def _row(p: Prediction, workload: Workload | None, *, on_front: bool) -> tuple[s
     )
 
 
+def _flag(value_s: float, limit_s: float | None) -> str:
+    return "!" if limit_s and show(value_s, "s") != show(limit_s, "s") and value_s > limit_s else ""
+
+
 def show_large(value: float, *, above: float = 1e4) -> str:
     """A count in a narrow column, with a letter from `above` on: `812`, `44.5k`, `1.23M`."""
     if value < above:
@@ -154,8 +177,8 @@ def show_large(value: float, *, above: float = 1e4) -> str:
 
 def _plot(advice: Advice, screen: Screen) -> list[str]:
     """The front in the terminal, with the lighter loads of the best plans; nothing where all plans fall on one point."""
-    points = [*shown(advice.choices, everything=False), *advice.curve]
-    best = front(points)
+    points = [*shown(advice, everything=False), *advice.curve]
+    best = front([p for p in points if p.within_limits == advice.choices[0].within_limits])
     dots = [
         Dot(x=p.latency_s.value, y=per_gpu(p), label=short(p.plan), on_front=p in best) for p in points if p.latency_s.value > 0
     ]
@@ -183,7 +206,7 @@ def _rejected(rejected: Sequence[Rejected], screen: Screen) -> list[str]:
         return ["No kind of replica was rejected."]
     widest = max(len(short(r.plan)) for r in rejected)
     lines = [screen.bold("Rejected, nearest misses first")]
-    return lines + [wrap(r.reason, first=f"  {short(r.plan).ljust(widest)}  ", indent=" " * (widest + 4)) for r in rejected]
+    return lines + [screen.wrap(r.reason, first=f"  {short(r.plan).ljust(widest)}  ", indent=" " * (widest + 4)) for r in rejected]
 
 
 def _nothing_fits(advice: Advice, *, everything: bool, screen: Screen) -> list[str]:
@@ -196,7 +219,7 @@ def _nothing_fits(advice: Advice, *, everything: bool, screen: Screen) -> list[s
         for r in misses[:3]:
             lines.append(f"  {short(r.plan).ljust(widest)}  {r.reason}: {show_bytes(r.short_bytes)} short on a GPU")
     elif advice.rejected:
-        lines += [wrap(r.reason, first=f"  {short(r.plan)}  ", indent="    ") for r in advice.rejected[:3]]
+        lines += [screen.wrap(r.reason, first=f"  {short(r.plan)}  ", indent="    ") for r in advice.rejected[:3]]
     if advice.remedies:
         lines.append("What would help:")
         widest = max(len(r.change) for r in advice.remedies)

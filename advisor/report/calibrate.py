@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from advisor.calibrate.corrections import Correction
 from advisor.calibrate.local import Fitted, LocalFit
-from advisor.report.screen import Screen, table, wrap
+from advisor.report.screen import Screen
 
 
 def fit_page(local: LocalFit, *, screen: Screen) -> str:
     """The machine, then a row a coefficient set: how far the shipped ones were off, and how far its own are."""
     made = local.calibration
-    lines = [screen.bold(f"Calibration: {made.name}, {made.date}"), *(wrap(f"{note}.", indent="  ") for note in made.notes), ""]
+    lines = [
+        screen.bold(f"Calibration: {made.name}, {made.date}"),
+        *(screen.wrap(f"{note}.", indent="  ") for note in made.notes),
+        "",
+    ]
     rows = [_row(part) for part in local.fitted]
-    lines += table(["fitted", "samples", "median error as shipped", "fitted"], rows, right=(1, 2, 3))
+    lines += screen.table(["fitted", "samples", "median error as shipped", "fitted"], rows, right=(1, 2, 3))
     if local.left_as_shipped:
-        lines += ["", wrap(
+        lines += ["", screen.wrap(
             "Left as shipped, because the shipped ones are of engines' own kernels on this GPU and these samples are torch's: "
             + ", ".join(f"{part.key} ({_percent(part.after)} off)" for part in local.left_as_shipped) + "."
         )]  # fmt: skip
@@ -36,6 +40,6 @@ def correction_page(found: Correction, *, screen: Screen) -> str:
     lines = [
         screen.bold(f"{count} {'row' if count == 1 else 'rows'} counted: {', '.join(found.used[:8])}{' ...' if count > 8 else ''}")
     ]
-    lines.append(wrap(f"Times are now: {scales or 'as before, the rows agree with the prediction'}."))
-    lines += [wrap(f"{name} {why}", indent="  ", first="left out: ") for name, why in found.left_out]
+    lines.append(screen.wrap(f"Times are now: {scales or 'as before, the rows agree with the prediction'}."))
+    lines += [screen.wrap(f"{name} {why}", indent="  ", first="left out: ") for name, why in found.left_out]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from advisor.catalog.models import ModelSummary
-from advisor.report.screen import PLAIN, Screen, table, wrap
+from advisor.report.screen import PLAIN, Screen
 from advisor.specs import wire
 from advisor.specs.calibration import Calibration, Provenance
 from advisor.specs.cluster import Device
@@ -24,7 +24,7 @@ def data_json(value: object) -> str:
     return wire.to_json(value)
 
 
-def gpus_page(devices: Sequence[Device]) -> str:
+def gpus_page(devices: Sequence[Device], *, screen: Screen) -> str:
     """All GPUs, one a row."""
     head = ("GPU", "memory", "bandwidth", "bf16 TFLOP/s", "fp8 TFLOP/s", "link", "W", "USD/h")
     rows = [
@@ -40,7 +40,7 @@ def gpus_page(devices: Sequence[Device]) -> str:
         )
         for d in devices
     ]
-    lines = table(head, rows, right=(1, 2, 3, 4, 6, 7))
+    lines = screen.table(head, rows, right=(1, 2, 3, 4, 6, 7))
     return "\n".join([*lines, "", f"{len(rows)} GPUs. Peaks are dense; links are one direction. `advisor gpus NAME` shows one."])
 
 
@@ -48,7 +48,7 @@ def _tera(device: Device, compute: str) -> str:
     return show_count(device.peak(compute) / 1e12) if device.peak(compute) else "-"
 
 
-def models_page(models: Sequence[ModelSummary]) -> str:
+def models_page(models: Sequence[ModelSummary], *, screen: Screen) -> str:
     """All models, one a row; each name's shortest alias beside it."""
     head = ("model", "alias", "params", "active", "context", "weights", "attention")
     rows = [
@@ -63,7 +63,7 @@ def models_page(models: Sequence[ModelSummary]) -> str:
         )
         for m in sorted(models, key=lambda m: m.name)
     ]
-    lines = table(head, rows, right=(2, 3, 4), gap=1)
+    lines = screen.table(head, rows, right=(2, 3, 4), gap=1)
     return "\n".join(
         [*lines, "", f"{len(rows)} models; any Hugging Face id or config.json works too. `advisor models NAME` shows one."]
     )
@@ -86,20 +86,20 @@ def gpu_page(device: Device, calibration: Calibration, *, screen: Screen = PLAIN
         ("power", show(device.power_w, "W")),
         ("price", price),
     ]
-    lines = [screen.bold(device.name), *("  " + line for line in table(("", ""), rows)[1:]), ""]
+    lines = [screen.bold(device.name), *("  " + line for line in screen.table(("", ""), rows)[1:]), ""]
     lines.append(screen.bold(f"What it reaches: calibration {calibration.name} of {calibration.date}"))
     head = ("kernel", "memory", "compute", "launch", "closeness", "points", "median", "p90")
     kernels = [
         (str(key), f"{r.memory:.2f}", f"{r.compute:.2f}", show(r.launch_s, "s"), *_provenance(r.provenance))
         for key, r in calibration.kernels
     ]
-    lines += ["  " + line for line in table(head, kernels, right=(1, 2, 3, 5, 6, 7))] if kernels else []
+    lines += ["  " + line for line in screen.table(head, kernels, right=(1, 2, 3, 5, 6, 7))] if kernels else []
     columns = ("collective", "latency", "bandwidth", "closeness", "points", "median", "p90")
     wires = [(str(key), show(w.alpha_s, "s"), f"{w.bandwidth:.2f}", *_provenance(w.provenance)) for key, w in calibration.wires]
-    lines += ["", *("  " + line for line in table(columns, wires, right=(1, 2, 4, 5, 6)))] if wires else []
+    lines += ["", *("  " + line for line in screen.table(columns, wires, right=(1, 2, 4, 5, 6)))] if wires else []
     sources = sorted({p.source for p in _provenances(calibration)})
-    lines += ["", "Sources", *(wrap(source, first="  ", indent="    ") for source in sources)]
-    lines += [wrap(note, first="  ", indent="    ") for note in calibration.notes]
+    lines += ["", "Sources", *(screen.wrap(source, first="  ", indent="    ") for source in sources)]
+    lines += [screen.wrap(note, first="  ", indent="    ") for note in calibration.notes]
     return "\n".join(lines)
 
 
@@ -134,10 +134,10 @@ def model_page(model: ModelSpec, *, screen: Screen = PLAIN) -> str:
     title = model.name + (f" ({model.repo})" if model.repo and model.repo != model.name else "")
     lines = [screen.bold(title)]
     widest = max(len(name) for name, _ in rows)
-    lines += [wrap(text, first=f"  {name.ljust(widest)}  ", indent=" " * (widest + 4)) for name, text in rows]
+    lines += [screen.wrap(text, first=f"  {name.ljust(widest)}  ", indent=" " * (widest + 4)) for name, text in rows]
     lines.append(screen.bold(f"{len(model.layers)} layers"))
-    lines += [wrap(_layer(layer), first=f"  {count:>4} x ", indent=" " * 9) for layer, count in count_equal(model.layers)]
-    lines += [wrap(caveat, first="  ", indent="    ") for caveat in model.caveats]
+    lines += [screen.wrap(_layer(layer), first=f"  {count:>4} x ", indent=" " * 9) for layer, count in count_equal(model.layers)]
+    lines += [screen.wrap(caveat, first="  ", indent="    ") for caveat in model.caveats]
     return "\n".join(lines)
 
 

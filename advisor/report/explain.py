@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from advisor.report.screen import PLAIN, Screen, table, wrap
+from advisor.report.screen import PLAIN, Screen
 from advisor.report.words import asked_for, count, rate, seconds
 from advisor.specs.advice import Asked
 from advisor.specs.cluster import Device
@@ -31,19 +31,20 @@ def page(
 ) -> str:
     """One plan explained, as text."""
     plan, device = prediction.plan, problem.cluster.device
+    through = f" through {plan.pp} stages" if plan.pp > 1 else ""
     peak = device.peak(FORMATS[asked.weight_format].compute)
     lines = [
-        *(wrap(sentence, indent="  ", first="") for sentence in (*said, f"Asked: {asked_for(asked)}")),
+        *(screen.wrap(sentence, indent="  ", first="") for sentence in (*said, f"Asked: {asked_for(asked)}")),
         "",
         screen.bold(f"{plan.label} on {plan.world:,} of {problem.cluster.gpus:,} GPUs"),
         f"  TTFT {seconds(prediction.ttft_s)}, TPOT {seconds(prediction.tpot_s)}",
         f"  {rate(prediction.output_tokens_per_s, 'output tokens/s')}, {count(round(prediction.sequences), 'request')} in flight, "
         f"bottleneck {prediction.bottleneck}",
-        *(wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in prediction.notes),
+        *(screen.wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in prediction.notes),
         "",
-        *step_lines(decode_title, prediction.decode, device, peak, screen),
+        *step_lines(f"{decode_title}{through}", prediction.decode, device, peak, screen),
         "",
-        *step_lines(prefill_title, prediction.prefill, device, peak, screen),
+        *step_lines(f"{prefill_title}{through}", prediction.prefill, device, peak, screen),
         "",
         *memory_lines(prediction.memory, plan, screen),
         "",
@@ -56,9 +57,9 @@ def page(
 
 def step_lines(title: str, step: StepTime, device: Device, peak_flop_per_s: float, screen: Screen) -> list[str]:
     """A step as bars, longest part first, and where it stands on the roofline."""
-    lines = [screen.bold(f"{title}: {show(step.total_s, 's')} on the slowest stage")]
+    lines = [screen.bold(f"{title}: {show(step.total_s, 's')}")]
     lines += _bars(sorted(step.parts, key=lambda part: -part.amount), step.total_s, "s", screen)
-    return [*lines, wrap(_roofline(step, device, peak_flop_per_s), indent="  ")]
+    return [*lines, screen.wrap(_roofline(step, device, peak_flop_per_s), indent="  ")]
 
 
 def _bars(parts: list[Share], total: float, unit: str, screen: Screen) -> list[str]:
@@ -130,7 +131,7 @@ def assignment_lines(problem: Problem, plan: Plan, screen: Screen) -> list[str]:
         if plan.adp > 1:
             row.insert(-1, str(at.adp_rank))
         rows.append(row)
-    lines = [screen.bold("Assignment"), *("  " + line for line in table(head, rows, right=range(len(head) - 1)))]
+    lines = [screen.bold("Assignment"), *("  " + line for line in screen.table(head, rows, right=range(len(head) - 1)))]
     if ranks < plan.world:
         lines.append(f"  ... and {plan.dp - 1:,} more replicas like it")
     return lines
@@ -145,7 +146,7 @@ def group_lines(plan: Plan, screen: Screen) -> list[str]:
             continue
         groups = ["{" + ",".join(str(whole.gpu(rank)) for rank in group) + "}" for group in whole.groups(axis)]
         text = " ".join(groups[:MOST_GROUPS]) + (f" and {len(groups) - MOST_GROUPS:,} more" if len(groups) > MOST_GROUPS else "")
-        lines.append(wrap(text, first=f"  {axis:<4}", indent="      "))
+        lines.append(screen.wrap(text, first=f"  {axis:<4}", indent="      "))
     if len(lines) == 1:
         lines.append("  none: every GPU works alone")
     return lines

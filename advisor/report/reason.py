@@ -1,23 +1,25 @@
-"""Why the first plan is first, in words: one to three sentences made from the search's `Cause`."""
+"""Why the first plan is first, in words: made from the search's `Cause`, in figures per output token and per user."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-from advisor.specs.advice import Cause
+from advisor.report.words import in_words, short
+from advisor.specs.advice import Advice, Cause, Contrast
 from advisor.specs.plan import Plan
 from advisor.specs.workload import Workload
 from advisor.units import show, show_count
 
-_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
+SAME = 0.03  # figures nearer than this are called the same
+_NAMED = 3  # plans of a tie that are named
 _PARTS = {
     "weights": "reading weights",
     "KV read": "reading the KV cache",
     "compute": "matrix multiplication",
-    "all-to-all": "the all-to-all of experts",
+    "all-to-all": "sending tokens to their experts",
     "p2p": "sending between stages",
     "send": "sending between stages",
-    "host": "host work of the engine",
+    "host": "the engine's own CPU work",
     "launch": "launching kernels",
     "element-wise": "element-wise work",
     "attention compute": "attention",
@@ -28,67 +30,65 @@ def reason(cause: Cause | None, workload: Workload) -> str:
     """How the first plan and the runner-up differ in the figure of the goal, and the physics of it."""
     if cause is None:
         return "No plan fits."
+    a = in_words(cause.first)
     if cause.other is None:
-        return f"{_capital(_name(cause.first))} {_verb(cause.first, 'is', 'are')} the only kind of plan that fits."
-    lead = f"Too close to call{'; the simpler plan is preferred' if cause.simpler else ''}. " if cause.close_call else ""
+        return f"{_capital(a)} {_verb(cause.first, 'is', 'are')} the only kind of plan that fits."
     if cause.kind == "limits":
-        # What the runner-up would carry is then one request at a time: no figure to compare with.
-        return lead + (
-            f"{_capital(_name(cause.first))} {_verb(cause.first, 'keeps', 'keep')} the limits and {_name(cause.other)} "
-            f"{_verb(cause.other, 'does', 'do')} not ({_limit_miss(cause, workload)})."
-        )
-    physics = _physics(cause, cause.other, workload)
-    return f"{lead}{_compare(cause, cause.other, workload)}{': ' if physics else ''}{'; '.join(physics)}."
+        b, does = in_words(cause.other), _verb(cause.other, "does", "do")
+        keeps = _verb(cause.first, "keeps", "keep")
+        return f"{_capital(a)} {keeps} the limits and {b} {does} not ({_miss(cause, workload)})."
+    clauses = [_compared(cause, cause.other, workload), *_physics(cause, cause.other, workload)]
+    return _capital("; ".join(clause for clause in clauses if clause)) + "."
 
 
-def _name(plan: Plan) -> str:
-    """A plan in speech: `two replicas of tp=4`."""
-    axes = [f"{axis}={n}" for axis, n in (("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep), ("adp", plan.adp)) if n > 1] or [
-        "tp=1"
-    ]
-    text = " ".join(axes)
-    text = {"tp=1": "one GPU"}.get(text, text)
-    if plan.dp > 1 and plan.replica_gpus == 1:
-        return f"{_NUMBERS.get(plan.dp, f'{plan.dp:,}')} single GPUs"
-    return text if plan.dp == 1 else f"{_NUMBERS.get(plan.dp, f'{plan.dp:,}')} replicas of {text}"
-
-
-def _limit_miss(cause: Cause, workload: Workload) -> str:
-    parts = []
-    if workload.ttft_limit_s and cause.figure("ttft_s").other > workload.ttft_limit_s:
-        parts.append(f"TTFT {show(cause.figure('ttft_s').other, 's')}")
-    if workload.tpot_limit_s and cause.figure("tpot_s").other > workload.tpot_limit_s:
-        parts.append(f"TPOT {show(cause.figure('tpot_s').other, 's')}")
-    return ", ".join(parts) or "its load is not sustained"
-
-
-def _compare(cause: Cause, other: Plan, workload: Workload) -> str:
-    """The ratio of load carried and of time per token, the one that decides first, the one that speaks against it second."""
-    load, each = cause.figure("output_tokens_per_s").ratio, cause.figure("output_tokens_per_s_per_gpu").ratio
-    a, b = _name(cause.first), _name(other)
-    if cause.goal == "latency":
-        return _capital(_answers(cause, other, workload, load))
-    if cause.goal == "throughput":
-        text = f"{a} {_verb(cause.first, 'carries', 'carry')} {_times(load)} {b} {_verb(other, 'does', 'do')}"
-    else:
-        text = f"a GPU of {a} makes {_times(each)} one of {b} does"
-    tpot = cause.figure("tpot_s")
-    token = tpot.other / tpot.first if tpot.first else 1.0
-    if token > 1.03:
-        text += f" and {_verb(cause.first, 'is', 'are')} {(token - 1) * 100:.0f}% faster per token"
-    elif token < 0.97:
-        text += f", though {b} {_verb(other, 'is', 'are')} {(1 / token - 1) * 100:.0f}% faster per token"
-    return _capital(text)
-
-
-def _answers(cause: Cause, other: Plan, workload: Workload, load: float) -> str:
-    a, b, latency = _name(cause.first), _name(other), cause.figure("latency_s")
-    text = (
-        f"{a} {_verb(cause.first, 'answers', 'answer')} a request in {show(latency.first, 's')}, {b} in {show(latency.other, 's')}"
+def tie_words(advice: Advice) -> str:
+    """The plans that cannot be told apart, and why this one is taken; "" where there is no tie."""
+    if not advice.ties:
+        return ""
+    others = [plan for plan in advice.ties if plan != advice.choices[0].plan]
+    names = [short(plan) for plan in others[:_NAMED]]
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    why = {"fewest_gpus": "it uses the fewest GPUs", "simplest": "it is the simplest", "best_figure": "its figures are the best"}
+    plans = f"{len(advice.ties)} plans are" if len(advice.ties) > 2 else "Two plans are"
+    return (
+        f"{plans} within the error of each other, this one and {_listed(names)}{more}: any is fine; "
+        f"this one is taken because {why[advice.tie_reason or 'best_figure']}."
     )
-    if abs(load - 1) > 0.05 and workload.mode != "single_stream":
-        less = f", though {b} {_verb(other, 'carries', 'carry')} {_times(1 / load, noun='the load')}" if load else ""
-        text += f", with {_times(load, noun='the load')}" if load > 1 else less
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def _miss(cause: Cause, workload: Workload) -> str:
+    parts = []
+    ttft_s, tpot_s = cause.figure("ttft_s").other, cause.figure("tpot_s").other
+    if workload.tpot_limit_s and tpot_s > workload.tpot_limit_s:
+        parts.append(f"TPOT {show(tpot_s, 's')}")
+    if (workload.ttft_limit_s and ttft_s > workload.ttft_limit_s) or not parts:
+        parts.append(f"TTFT {show(ttft_s, 's')}")
+    return ", ".join(parts)
+
+
+def _compared(cause: Cause, other: Plan, workload: Workload) -> str:
+    """The figure of the goal, then TPOT where it speaks against the first or as clearly for it."""
+    a, b = in_words(cause.first), in_words(other)
+    if workload.mode == "single_stream" or cause.goal == "latency":
+        figure = cause.figure("tpot_s" if workload.mode == "single_stream" else "latency_s")
+        what = "an output token" if workload.mode == "single_stream" else "an answer"
+        if abs(figure.ratio - 1) < SAME:
+            return f"{a} and {b} take the same time for {what}, {show(figure.first, 's')}"
+        return f"{what} takes {show(figure.first, 's')} with {a} and {show(figure.other, 's')} with {b}"
+    name = "output_tokens_per_s_per_gpu" if cause.goal == "cost" else "output_tokens_per_s"
+    unit = "output tokens/s per GPU" if cause.goal == "cost" else "output tokens/s"
+    figure, tpot = cause.figure(name), cause.figure("tpot_s")
+    text = f"{a} {_verb(cause.first, 'makes', 'make')} {show_count(figure.first)} {unit}, {b} {show_count(figure.other)}"
+    if abs(figure.ratio - 1) < SAME / 3:
+        text = f"{a} and {b} make the same {show_count(figure.first)} {unit}"
+    if tpot.first > tpot.other * (1 + SAME):
+        text += f", though a user of {b} gets a token every {show(tpot.other, 's')} rather than {show(tpot.first, 's')}"
+    elif tpot.first * (1 + SAME) < tpot.other and abs(figure.ratio - 1) < SAME:
+        text += f", and a user gets a token every {show(tpot.first, 's')} rather than {show(tpot.other, 's')}"
     return text
 
 
@@ -101,42 +101,40 @@ def _capital(text: str) -> str:
     return text if "=" in text.split(" ", 1)[0] else text[0].upper() + text[1:]
 
 
-def _times(ratio: float, *, noun: str = "") -> str:
-    if not math.isfinite(ratio):
-        return "all the load that"
-    if noun:
-        return f"{show_count(ratio)}x {noun}"
-    if abs(ratio - 1) < 0.005:
-        return "the same load as"
-    return f"{show_count(ratio)}x the tokens that" if ratio >= 1 else f"{show_count(ratio * 100)}% of the tokens that"
-
-
 def _physics(cause: Cause, other: Plan, workload: Workload) -> list[str]:
-    """The part of a token's cost that speaks most for the first, and the cache where it limits the runner-up."""
-    clauses = [clause for clause in (_cheaper(cause, workload), _full_cache(cause, other)) if clause]
+    """The part of a token's cost that speaks most for the first, and what holds the runner-up's batch back."""
+    clauses = [clause for clause in (_cheaper(cause, other, workload), _held_back(cause, other)) if clause]
     if not clauses and other.pp > cause.first.pp:
-        clauses.append(f"a token passes {other.pp} stages one after the other")
+        clauses.append(f"with {in_words(other)} a token passes {other.pp} stages one after the other")
     return clauses
 
 
-def _full_cache(cause: Cause, other: Plan) -> str:
-    cached = cause.cached_sequences
-    if cached is None:
-        return ""
-    more = f"{_name(cause.first)} {_verb(cause.first, 'holds', 'hold')} {show_count(cached.ratio, digits=2)}x as many"
-    return f"the cache of {_name(other)} is full at {show_count(cached.other)} requests, {more}"
+def _held_back(cause: Cause, other: Plan) -> str:
+    if cached := cause.cached_sequences:
+        return f"the cache of {in_words(other)} holds {show_count(cached.other)} requests, that of {in_words(cause.first)} " + (
+            show_count(cached.first)
+        )
+    return ""
 
 
-def _cheaper(cause: Cause, workload: Workload) -> str:
-    """The part that costs the first plan least against the runner-up, in words."""
-    part = cause.part
-    if part is None:
+def _cheaper(cause: Cause, other: Plan, workload: Workload) -> str:
+    """The part that costs the first plan least against the runner-up."""
+    part, total = cause.part, cause.token_cost
+    if part is None or total is None:
         return ""
     name = part.name.removeprefix("prefill ")
     what = _PARTS.get(name, name) + (" in prefill" if part.name.startswith("prefill ") else "")
-    if not part.first:
-        return f"{_name(cause.first)} {_verb(cause.first, 'has', 'have')} no {what.removeprefix('the ')}"
-    one, two = show(part.first, "s"), show(part.other, "s")
-    if workload.goal == "latency" or workload.mode == "single_stream":
-        return f"{what} takes {one} of a token's way rather than {two}"
-    return f"{what} costs {one} of GPU time a token rather than {two}"
+    if workload.mode == "single_stream" or cause.goal == "latency":
+        return f"{what} takes {show(part.first, 's')} of each token rather than {show(part.other, 's')}"
+    return f"{what} takes {in_words(other)} {_times(part)} the GPU time for each output token{_share(part, total)}"
+
+
+def _times(part: Contrast) -> str:
+    if part.other > 10 * part.first:
+        return "more than 10 times"
+    return f"{show_count(part.other / part.first, digits=2)} times"
+
+
+def _share(part: Contrast, total: Contrast) -> str:
+    share = part.other / total.other if total.other else 0.0
+    return f" ({share * 100:.0f}% of what it spends)" if share >= 0.05 else ""

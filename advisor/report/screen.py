@@ -1,4 +1,4 @@
-"""What the screen can show: width, colour and characters. Every page is plain text that fits `WIDTH` columns."""
+"""What the screen can show: width, colour and characters. Every page is plain text that fits it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH = 100
+WIDTH = 100  # of a page that is read later: a pipe, a file
+NARROWEST, WIDEST = 80, 200  # of a terminal: lines longer than that are hard to follow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,7 @@ class Screen:
 
     colour: bool = False
     blocks: bool = True
+    width: int = WIDTH
 
     def bold(self, text: str) -> str:
         """Bold where colours are on."""
@@ -32,39 +34,58 @@ class Screen:
         eighths = round(share * width * 8)
         return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
 
+    def wrap(self, text: str, *, indent: str = "", first: str | None = None) -> str:
+        """A paragraph within the width; `first` indents its first line differently."""
+        return textwrap.fill(
+            text, self.width, initial_indent=indent if first is None else first, subsequent_indent=indent,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+
+    def shell(self, command: str, *, indent: str = "  ") -> list[str]:
+        """A shell command over several lines, each but the last ending in a backslash; a closing comment goes before it.
+
+        Lines break before an option, after a semicolon and before a word that would pass the edge, outside quotes, so that the
+        lines together are the same command.
+        """
+        words, comment = _words(command)
+        lines: list[str] = []
+        current = ""
+        for word in words:
+            left = self.width - len(indent) - len(current) - len(word) - len("  \\")
+            if current and left < (24 if word.startswith("-") else 0):  # an option takes its value along
+                lines.append(f"{indent}{current} \\")
+                current = "  " + word
+            else:
+                current = f"{current} {word}" if current else word
+            if word.endswith(";"):
+                lines.append(indent + current)
+                current = ""
+        lines.append(indent + current)
+        return [*([self.wrap(f"# {comment}", indent=f"{indent}# ", first=indent)] if comment else []), *lines]
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), gap: int = 2) -> list[str]:
+        """Lines of an aligned table: the head first. Columns in `right` are aligned to the right; a wide table moves closer.
+
+        On a terminal its head is bold, and cells that do not fit are broken over lines.
+        """
+        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+        if sum(widths) + gap * (len(widths) - 1) > self.width:
+            gap = 1
+        if self.colour:
+            from advisor.report.terminal import table
+
+            return table(head, rows, right=right, gap=gap, width=self.width)
+        lines = []
+        for row in [head, *rows]:
+            cells = [
+                cell.rjust(width) if column in right else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append((" " * gap).join(cells).rstrip())
+        return lines
+
 
 PLAIN = Screen()
-
-
-def wrap(text: str, *, indent: str = "", first: str | None = None) -> str:
-    """A paragraph within WIDTH; `first` indents its first line differently."""
-    return textwrap.fill(
-        text, WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent,
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-
-
-def shell(command: str, *, indent: str = "  ") -> list[str]:
-    """A shell command over several lines, each but the last ending in a backslash; a closing comment goes before it.
-
-    Lines break before an option, after a semicolon and before a word that would pass the edge, outside quotes, so that the
-    lines together are the same command.
-    """
-    words, comment = _words(command)
-    lines: list[str] = []
-    current = ""
-    for word in words:
-        room = WIDTH - len(indent) - len(current) - len(word) - len("  \\")
-        if current and room < (24 if word.startswith("-") else 0):  # an option takes its value along
-            lines.append(f"{indent}{current} \\")
-            current = "  " + word
-        else:
-            current = f"{current} {word}" if current else word
-        if word.endswith(";"):
-            lines.append(indent + current)
-            current = ""
-    lines.append(indent + current)
-    return [*([wrap(f"# {comment}", indent=f"{indent}# ", first=indent)] if comment else []), *lines]
 
 
 def _words(command: str) -> tuple[list[str], str]:
@@ -84,18 +105,3 @@ def _words(command: str) -> tuple[list[str], str]:
             quote = character
         word += character
     return words + ([word] if word else []), ""
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), gap: int = 2) -> list[str]:
-    """Lines of an aligned table: the head first. Columns in `right` are aligned to the right; a wide table moves closer."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    if sum(widths) + gap * (len(widths) - 1) > WIDTH:
-        gap = 1
-    lines = []
-    for row in [head, *rows]:
-        cells = [
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append((" " * gap).join(cells).rstrip())
-    return lines

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
-from advisor.probe.readings import NVLINKS, GpuReading, PairReading, Readings
-from advisor.report.screen import PLAIN, Screen, table, wrap
+from advisor.probe.readings import GpuReading, PairReading, Readings
+from advisor.report.screen import PLAIN, Screen
 from advisor.roofline.fabric import Fabric, LinkGraph, group_fabric, is_direct, typical_bytes_per_s
-from advisor.specs.cluster import Cluster, Link
+from advisor.specs.cluster import NVLINKS, Cluster, Link
 from advisor.units import show, show_bytes
 
 _COLOURS = {
@@ -36,10 +36,10 @@ _SXM = ("SXM", "HBM3")
 
 def page(readings: Readings, cluster: Cluster | None, *, missing: str = "", screen: Screen = PLAIN) -> str:
     """The whole answer as text. `missing` says why there is no cluster to reason with."""
-    parts = [_head(readings), _gpus(readings), _matrix(readings, screen), _drawing(readings, screen)]
-    words = [screen.bold("Verdict"), *(wrap(s, indent="  ") for s in verdict(readings, cluster))]
+    parts = [_head(readings, screen), _gpus(readings, screen), _matrix(readings, screen), _drawing(readings, screen)]
+    words = [screen.bold("Verdict"), *(screen.wrap(s, indent="  ") for s in verdict(readings, cluster))]
     said = [*readings.notes, *([cluster.assumed] if cluster and cluster.assumed else []), *([missing] if missing else [])]
-    parts += [words, [wrap(f"Note: {_sentence(s)}", indent="  ", first="") for s in said]]
+    parts += [words, [screen.wrap(f"Note: {_sentence(s)}", indent="  ", first="") for s in said]]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -298,7 +298,7 @@ def _components(gpus: Sequence[int], pairs: Sequence[PairReading]) -> list[tuple
     return [g for g in groups if len(g) > 1]
 
 
-def _head(readings: Readings) -> list[str]:
+def _head(readings: Readings, screen: Screen) -> list[str]:
     kinds: dict[str, int] = {}
     for gpu in readings.gpus:
         name = gpu.name or "GPU (not named)"
@@ -309,10 +309,10 @@ def _head(readings: Readings) -> list[str]:
     how = {"nvml": "read from the driver", "nvidia-smi": "read from a text", "rocm-smi": "read from a rocm-smi text"}[
         readings.source
     ]
-    return [wrap(", ".join(filter(None, [what, *more, place, how])), indent="  ", first="")]
+    return [screen.wrap(", ".join(filter(None, [what, *more, place, how])), indent="  ", first="")]
 
 
-def _gpus(readings: Readings) -> list[str]:
+def _gpus(readings: Readings, screen: Screen) -> list[str]:
     """The table of GPUs, of the columns about which something is known."""
     columns: list[tuple[str, Callable[[GpuReading], str]]] = [
         ("GPU", lambda g: str(g.index)),
@@ -329,7 +329,7 @@ def _gpus(readings: Readings) -> list[str]:
     kept = [title for title, _ in columns if title == "GPU" or any(c not in ("", "?") for c in cells[title])]
     if kept in (["GPU"], ["GPU", "name"], ["GPU", "name", "NUMA"], ["GPU", "NUMA"]) and len({g.name for g in readings.gpus}) == 1:
         return []
-    return table(kept, list(zip(*(cells[t] for t in kept), strict=True)))
+    return screen.table(kept, list(zip(*(cells[t] for t in kept), strict=True)))
 
 
 def _slot(gpu: GpuReading) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.measure.validation import CellResult, Pair, PlanResult, Validation
-from advisor.report.screen import Screen, table, wrap
+from advisor.report.screen import Screen
 from advisor.report.words import short
 from advisor.specs import wire
 from advisor.units import show, show_count
@@ -15,25 +15,25 @@ _REASON = 400  # characters of a failure on the page; the results file has all o
 
 def page(found: Validation, *, screen: Screen, cells: bool) -> str:
     """What was measured on what, a row a plan, the order, the cells, and what has to be known."""
-    lines = [wrap(sentence) for sentence in found.said]
-    lines += [wrap(f"Measured: {found.model} on {found.measured_on or 'nothing'} ({found.software or 'no software'}); predicted "
-                   f"for {found.machine} with calibration {found.calibration}."), ""]  # fmt: skip
-    lines += _plans(found.plans)
-    lines += ["", screen.bold(wrap(found.order.sentence))]
+    lines = [screen.wrap(sentence) for sentence in found.said]
+    on = f"{found.model} on {found.measured_on or 'nothing'} ({found.software or 'no software'})"
+    lines += [screen.wrap(f"Measured: {on}; predicted for {found.machine} with calibration {found.calibration}."), ""]
+    lines += _plans(found.plans, screen)
+    lines += ["", screen.bold(screen.wrap(found.order.sentence))]
     shards = [p for p in found.plans if p.shard]
     if shards:
-        lines.append(wrap(
+        lines.append(screen.wrap(
             f"{', '.join(p.plan.label for p in shards)}: one rank was measured alone, its collectives and the other stages are the "
             "model's; the error is that of the rank's own kernels."
         ))  # fmt: skip
     if cells:
         for plan in found.plans:
             if plan.cells:
-                lines += ["", screen.bold(f"{plan.plan.label}, step by step"), *_cells(plan.cells)]
+                lines += ["", screen.bold(f"{plan.plan.label}, step by step"), *_cells(plan.cells, screen)]
     for plan in found.plans:
         if plan.failed:
-            lines += ["", wrap(f"{plan.plan.label} {'stopped' if plan.cells else 'failed'}: {_cut(plan.failed)}")]
-    lines += _notes(found.plans)
+            lines += ["", screen.wrap(f"{plan.plan.label} {'stopped' if plan.cells else 'failed'}: {_cut(plan.failed)}")]
+    lines += _notes(found.plans, screen)
     return "\n".join(lines)
 
 
@@ -42,7 +42,7 @@ def validation_json(found: Validation) -> str:
     return wire.to_json(found)
 
 
-def _plans(plans: Sequence[PlanResult]) -> list[str]:
+def _plans(plans: Sequence[PlanResult], screen: Screen) -> list[str]:
     head = ["plan", "batch", "figure", "predicted", "measured", "error"]
     rows: list[list[str]] = []
     for plan in plans:
@@ -56,7 +56,7 @@ def _plans(plans: Sequence[PlanResult]) -> list[str]:
                 continue
             batch = show_count(plan.batch) if at == 0 else ""
             rows.append([name if at == 0 else "", batch, label, *_pair(pair, unit)])
-    lines = table(head, rows, right=(1, 3, 4, 5))
+    lines = screen.table(head, rows, right=(1, 3, 4, 5))
     return [*lines, "* one rank measured, the rest from the model"] if any(p.shard for p in plans) else lines
 
 
@@ -71,7 +71,7 @@ def _value(value: float, unit: str) -> str:
     return show(value, unit) if unit else show_count(value)
 
 
-def _cells(cells: Sequence[CellResult]) -> list[str]:
+def _cells(cells: Sequence[CellResult], screen: Screen) -> list[str]:
     """One row a cell, with what one rank achieved; the bubble where there are stages."""
     stages = any(cell.bubble for cell in cells)
     head = ["step", "batch", "tokens", "predicted", "measured", "error", "spread", "read", "multiplied"]
@@ -91,19 +91,20 @@ def _cells(cells: Sequence[CellResult]) -> list[str]:
             both = f"{cell.bubble.predicted:.0%} / {cell.bubble.measured:.0%}" if cell.bubble else ""
             row += [both, show(cell.naive_s, "s") if cell.naive_s else ""]
         rows.append(row)
-    lines = table(head, rows, right=(1, 2, 3, 4, 5, 6, 7, 8))
+    lines = screen.table(head, rows, right=(1, 2, 3, 4, 5, 6, 7, 8))
     return (
         [*lines, "bubble: predicted / measured share of a step that a stage waits; naive: one stage at a time"] if stages else lines
     )
 
 
-def _notes(plans: Sequence[PlanResult]) -> list[str]:
+def _notes(plans: Sequence[PlanResult], screen: Screen) -> list[str]:
     """What was noticed, each once, with the plans it concerns."""
     found: dict[str, list[str]] = {}
     for plan in plans:
         for note in dict.fromkeys((*plan.notes, *(_kind(n) for c in plan.cells for n in c.notes))):
             found.setdefault(note, []).append(plan.plan.label)
-    return [""] * bool(found) + [wrap(f"{note} ({'; '.join(names)}).", indent="  ", first="- ") for note, names in found.items()]
+    lines = [screen.wrap(f"{note} ({'; '.join(names)}).", indent="  ", first="- ") for note, names in found.items()]
+    return ["", *lines] if lines else []
 
 
 def _kind(note: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from advisor.specs.advice import Asked
+import math
+
+from advisor.specs.advice import Advice, Asked
 from advisor.specs.plan import Plan
-from advisor.specs.prediction import Estimate
+from advisor.specs.prediction import Estimate, Prediction
 from advisor.units import show, show_count
 
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
 _FORMAT_WORDS = {"bf16": "bf16", "int4": "int4", "fp8-block": "fp8 (blocks of 128)"}
 
 
@@ -14,6 +17,44 @@ def short(plan: Plan) -> str:
     """The degrees that are not 1: `tp=4,dp=2`; one GPU is `tp=1`."""
     degrees = (("tp", plan.tp), ("pp", plan.pp), ("dp", plan.dp), ("ep", plan.ep), ("adp", plan.adp))
     return ",".join(f"{axis}={degree}" for axis, degree in degrees if degree > 1) or "tp=1"
+
+
+def in_words(plan: Plan) -> str:
+    """A plan in speech: `two replicas of tp=4`, `8 single GPUs`."""
+    degrees = (("tp", plan.tp), ("pp", plan.pp), ("ep", plan.ep), ("adp", plan.adp))
+    replica = ",".join(f"{axis}={n}" for axis, n in degrees if n > 1) or "one GPU"
+    if plan.dp == 1:
+        return replica
+    number = _NUMBERS.get(plan.dp, f"{plan.dp:,}")
+    return f"{number} single GPUs" if plan.replica_gpus == 1 else f"{number} replicas of {replica}"
+
+
+def served(advice: Advice) -> str:
+    """How much of the load the first plan serves: users, or requests in flight, those that wait apart."""
+    p, load = advice.choices[0], advice.asked.workload if advice.asked else None
+    running = max(1, round(p.sequences))
+    if load is None or load.mode in ("static_batch", "offline"):
+        return f"{count(running, 'request')} at once"
+    if load.mode == "single_stream":
+        return "one user"
+    if load.mode == "open_loop":
+        waits = ", and the queue grows" if p.overloaded else ""
+        return f"{show_count(p.requests_per_s.value)} of {show_count(load.rate_per_s)} requests/s, {running:,} at once{waits}"
+    if load.mode == "closed_loop":
+        limit_s = load.ttft_limit_s or advice.implied_ttft_s
+        if limit_s is not None and p.ttft_s.value > limit_s and running < load.users:
+            return f"{running:,} of {load.users:,} users at once, {load.users - running:,} wait"
+        return count(load.users, "user")
+    users = count(max(1, math.floor(in_flight(p))), "user")
+    if advice.expected is None:
+        return users
+    expected = math.floor(in_flight(advice.expected))
+    return f"{users} with {load.confidence * 100:.0f}% certainty within the limits ({expected:,} expected)"
+
+
+def in_flight(p: Prediction) -> float:
+    """Users in flight by Little's law: requests/s times the time of a request."""
+    return p.requests_per_s.value * p.latency_s.value
 
 
 def seconds(estimate: Estimate) -> str:
@@ -47,8 +88,8 @@ def asked_for(asked: Asked) -> str:
     cached = f" ({load.prefix_cached_tokens:,.0f} of them cached)" if load.prefix_cached_tokens else ""
     lengths = f"{load.input_tokens:,.0f} tokens in{cached}, {load.output_tokens:,.0f} out"
     return (
-        f"{asked.model} ({show_count(asked.params / 1e9)} B parameters, {formats}) on {asked.machine} with "
-        f"{asked.engine} {asked.engine_version}: {lengths}, {_load(asked)}, {goal}{_limits(asked)}."
+        f"{asked.model} ({show_count(asked.params / 1e9)} B, {formats}) on {asked.machine}, {asked.engine} {asked.engine_version}: "
+        f"{lengths}, {_load(asked)}, {goal}{_limits(asked)}."
     )
 
 

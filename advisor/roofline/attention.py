@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import sqrt
 
 from advisor.roofline.work import (
     ACTIVATION_BYTES,
+    SCAN_CHUNK,
+    STATE_BYTES,
+    Collective,
     DecodeAttention,
     Gemm,
+    IndexScores,
     LatentDecode,
     LatentPrefill,
     PrefillAttention,
+    StateScan,
+    StateUpdate,
     Stream,
     Work,
 )
-from advisor.specs.formats import FORMATS
 from advisor.specs.model import GroupedAttention, LatentAttention, Mixer, RecurrentMixer
 
 
@@ -58,7 +64,20 @@ def projection_work(mixer: Mixer, hidden: int, weights: str, tp: int, tokens: fl
         return _grouped_projections(mixer, hidden, weights, tp, tokens, count)
     if isinstance(mixer, LatentAttention):
         return _latent_projections(mixer, hidden, weights, tp, tokens, count)
-    return [Gemm(name="recurrent", m=tokens, n=mixer.weights / hidden / tp, k=hidden, weights=weights, count=count)]
+    return _recurrent_projections(mixer, hidden, weights, tp, tokens, count)
+
+
+def _recurrent_projections(mixer: RecurrentMixer, hidden: int, weights: str, tp: int, tokens: float, count: float) -> list[Work]:
+    """All inputs as one GEMM, the short convolution over them, the gated norm, the output, as Qwen3-Next's layer is served."""
+    T, D = tokens, hidden
+    values = mixer.heads * sqrt(mixer.state_values / mixer.heads) / tp  # heads of a square state
+    into = mixer.weights / D / tp - values
+    return [
+        Gemm(name="recurrent_in", m=T, n=into, k=D, weights=weights, count=count),
+        Stream(name="convolution", bytes_moved=2 * ACTIVATION_BYTES * T * max(0.0, into - values), kernels=1, count=count),
+        Stream(name="gated_norm", bytes_moved=3 * ACTIVATION_BYTES * T * values, kernels=2, count=count),
+        Gemm(name="recurrent_out", m=T, n=D, k=values, weights=weights, count=count),
+    ]
 
 
 def _grouped_projections(mixer: GroupedAttention, hidden: int, weights: str, tp: int, tokens: float, count: float) -> list[Work]:
@@ -74,9 +93,21 @@ def _grouped_projections(mixer: GroupedAttention, hidden: int, weights: str, tp:
         Stream(name="rope", bytes_moved=2 * ACTIVATION_BYTES * T * (q + k + v), kernels=1, count=count),
         Gemm(name="out", m=T, n=D, k=H * mixer.value_dim, weights=weights, count=count),
     ]
+    works += _query_key_norms(mixer, tp, T, q + k, count)
     if mixer.index_heads:
         width = (mixer.index_heads + 1) * mixer.index_head_dim  # queries of its heads and one key
         works.append(Gemm(name="index", m=T, n=width, k=D, weights=weights, count=count))
+    return works
+
+
+def _query_key_norms(mixer: GroupedAttention, tp: int, tokens: float, width: float, count: float) -> list[Work]:
+    """Norms of queries and keys. Over whole rows, whose heads tp ranks hold a part of each (MiniMax-M2), they need the sum of
+    squares of all ranks: two fp32 values a token (vLLM, MiniMaxText01RMSNormTP)."""
+    if mixer.qk_norm == "none":
+        return []
+    works: list[Work] = [Stream(name="qk_norm", bytes_moved=2 * ACTIVATION_BYTES * tokens * width, kernels=1, count=count)]
+    if mixer.qk_norm == "full" and tp > 1:
+        works.append(Collective(name="qk_norm_reduce", op="all_reduce", axis="tp", payload_bytes=2 * 4 * tokens, count=count))
     return works
 
 
@@ -163,8 +194,8 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     count=count,
                 )
             )
-            if mixer.index_heads:
-                works.append(_index_scores(mixer, batch.decodes * batch.context, count))
+        if mixer.index_heads:
+            works += _index_scores(mixer, batch, count)
     elif isinstance(mixer, LatentAttention):
         H = mixer.heads / tp
         if batch.prefills:
@@ -202,21 +233,48 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     count=count,
                 )
             )
-            if mixer.index_heads and not mixer.index_shared:
-                works.append(_index_scores(mixer, batch.decodes * batch.context / max(1, mixer.compress_tokens), count))
+        if mixer.index_heads and not mixer.index_shared:
+            works += _index_scores(mixer, batch, count)
     else:
         works += _state_work(mixer, tp, batch, count)
     return works
 
 
-def _index_scores(mixer: GroupedAttention | LatentAttention, entries: float, count: float) -> Stream:
-    """The indexer of a decode step scores every cached key, kept in fp8 (DeepSeek-V3.2 report, section 2.1)."""
-    keys = entries * mixer.index_head_dim * FORMATS["fp8"].bytes_per_value
-    return Stream(name="index_scores", bytes_moved=keys, kernels=2, count=count)
+def _index_scores(mixer: GroupedAttention | LatentAttention, batch: Batch, count: float) -> list[Work]:
+    """The indexer scores every cached entry for every new token: of the decodes, then of the prompts."""
+    works: list[Work] = []
+    each = 1.0 if isinstance(mixer, GroupedAttention) else max(1.0, float(mixer.compress_tokens))
+    heads, head_dim = mixer.index_heads, mixer.index_head_dim
+    if batch.decodes:
+        entries = batch.decodes * batch.context / each
+        works.append(
+            IndexScores(
+                name="index_scores", queries=batch.decodes, pairs=entries, keys=entries, heads=heads, head_dim=head_dim, count=count
+            )
+        )
+    if batch.prefills:
+        pairs = batch.prefills * (batch.new * batch.past + batch.new * (batch.new + 1) / 2) / each
+        keys = batch.prefills * (batch.past + batch.new) / each
+        queries = batch.prefills * batch.new
+        works.append(
+            IndexScores(name="index_scores", queries=queries, pairs=pairs, keys=keys, heads=heads, head_dim=head_dim, count=count)
+        )
+    return works
 
 
 def _state_work(mixer: RecurrentMixer, tp: int, batch: Batch, count: float) -> list[Work]:
-    """A decode step reads and writes the state of each sequence; a prefill scans it in chunks of 64 tokens (FLA, Mamba-2)."""
-    state = mixer.state_values * 4 / tp  # states are kept in fp32
-    scans = batch.decodes + batch.prefills * max(1.0, batch.new / 64)
-    return [Stream(name="state", bytes_moved=2 * state * scans, kernels=2, count=count)]
+    """The states of the decoding sequences updated, those of prompts scanned. Mamba-1, whose channels have no matrix state, passes
+    through its states once for a chunk of tokens."""
+    if mixer.kind == "mamba":
+        state = mixer.state_values * STATE_BYTES / tp
+        scans = batch.decodes + batch.prefills * max(1.0, batch.new / SCAN_CHUNK)
+        return [Stream(name="state", bytes_moved=2 * state * scans, kernels=2, count=count)]
+    heads, values, rule = mixer.heads / tp, mixer.state_values / mixer.heads, mixer.kind
+    works: list[Work] = []
+    if batch.decodes:
+        works.append(StateUpdate(name="state", batch=batch.decodes, heads=heads, head_values=values, rule=rule, count=count))
+    if batch.prefills:
+        works.append(
+            StateScan(name="state", batch=batch.prefills, new=batch.new, heads=heads, head_values=values, rule=rule, count=count)
+        )
+    return works

@@ -59,6 +59,24 @@ WIRE: dict[Op, Callable[[float, int], float]] = {
 }
 
 
+# One-way latency of a small message on the networks that the lines between nodes stand for: adapters of one rack (perftest, 1 to
+# 3 us) and TCP through the kernel (20 to 50 us); profiles/networks/ has the sources.
+LINE_LATENCY_S: dict[LinkClass, float] = {"network": 3e-6, "tcp": 30e-6}
+
+
+def network_latency_s(op: Op, fabric: Fabric) -> float:
+    """(C4) What a network of latency L adds to a line that was measured at L0, for N nodes: steps (L - L0), none where L < L0.
+
+    Messages that follow each other, as NCCL counts them (src/graph/tuning.cc): an all-reduce climbs a tree and descends it,
+    2 log2 N; an all-gather and a reduce-scatter pass round a ring, N - 1; an all-to-all and a send are one. Adapters and switches
+    that a long network adds are in L; congestion is left out.
+    """
+    if fabric.nodes < 2:
+        return 0.0
+    steps = {"all_reduce": 2 * log2(fabric.nodes), "all_to_all": 1.0, "p2p": 1.0}.get(op, fabric.nodes - 1.0)
+    return steps * max(0.0, fabric.latency_s - LINE_LATENCY_S[link_class(fabric)])
+
+
 def more_ranks(ranks: int, known: int) -> float:
     """(C3) Steps of latency that `ranks` have beyond `known`: one a rank (rings) up to twice as many, then as many at every
     further doubling (trees)."""
@@ -119,7 +137,7 @@ class Lines:
 
 
 def collective_s(op: Op, payload_bytes: float, fabric: Fabric, known: Lines, *, kernels: Sequence[str]) -> float:
-    """Seconds of one collective, (C1). `payload_bytes` as in `work.Collective`; one rank needs none.
+    """Seconds of one collective, (C1) and (C4). `payload_bytes` as in `work.Collective`; one rank needs none.
 
     `kernels`: the engine's all-reduce kernels beside NCCL's; they run inside one node, over NVLink or between exactly two GPUs
     that map each other's memory, up to the size where the engine itself turns to NCCL. Between nodes the lines are those of the
@@ -134,7 +152,7 @@ def collective_s(op: Op, payload_bytes: float, fabric: Fabric, known: Lines, *, 
     lines = known.of(op, "nccl", link, n if inside else fabric.nodes)
     if not lines:
         raise ProfileError(f"calibration {known.name} has no coefficients for {op}/nccl/{link}: add that key to the file.")
-    best = min([alpha + wire / (rate * share) for alpha, share, _ in lines])
+    best = min([alpha + wire / (rate * share) for alpha, share, _ in lines]) + network_latency_s(op, fabric)
     if kernels and inside and fabric.peer_access and (n == 2 or link in ("nvswitch", "nvlink")):
         for algorithm in kernels:
             faster = known.of(op, algorithm, link, n)

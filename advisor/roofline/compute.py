@@ -20,10 +20,13 @@ from advisor.roofline.work import (
     DecodeAttention,
     Experts,
     Gemm,
+    IndexScores,
     Kernel,
     LatentDecode,
     LatentPrefill,
     PrefillAttention,
+    StateScan,
+    StateUpdate,
     Stream,
 )
 from advisor.specs.calibration import Calibration, Reach
@@ -39,6 +42,7 @@ NEAREST = {
     "int8-wo": ("int4",),
     "int4": ("mxfp4", "int8-wo"),
     "mxfp4": ("int4", "nvfp4"),
+    "mxfp4-mxfp8": ("nvfp4", "mxfp4", "fp8"),
     "nvfp4": ("mxfp4", "fp8"),
 }
 
@@ -57,8 +61,13 @@ KINDS: dict[type, str] = {
     DecodeAttention: "attention_decode",
     LatentPrefill: "mla_prefill",
     LatentDecode: "mla_decode",
+    StateScan: "state_scan",
+    StateUpdate: "state_update",
+    IndexScores: "index_scores",
     Stream: "stream",
 }
+# Rules of recurrent states whose kernels nobody measured: they read and write the same states as the gated delta rule's.
+LIKE_RULE = {"kda": "gated-delta", "mamba2": "gated-delta", "linear": "gated-delta"}
 # Query rows of one thread block of a FlashAttention kernel (flash-attention, hopper/tile_size.h: 128 for heads of 128 to 256).
 ROWS_PER_BLOCK = 128
 CHAIN_TOKENS = 1024  # the context at which a decode chain takes its coefficient, chain_s
@@ -113,6 +122,25 @@ def _latent_decode(work: LatentDecode, sms: int) -> Demand:
     return work.hbm_bytes, work.flop, 0.0, work.batch / sms * work.count, sqrt(work.seen / CHAIN_TOKENS) * work.count, 0.0
 
 
+def _state_update(work: StateUpdate, sms: int) -> Demand:
+    """(K7) The states in and out; queue: each (sequence, head) is a thread block that waits for an SM."""
+    return work.hbm_bytes, 0.0, 0.0, work.batch * work.heads / sms * work.count, 0.0, 0.0
+
+
+def _state_scan(work: StateScan, sms: int) -> Demand:
+    """(K8) Rows and the state of every chunk out and in; queue: every chunk of every head waits for an SM; chain: a sequence's
+    chunks one after the other."""
+    blocks = work.batch * work.heads * work.chunks / sms
+    return work.hbm_bytes, work.flop, 0.0, blocks * work.count, work.chunks * work.count, 0.0
+
+
+def _index_scores(work: IndexScores, sms: int) -> Demand:
+    """(K9) Keys read and scores written, in flop of the indexer's heads; chain: the best of one query's scores are chosen by one
+    block, counted as keys in sight / 1024."""
+    sight = work.pairs / work.queries if work.queries else 0.0
+    return work.hbm_bytes, work.flop, 0.0, 0.0, sight / CHAIN_TOKENS * work.count, 0.0
+
+
 _DEMANDS: dict[type, Callable[..., Demand]] = {
     Gemm: _gemm,
     Experts: _experts,
@@ -120,6 +148,9 @@ _DEMANDS: dict[type, Callable[..., Demand]] = {
     DecodeAttention: _decode,
     LatentPrefill: _latent_prefill,
     LatentDecode: _latent_decode,
+    StateScan: _state_scan,
+    StateUpdate: _state_update,
+    IndexScores: _index_scores,
 }
 
 
@@ -135,7 +166,8 @@ class _Rates:
 
     def __init__(self, reach: Reach, device: Device, kind: type, number_format: str) -> None:
         attention = kind in (PrefillAttention, DecodeAttention, LatentPrefill, LatentDecode)
-        peak = 1.0 if kind is Stream else peak_flop_per_s(device, "bf16" if attention else number_format)
+        widened = attention or kind in (StateScan, StateUpdate)
+        peak = 1.0 if kind is Stream else peak_flop_per_s(device, "bf16" if widened else number_format)
         self.read = 1.0 / (device.memory_bytes_per_s * reach.memory)
         self.flop = 1.0 / (peak * reach.compute)
         self.score = reach.coefficient("softmax", 0.0) * self.flop
@@ -146,33 +178,41 @@ class _Rates:
 
 
 class DeviceRates:
-    """Rates of one device under one calibration; those of a kind and format are looked up once."""
+    """Rates of one device under one calibration; those of a kind and format are looked up once.
 
-    __slots__ = ("_found", "_name", "_reaches", "device")
+    An `engine` (vllm, sglang, trtllm) takes its own kernels where they were measured apart, else the best of all engines'.
+    """
 
-    def __init__(self, device: Device, calibration: Calibration) -> None:
+    __slots__ = ("_engine", "_found", "_name", "_reaches", "device")
+
+    def __init__(self, device: Device, calibration: Calibration, engine: str = "") -> None:
         self.device, self._name = device, calibration.name
         self._reaches = dict(calibration.kernels)
+        self._engine = engine
         self._found: dict[tuple[type, str], _Rates] = {}
 
-    def find(self, kind: type, number_format: str) -> _Rates:
-        """Rates of a kind of kernel in a number format."""
-        found = self._found.get((kind, number_format))
+    def find(self, kind: type, variant: str) -> _Rates:
+        """Rates of a kind of kernel in a variant: a number format, or the rule of a state."""
+        found = self._found.get((kind, variant))
         if found is None:
-            reach = reach_of(self._reaches, KINDS[kind], number_format, self._name)
-            found = self._found[kind, number_format] = _Rates(reach, self.device, kind, number_format)
+            reach = reach_of(self._reaches, KINDS[kind], variant, self._name, engine=self._engine)
+            found = self._found[kind, variant] = _Rates(reach, self.device, kind, variant)
         return found
 
 
-def reach_of(reaches: dict[KernelKey, Reach], kind: str, number_format: str, name: str) -> Reach:
-    """The coefficients of `kind` in a number format, or in the nearest one that has any. Raises ProfileError when none has."""
-    for candidate in nearest(number_format):
-        found = reaches.get(KernelKey(kind, candidate))
+def reach_of(reaches: dict[KernelKey, Reach], kind: str, variant: str, name: str, *, engine: str = "") -> Reach:
+    """The coefficients of `kind` in a variant, or in the nearest one that has any; an engine's own kernels go first.
+
+    A variant is a number format, or the rule of a recurrent state. Raises ProfileError when nothing near it has coefficients.
+    """
+    near = nearest(variant) if variant in FORMATS else (variant, LIKE_RULE.get(variant, variant))
+    for candidate in near:
+        found = reaches.get(KernelKey(kind, candidate, engine)) or reaches.get(KernelKey(kind, candidate))
         if found is not None:
             return found
     found = reaches.get(KernelKey(kind))
     if found is None:
-        raise ProfileError(f"calibration {name} has no coefficients for {kind}/{number_format}: add that key to the file.")
+        raise ProfileError(f"calibration {name} has no coefficients for {kind}/{variant}: add that key to the file.")
     return found
 
 
@@ -187,6 +227,15 @@ def peak_flop_per_s(device: Device, number_format: str) -> float:
     return peak
 
 
+def _variant(work: Kernel) -> str:
+    """What tells the kernels of one kind apart: the format of weights or cache, the rule of a state."""
+    if isinstance(work, Gemm | Experts):
+        return work.weights
+    if isinstance(work, StateScan | StateUpdate):
+        return work.rule
+    return "fp8" if isinstance(work, IndexScores) else work.cache  # type: ignore[union-attr]
+
+
 def kernel_s(work: Kernel, known: DeviceRates) -> float:
     """Seconds of all `work.count` repeats of one kernel on one device, (K1); a kernel without work takes none.
 
@@ -196,7 +245,7 @@ def kernel_s(work: Kernel, known: DeviceRates) -> float:
     if kind is Stream:  # (K6): memory traffic, and a launch for each of its kernels
         rates = known.find(kind, "bf16")
         return work.hbm_bytes * rates.read + rates.launch_s * work.kernels * work.count  # type: ignore[union-attr]
-    rates = known.find(kind, work.weights if kind is Gemm or kind is Experts else work.cache)  # type: ignore[union-attr]
+    rates = known.find(kind, _variant(work))
     moved, flop, scores, queue, chain, passes = _DEMANDS[kind](work, known.device.sms)
     read, math = moved * rates.read, flop * rates.flop + scores * rates.score
     longest = read if read > math else math

@@ -7,8 +7,10 @@ A scale is the product of all that match, 1.0 where none does (S1 of docs/physic
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.roofline.compute import peak_flop_per_s
-from advisor.roofline.work import Experts, Gemm, Kernel, LatentPrefill, PrefillAttention
+from advisor.roofline.work import Experts, Gemm, Kernel, LatentPrefill, PrefillAttention, StateScan
 from advisor.specs.calibration import Calibration
 from advisor.specs.cluster import Device
 from advisor.specs.engine import Engine
@@ -23,13 +25,13 @@ class EngineScales:
 
     def __init__(self, engine: Engine, calibration: Calibration, device: Device, model: ModelSpec) -> None:
         fitted, corrections = dict(engine.scales), dict(calibration.scales)
-        weights = model.formats.experts if model.is_moe else model.formats.ffn
+        scopes = scale_scopes(model, engine, device)
 
         def of(part: str) -> float:
             found = fitted.get(ScaleKey(part), 1.0)
-            found *= fitted.get(ScaleKey(part, device.architecture), 1.0)
-            found *= fitted.get(ScaleKey(part, device.architecture, weights), 1.0)
-            return found * fitted.get(ScaleKey(part, device.name), 1.0)
+            for where, number_format in scopes:
+                found *= fitted.get(ScaleKey(part, where, number_format), 1.0)
+            return found
 
         self.decode = of("decode") * corrections.get("decode", 1.0)
         self.prefill = of("prefill") * corrections.get("prefill", 1.0)
@@ -42,13 +44,29 @@ class EngineScales:
 
     def of(self, work: Kernel) -> float:
         """The scale of a kernel: decode's where memory binds, prefill's where the tensor cores do, by the ideal share of each."""
-        if isinstance(work, PrefillAttention | LatentPrefill):
+        if isinstance(work, PrefillAttention | LatentPrefill | StateScan):
             return self.prefill
         if isinstance(work, Gemm | Experts):
             share = memory_share(work, self._device)
             scale = float(self.decode**share * self.prefill ** (1.0 - share))
             return scale * self.experts if isinstance(work, Experts) else scale
         return self.attention
+
+
+def as_computed(model: ModelSpec, engine: Engine, device: Device) -> ModelSpec:
+    """The model with its experts in the format that the engine multiplies them in on this device (`Engine.experts_as`)."""
+    major = device.compute_capability.split(".")[0]
+    for generation, stored, computed in engine.experts_as:
+        if (generation, stored) == (major, model.formats.experts):
+            return replace(model, formats=replace(model.formats, experts=computed))
+    return model
+
+
+def scale_scopes(model: ModelSpec, engine: Engine, device: Device) -> tuple[tuple[str, str], ...]:
+    """What finer scales a question takes: (architecture or device, number format of the weights as computed, "": any)."""
+    computed = as_computed(model, engine, device)
+    weights = computed.formats.experts if computed.is_moe else computed.formats.ffn
+    return (device.architecture, ""), (device.architecture, weights), (device.name, "")
 
 
 def memory_share(work: Gemm | Experts, device: Device) -> float:

@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.errors import PlanError
-from advisor.specs.cluster import LINK_ORDER, Cluster, Link, LinkKind
+from advisor.specs.cluster import LINK_ORDER, NVLINKS, Cluster, Link, LinkKind
 from advisor.specs.plan import Plan
 
 Wiring = Literal[
     "single", "switch", "mesh", "cube_mesh", "ring", "pcie_switch", "host_bridge", "cross_socket", "network", "unknown"
 ]
-Latency = Literal["none", "switch", "direct", "staged", "network"]
 
-NVLINKS: frozenset[LinkKind] = frozenset({"nvswitch", "nvlink", "xgmi", "c2c"})
 # NCCL copies directly between GPUs whose path stays below a host bridge (its default NCCL_P2P_LEVEL is PXB); others go through host
 # memory. Source: NCCL user guide, NCCL_P2P_LEVEL; nccl#814.
 PEER_KINDS: frozenset[LinkKind] = frozenset({"pix", "pxb"})
@@ -47,8 +45,8 @@ class Fabric:
     `bytes_per_s`: what a ring or all-reduce of the group can use per GPU, one direction, at data-sheet level, shared uplinks and
     the share of the network applied. `point_bytes_per_s`: the same for one rank sending to the worst-placed other rank while all
     do so (stage transfer, all-to-all across nodes). `p2p`: the slowest hop copies directly (RDMA between nodes), not through host
-    memory. `peer_access`: each GPU can map the others' memory, which an engine's own all-reduce kernel needs. `full_mesh`: every
-    pair of the group has an NVLink.
+    memory. `peer_access`: each GPU can map the others' memory, which an engine's own all-reduce kernel needs.
+    `latency_s`: of a small message over the network, where the group spans nodes.
     """
 
     kind: LinkKind
@@ -58,17 +56,8 @@ class Fabric:
     point_bytes_per_s: float
     p2p: bool
     peer_access: bool
-    full_mesh: bool
+    latency_s: float = 0.0
     wiring: Wiring
-
-    @property
-    def latency(self) -> Latency:
-        """The class of its latency: through a switch, direct, staged through host memory, or over the network."""
-        if self.ranks < 2:
-            return "none"
-        if self.nodes > 1:
-            return "network"
-        return "switch" if self.wiring == "switch" else ("direct" if self.p2p else "staged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +104,15 @@ def plan_fabrics(graph: LinkGraph, plan: Plan) -> Fabrics:
     """
     if plan.world > graph.cluster.gpus:
         raise PlanError(f"{plan.label} needs {plan.world} GPUs and the machine has {graph.cluster.gpus}; use smaller degrees.")
-    replicas = _replicas(graph.cluster, plan)
-    shape = plan.replica()
+    shape, replicas = plan.replica(), _replicas(graph.cluster, plan)
+    key = (shape.tp, shape.pp, shape.ep, shape.adp, tuple(replicas))
+    if key not in graph.fabrics:
+        graph.fabrics[key] = _fabrics(graph, shape, replicas)
+    return graph.fabrics[key]
+
+
+def _fabrics(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabrics:
+    """The slowest group of each axis over replicas that sit differently."""
 
     def slowest(axis: str, degree: int) -> Fabric:
         if degree == 1:
@@ -126,7 +122,7 @@ def plan_fabrics(graph: LinkGraph, plan: Plan) -> Fabrics:
         return min((f for part in _shared(found, graph) for f in part), key=_speed)
 
     return Fabrics(
-        tp=slowest("tp", plan.tp), ep=slowest("ep", plan.ep), adp=slowest("adp", plan.adp), pp=_stages(graph, shape, replicas)
+        tp=slowest("tp", shape.tp), ep=slowest("ep", shape.ep), adp=slowest("adp", shape.adp), pp=_stages(graph, shape, replicas)
     )
 
 
@@ -198,7 +194,7 @@ def _stages(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> F
 class LinkGraph:
     """The links of one cluster, prepared once: a matrix of one node and its shared uplinks."""
 
-    __slots__ = ("cluster", "known", "links", "per_node", "uplink_bytes_per_s", "uplinks")
+    __slots__ = ("cluster", "fabrics", "known", "links", "per_node", "uplink_bytes_per_s", "uplinks")
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -213,6 +209,7 @@ class LinkGraph:
         # An uplink is as wide as the widest slot below it.
         self.uplink_bytes_per_s = tuple(max(self._slot(g) for g in uplink) for uplink in self.uplinks)
         self.known: dict[tuple[int, ...], _Group] = {}
+        self.fabrics: dict[tuple[int, int, int, int, tuple[tuple[int, ...], ...]], Fabrics] = {}
 
     def _slot(self, gpu: int) -> float:
         assert self.links is not None
@@ -251,7 +248,8 @@ class LinkGraph:
         inside = min((p.bytes_per_s for p in parts if p.ranks > 1), default=float("inf"))
         return Fabric(
             kind="network", ranks=len(gpus), nodes=len(by_node), bytes_per_s=min(inside, network.bytes_per_s * fewest),
-            point_bytes_per_s=network.bytes_per_s, p2p=network.rdma, peer_access=False, full_mesh=False, wiring="network",
+            point_bytes_per_s=network.bytes_per_s, p2p=network.rdma, peer_access=False, latency_s=network.latency_s,
+            wiring="network",
         )  # fmt: skip
 
     def _inside(self, gpus: tuple[int, ...]) -> _Group:
@@ -260,7 +258,7 @@ class LinkGraph:
             return _Group(
                 fabric=Fabric(
                     kind=default.kind, ranks=1, bytes_per_s=default.bytes_per_s, point_bytes_per_s=default.bytes_per_s,
-                    p2p=True, peer_access=True, full_mesh=True, wiring="single",
+                    p2p=True, peer_access=True, wiring="single",
                 )
             )  # fmt: skip
         if self.links is None:
@@ -279,7 +277,7 @@ class LinkGraph:
             rate = min(rate * (n - 1), max(total, rate)) if total else rate * (n - 1)
         return Fabric(
             kind=link.kind, ranks=n, bytes_per_s=rate, point_bytes_per_s=link.bytes_per_s, p2p=is_direct(link),
-            peer_access=link.kind in NVLINKS or link.p2p, full_mesh=link.kind in NVLINKS, wiring=_WIRING[link.kind],
+            peer_access=link.kind in NVLINKS or link.p2p, wiring=_WIRING[link.kind],
         )  # fmt: skip
 
     def _nvlinks(self, gpus: tuple[int, ...], *, full: bool) -> Fabric:
@@ -296,7 +294,7 @@ class LinkGraph:
         worst = min(pairs, key=typical_bytes_per_s)
         return Fabric(
             kind="nvswitch" if wiring == "switch" else slowest.kind, ranks=len(gpus), bytes_per_s=rate,
-            point_bytes_per_s=worst.bytes_per_s, p2p=True, peer_access=full, full_mesh=full,
+            point_bytes_per_s=worst.bytes_per_s, p2p=True, peer_access=full,
             wiring=wiring,  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -317,7 +315,7 @@ class LinkGraph:
         fabric = Fabric(
             kind=slowest.kind, ranks=len(gpus), bytes_per_s=min(slowest.bytes_per_s, room),
             point_bytes_per_s=min(farthest.bytes_per_s, room), p2p=all(is_direct(link) for _, _, link in hops),
-            peer_access=all(x.kind in NVLINKS or x.p2p for x in pairs), full_mesh=False, wiring=_WIRING[slowest.kind],
+            peer_access=all(x.kind in NVLINKS or x.p2p for x in pairs), wiring=_WIRING[slowest.kind],
         )  # fmt: skip
         return _Group(fabric=fabric, flows=flows)
 

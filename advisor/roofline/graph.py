@@ -118,14 +118,3 @@ def step_work(problem: Problem, plan: Plan, *, stage: int, batch: Batch) -> list
     if stage == plan.pp - 1:
         return works + head_work(model, plan, batch.sequences)
     return works + transfer_work(model, plan, batch.tokens)
-
-
-def stage_work(
-    problem: Problem, plan: Plan, *, stage: int, phase: str, batch: float, new_tokens: float, context_tokens: float
-) -> tuple[Work, ...]:
-    """The works of one rank of `stage` for a prefill of `new_tokens` over `context_tokens` cached ones, or one decode token."""
-    if phase == "decode":
-        carried = Batch(decodes=batch, context=context_tokens)
-    else:
-        carried = Batch(prefills=batch, new=new_tokens, past=context_tokens)
-    return tuple(step_work(problem, plan, stage=stage, batch=carried))

@@ -18,9 +18,15 @@ from advisor.specs.prediction import RankMemory
 from advisor.specs.problem import Problem
 
 GIB = 2.0**30
+LONGEST_SHARE = 0.25  # of the cache is the most that one request may take: three others of its length run beside it
 STATE_BYTES = 4  # recurrent states are kept in fp32
 STATIC_META_BYTES = 0.5 * GIB  # SGLang server_args: 512 MiB of metadata
-STATIC_GRAPH_BYTES = 2 * 2.0**20  # SGLang server_args: 2 MiB for each sequence of the largest graph
+# SGLang memory_hook.py: for each sequence of the largest graph, and as much again with attention-DP; with latent attention; the
+# least on GPUs above a size.
+STATIC_GRAPH_BYTES = 2 * 2.0**20
+STATIC_ADP_GRAPH_BYTES = 3 * 2.0**20
+STATIC_LATENT_BYTES = 1.5 * GIB
+STATIC_LARGE_BYTES, STATIC_LEAST_BYTES = 60 * GIB, 10 * GIB
 
 
 def mixer_weight_bytes(mixer: Mixer, hidden: int, weights: str, tp: int) -> float:
@@ -105,18 +111,59 @@ def activation_bytes(problem: Problem, plan: Plan, settings: Settings) -> float:
 
 def default_settings(problem: Problem, plan: Plan) -> Settings:
     """The engine's own defaults for this plan: batch ceiling, token budget, memory fraction, and the workload's context."""
-    engine, workload, device = problem.engine, problem.workload, problem.cluster.device
-    context = int(math.ceil(workload.context_tokens / engine.page_tokens) * engine.page_tokens)
-    context = max(min(context, problem.model.max_context_tokens), math.ceil(workload.context_tokens))
+    engine, device = problem.engine, problem.cluster.device
+    context = needed_context(problem)
     sequences, budget, small = engine.max_sequences, engine.token_budget, engine.small_gpu
     if small is not None and (device.memory_bytes < small.below_bytes or device.name.startswith(small.names)):
         sequences, budget = small.max_sequences, small.token_budget
     fraction = engine.memory.fraction
-    if engine.memory.of == "static" and not fraction:
-        reserved = STATIC_META_BYTES + engine.memory.reserve_bytes_per_token * budget
-        reserved += STATIC_GRAPH_BYTES * engine.graphs_up_to + plan.tp * plan.pp / 8 * GIB
-        fraction = max(0.3, round(1 - reserved / device.memory_bytes, 3))
+    if engine.memory.of == "static":
+        fraction = fraction or static_fraction(problem, plan, budget)
+        budget = max(1, budget // plan.adp)  # SGLang divides its chunk by the attention-DP groups (server_args)
     return Settings(max_sequences=sequences, token_budget=budget, max_context_tokens=context, memory_fraction=fraction)
+
+
+def static_fraction(problem: Problem, plan: Plan, chunk_tokens: int) -> float:
+    """The share of a GPU's memory that SGLang gives to weights and cache, (M2): f = 1 - R / total, at least 0.3.
+
+    R = 0.5 GiB + r C + (tp adp pp) / 8 GiB + g G + 1.5 GiB for latent attention's prefill graphs, at least 10 GiB on GPUs of more
+    than 60 GiB: `C` tokens of a step of all attention-DP groups together, which its experts see at once, `r` bytes for each of
+    them; `G` sequences of the largest decode graph with g = 2 MiB, 5 MiB with attention-DP. Source: SGLang 0.5.23,
+    arg_groups/memory_hook.py. Left out: 8 MiB for each prefill graph of other models, speculation, all-to-all buffers.
+    """
+    engine, total = problem.engine, problem.cluster.device.memory_bytes
+    reserved = STATIC_META_BYTES + engine.memory.reserve_bytes_per_token * chunk_tokens + plan.replica_gpus / 8 * GIB
+    reserved += (STATIC_GRAPH_BYTES + (STATIC_ADP_GRAPH_BYTES if plan.adp > 1 else 0.0)) * engine.graphs_up_to
+    reserved += STATIC_LATENT_BYTES if problem.model.is_mla else 0.0
+    if total > STATIC_LARGE_BYTES:
+        reserved = max(reserved, STATIC_LEAST_BYTES)
+    return max(0.3, round(1 - reserved / total, 3))
+
+
+def needed_context(problem: Problem) -> int:
+    """Tokens of the longest request that has to fit: what the workload asks for, else its mean request in whole pages."""
+    workload, page = problem.workload, problem.engine.page_tokens
+    if workload.max_context_tokens:
+        return workload.max_context_tokens
+    pages = math.ceil(workload.context_tokens / page) * page
+    return max(min(pages, problem.model.max_context_tokens), math.ceil(workload.context_tokens))
+
+
+def largest_context(problem: Problem, plan: Plan, memory: RankMemory) -> int:
+    """The longest request that costs the others little: the model's own limit, or a power of two that takes at most a quarter of
+    an instance's cache; at least what is needed. What the workload asks for is taken as it is."""
+    needed = needed_context(problem)
+    if problem.workload.max_context_tokens:
+        return needed
+    share = memory.kv_tokens // plan.adp * LONGEST_SHARE
+    limit = problem.model.max_context_tokens
+    return max(needed, limit if share >= limit else 2 ** int(math.log2(max(share, 1))))
+
+
+def context_shortfall(problem: Problem, plan: Plan, memory: RankMemory) -> str:
+    """Why the cache cannot hold the longest request that was asked for; "" where it can."""
+    held, asked = memory.kv_tokens // plan.adp, problem.workload.max_context_tokens
+    return f"its cache holds {held:,} tokens and one request may have {asked:,}" if asked > held else ""
 
 
 def rank_memory(problem: Problem, plan: Plan) -> RankMemory:

@@ -18,15 +18,17 @@ from advisor.roofline import graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.comm import Lines, collective_s
 from advisor.roofline.compute import DeviceRates, kernel_s
-from advisor.roofline.engine_scales import EngineScales
+from advisor.roofline.engine_scales import EngineScales, as_computed
 from advisor.roofline.fabric import Fabrics
 from advisor.roofline.work import (
     Collective,
     DecodeAttention,
     Experts,
     Gemm,
+    IndexScores,
     LatentDecode,
     LatentPrefill,
+    StateScan,
     Stream,
     Work,
 )
@@ -50,14 +52,15 @@ class StepModel:
     """
 
     def __init__(self, problem: Problem, plan: Plan, calibration: Calibration, *, fabrics: Fabrics, lines: Lines) -> None:
-        self.problem, self.plan = problem, plan
+        self.plan = plan
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
+        self.problem = replace(problem, model=as_computed(problem.model, self.engine, self.device))
         self._fabrics, self._lines = fabrics, lines
-        self._rates = DeviceRates(self.device, calibration)
+        self._rates = DeviceRates(self.device, calibration, self.engine.name)
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
-        self._kinds = self._stage_kinds()
-        self._scale = EngineScales(self.engine, calibration, self.device, problem.model)
+        self.stage_kinds = self._stage_kinds()
+        self._scale = EngineScales(self.engine, calibration, self.device, self.problem.model)
         self._memo: dict[tuple[str, int, float, float], float] = {}
 
     def _stage_kinds(self) -> list[tuple[int, int]]:
@@ -166,6 +169,10 @@ class StepModel:
         host_s, overlap = self.host_s(sequences, chunks, cached), self.engine.host.overlap
         return max(gpu_s, overlap * host_s) + (1.0 - overlap) * host_s
 
+    def hops_s(self) -> float:
+        """What a token's way through the stages costs beside kernels and transfers: a hand-over for each boundary (E2)."""
+        return (self.plan.pp - 1) * self.engine.host.stage_s
+
     def decode_s(self, sequences: float, context: float) -> float:
         """Seconds between two tokens of each of `sequences` of one replica."""
         return self.mixed_s(sequences, context, ())
@@ -175,9 +182,9 @@ class StepModel:
 
         Attention-DP ranks share the decodes evenly and take whole chunks: with fewer chunks than ranks some wait for the
         others. With stages the decodes are spread over the micro-batches in flight and the chunks over as many of them as there
-        are: the first micro-batch visits all stages, the slowest stage sets the pace (E2): max(sum of stages, sum over
-        micro-batches of the slowest stage). A prompt in k pieces is on several stages at once: its first piece visits all, the
-        others follow at the slowest stage's pace.
+        are: the first micro-batch visits all stages, the slowest stage sets the pace (E2): max(sum of stages and hand-overs, sum
+        over micro-batches of the slowest stage). A prompt in k pieces is on several stages at once: its first piece visits all,
+        the others follow at the slowest stage's pace.
         """
         pp, adp = self.plan.pp, self.plan.adp
         sequences = decodes + len(chunks)
@@ -188,17 +195,17 @@ class StepModel:
         heavy = min(flights, len(chunks))
         light, slowest_light = self._stages_s(decodes / adp / flights, context, (), 1)
         if not heavy:
-            gpu_s = max(light, flights * slowest_light)
+            gpu_s = max(light + self.hops_s(), flights * slowest_light)
         else:
             full, slowest = self._stages_s(decodes / adp / flights, context, chunks, heavy)
             pieces = math.ceil(max(new for new, _ in chunks) / self.engine.piece_tokens) if self.engine.piece_tokens else 1
-            through = (full + (pieces - 1) * slowest) / pieces
+            through = (full + (pieces - 1) * slowest) / pieces + self.hops_s()
             gpu_s = max(through, heavy * slowest + (flights - heavy) * slowest_light)
         return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
 
     def _stages_s(self, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int) -> tuple[float, float]:
         """GPU seconds of all stages one after the other, and of the slowest."""
-        each = [(self._stage_mixed_s(stage, decodes, context, chunks, heavy), count) for stage, count in self._kinds]
+        each = [(self._stage_mixed_s(stage, decodes, context, chunks, heavy), count) for stage, count in self.stage_kinds]
         return sum(seconds * count for seconds, count in each), max(seconds for seconds, _ in each)
 
     def _stage_mixed_s(
@@ -250,6 +257,9 @@ UNSPLIT_BEYOND = 512
 # quantise twice, multiply twice, activate, sum up and add the shared ones; MLA normalises both latents, absorbs into query and
 # output, joins the halves and writes the cache beside the attention itself; a product in 8 or 4 bits quantises its input first.
 EXPERT_LAUNCHES, LATENT_LAUNCHES, QUANTISED_LAUNCHES = 12, 8, 2
+# A chunked scan (flash-linear-attention, gated_delta_rule/chunk.py): norms of queries and keys, decays summed up, products inside
+# the chunk, their inverse, rows and values, states, outputs. An indexer: norm, rotation, two quantisations, scores, selection.
+SCAN_LAUNCHES, INDEX_LAUNCHES = 7, 6
 
 
 def _launches_of(work: Work) -> float:
@@ -259,6 +269,10 @@ def _launches_of(work: Work) -> float:
         return EXPERT_LAUNCHES
     if isinstance(work, LatentPrefill | LatentDecode):
         return LATENT_LAUNCHES
+    if isinstance(work, StateScan):
+        return SCAN_LAUNCHES
+    if isinstance(work, IndexScores):
+        return INDEX_LAUNCHES
     quantised = isinstance(work, Gemm) and FORMATS[work.weights].compute not in ("bf16", "fp16")
     return QUANTISED_LAUNCHES if quantised else 1
 

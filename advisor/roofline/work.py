@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import sqrt
 from typing import Literal
 
 from advisor.specs.formats import FORMATS
@@ -272,6 +273,89 @@ class LatentPrefill:
         return self.batch * (ACTIVATION_BYTES * io + cached) * self.count
 
 
+SCAN_CHUNK = 64  # tokens that a chunked scan of a recurrent state takes at once (flash-linear-attention, chunk_size)
+STATE_BYTES = 4  # states are kept in fp32 (vLLM and SGLang: mamba_ssm_dtype float32 of Qwen3-Next and Nemotron-H)
+Rule = Literal["gated-delta", "kda", "mamba2", "linear"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateUpdate:
+    """One new token of `batch` sequences in a layer with a state: `heads` states of `head_values` each are read and written."""
+
+    name: str
+    batch: float
+    heads: float
+    head_values: float
+    rule: Rule = "gated-delta"
+    count: float = 1
+
+    @property
+    def flop(self) -> float:
+        """Not counted: vector units decay, correct, write and read out the state while it streams through."""
+        return 0.0
+
+    @property
+    def hbm_bytes(self) -> float:
+        """The states in and out; queries, keys, values and outputs of heads that are square."""
+        row = 4 * ACTIVATION_BYTES * sqrt(self.head_values)
+        return self.batch * self.heads * (2 * STATE_BYTES * self.head_values + row) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateScan:
+    """`new` tokens of `batch` sequences in a layer with a state, in chunks of SCAN_CHUNK: inside a chunk products of its tokens,
+    between chunks the state handed on."""
+
+    name: str
+    batch: float
+    new: float
+    heads: float
+    head_values: float
+    rule: Rule = "gated-delta"
+    count: float = 1
+
+    @property
+    def chunks(self) -> float:
+        """Chunks that a sequence walks through one after the other."""
+        return max(1.0, self.new / SCAN_CHUNK)
+
+    @property
+    def flop(self) -> float:
+        """Five products of a chunk with itself, 2 chunk d a token each, and three with the state, 2 d^2 a token each."""
+        d = sqrt(self.head_values)
+        return self.batch * self.new * self.heads * (10 * SCAN_CHUNK * d + 6 * self.head_values) * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """Queries, keys, values and outputs of every token, and the state of every chunk out and in again."""
+        rows = 4 * ACTIVATION_BYTES * sqrt(self.head_values) * self.new
+        return self.batch * self.heads * (rows + 2 * STATE_BYTES * self.head_values * self.chunks) * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexScores:
+    """The indexer of sparse attention: `heads` small heads of `head_dim` score every key in sight of `queries` new tokens, in fp8
+    (DeepSeek-V3.2 report, section 2.1), and the best are chosen. `pairs`: query-key pairs, `keys`: cached keys that are read."""
+
+    name: str
+    queries: float
+    pairs: float
+    keys: float
+    heads: int
+    head_dim: int
+    count: float = 1
+
+    @property
+    def flop(self) -> float:
+        """2 head_dim a pair and head."""
+        return 2 * self.pairs * self.heads * self.head_dim * self.count
+
+    @property
+    def hbm_bytes(self) -> float:
+        """The keys in 8 bits with a 32-bit scale each; a 32-bit score a pair written, and read by the selection."""
+        return (self.keys * (self.head_dim + 4) + 2 * 4 * self.pairs) * self.count
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """Memory traffic without matrix work: norms, activations, RoPE, cache writes, embeddings, recurrent states."""
@@ -319,5 +403,16 @@ class Collective:
         return self.payload_bytes * self.count
 
 
-Kernel = Gemm | Experts | PrefillAttention | DecodeAttention | LatentDecode | LatentPrefill | Stream
+Kernel = (
+    Gemm
+    | Experts
+    | PrefillAttention
+    | DecodeAttention
+    | LatentDecode
+    | LatentPrefill
+    | StateScan
+    | StateUpdate
+    | IndexScores
+    | Stream
+)
 Work = Kernel | Collective

@@ -11,5 +11,5 @@ from advisor.specs.advice import Advice
 def advise(predictor: Predictor, cannot_start: CannotStart = lambda plan: "") -> Advice:
     """Every legal plan of the problem that can be started, predicted and in order."""
     space = legal_plans(predictor.problem, cannot_start)
-    predictions = [predictor.predict(plan) for plan in space.plans]
-    return rank(predictions, predictor.problem.workload, space.rejected)
+    predictions = [predictor.screen(plan) for plan in space.plans]
+    return rank(predictions, predictor.problem.workload, space.rejected, gpus=predictor.problem.cluster.gpus)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from advisor.search.front import per_gpu
-from advisor.search.order import simplicity
 from advisor.specs.advice import Cause, Contrast
 from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
@@ -13,7 +12,7 @@ FULL = 0.7  # of the sequences that a cache holds: from here on it is what limit
 MORE = 1.15  # times the sequences: from here on a cache is larger
 
 
-def cause(first: Prediction, runner: Prediction | None, workload: Workload, *, close: bool) -> Cause:
+def cause(first: Prediction, runner: Prediction | None, workload: Workload) -> Cause:
     """What speaks for `first` against the best plan of another shape: the figures, and the physics behind them."""
     if runner is None:
         return Cause(kind="only_plan", first=first.plan, goal=workload.goal)
@@ -24,10 +23,9 @@ def cause(first: Prediction, runner: Prediction | None, workload: Workload, *, c
         other=runner.plan,
         goal=workload.goal,
         figures=_figures(first, runner),
+        token_cost=_token_cost(first, runner, workload),
         part=None if kept else _part(first, runner, workload),
         cached_sequences=None if kept else _cache(first, runner),
-        close_call=close,
-        simpler=simplicity(first.plan)[:3] < simplicity(runner.plan)[:3],
     )
 
 
@@ -49,6 +47,12 @@ def _cache(first: Prediction, runner: Prediction) -> Contrast | None:
     return None
 
 
+def _token_cost(first: Prediction, runner: Prediction, workload: Workload) -> Contrast:
+    """What an output token costs in all, in the seconds that `part` counts."""
+    mine, other = costs(first, workload), costs(runner, workload)
+    return Contrast(name="token_s", first=sum(mine.values()), other=sum(other.values()))
+
+
 def _part(first: Prediction, runner: Prediction, workload: Workload) -> Contrast | None:
     """The part of a token's cost that speaks most for the first plan; None where none does."""
     mine, other = costs(first, workload), costs(runner, workload)
@@ -63,19 +67,16 @@ def _part(first: Prediction, runner: Prediction, workload: Workload) -> Contrast
 def costs(p: Prediction, workload: Workload) -> dict[str, float]:
     """What an output token costs, part by part.
 
-    latency: seconds on its way, a decode step of every stage. throughput, cost: GPU-seconds, the step of a whole replica shared by
-    the sequences in it, and the request's prefill shared by its output tokens. Steps are those of the slowest stage.
+    latency: seconds on its way, a decode step. throughput, cost: GPU-seconds, the step of a whole replica shared by the sequences
+    in it, and the request's prefill, which keeps a tp group of one stage at a time busy, shared by its output tokens.
     """
     plan = p.plan
     if is_single(workload):
-        return {part.name: part.amount * plan.pp for part in p.decode.parts}
+        return {part.name: part.amount for part in p.decode.parts}
     running = max(1.0, p.sequences / plan.dp)
-    together = running / min(plan.pp, running)
-    found = {part.name: part.amount * plan.replica_gpus / together for part in p.decode.parts}
-    new = workload.input_tokens - workload.prefix_cached_tokens
-    chunks = max(1.0, new / plan.settings.token_budget) if plan.settings else 1.0
+    found = {part.name: part.amount * plan.replica_gpus / running for part in p.decode.parts}
     for part in p.prefill.parts:
-        found[f"prefill {part.name}"] = part.amount * chunks * plan.pp * plan.tp / workload.output_tokens
+        found[f"prefill {part.name}"] = part.amount * plan.tp / workload.output_tokens
     return found
 
 

@@ -25,7 +25,7 @@ def with_curve(predictor: Predictor, advice: Advice) -> Advice:
     if workload.mode != "capacity" or not advice.choices:
         return advice
     points = [
-        predictor.under(replace(workload, mode="closed_loop", users=users)).predict(p.plan)
+        predictor.under(replace(workload, mode="closed_loop", users=users)).screen(p.plan)
         for p in _best(advice.choices)
         for users in _loads(p)
     ]
@@ -54,8 +54,8 @@ def _fastest(predictor: Predictor, choices: Sequence[Prediction]) -> list[str]:
     alone = predictor.under(replace(predictor.problem.workload, mode="single_stream", users=1))
     fewest = min((p.plan.pp, p.plan.adp) for p in choices)
     kinds = {shape(p.plan): p.plan for p in reversed(choices) if (p.plan.pp, p.plan.adp) == fewest}
-    best = min((alone.predict(plan) for plan in kinds.values()), key=lambda p: (p.tpot_s.value, simplicity(p.plan)))
-    mine = alone.predict(choices[0].plan)
+    best = min((alone.screen(plan) for plan in kinds.values()), key=lambda p: (p.tpot_s.value, simplicity(p.plan)))
+    mine = alone.screen(choices[0].plan)
     if shape(best.plan) == shape(mine.plan) or best.tpot_s.value > 0.95 * mine.tpot_s.value or not best.tpot_s.value:
         return []  # an answer of one token has no time between tokens
     gain = (mine.tpot_s.value / best.tpot_s.value - 1) * 100

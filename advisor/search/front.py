@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.search.order import simplicity
+from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 
 
@@ -19,6 +20,12 @@ def front(predictions: Sequence[Prediction]) -> list[Prediction]:
         if not found or per_gpu(candidate) > per_gpu(found[-1]):
             found.append(candidate)
     return found
+
+
+def fills(plan: Plan, gpus: int) -> bool:
+    """Whether replicas of this shape can fill a machine of so many GPUs (0: any), or are of a size that machines come in."""
+    size = plan.replica_gpus
+    return not gpus or gpus % size == 0 or size & (size - 1) == 0
 
 
 def per_gpu(prediction: Prediction) -> float:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from advisor.roofline.memory import rank_memory
+from advisor.roofline.memory import context_shortfall, rank_memory
+from advisor.search.ceiling import least_ceiling, with_ceiling
 from advisor.search.legal import block_refusal, expert_degrees, experts, refusal, tensor_refusal
 from advisor.search.place import Placer
 from advisor.specs.cluster import Cluster
@@ -54,7 +55,7 @@ def _space(problem: Problem, cannot_start: CannotStart, *, spanning: bool) -> Sp
     plans: list[Plan] = []
     for replica in fitting:
         counts = replica_counts(problem.workload, problem.cluster.gpus, replica.replica_gpus)
-        found = [placer.placed(replace(replica, dp=dp)) for dp in counts]
+        found = [with_ceiling(problem, placer.placed(replace(replica, dp=dp))) for dp in counts]
         # In a box of different GPUs one replica may fit on the largest and a second one nowhere.
         plans += found if same else [plan for plan in found if rank_memory(problem, plan).shortfall_bytes <= 0]
     refused = {plan: reason for plan in plans if (reason := cannot_start(plan))}
@@ -80,9 +81,11 @@ def _fitting(problem: Problem, placer: Placer, *, spanning: bool) -> tuple[list[
         if reason:
             rejected.append(Rejected(plan=replica, reason=reason))
             continue
-        memory = rank_memory(problem, replica if same else placer.placed(replica))
+        memory = rank_memory(problem, least_ceiling(problem, replica if same else placer.placed(replica)))
         if memory.shortfall_bytes > 0:
             rejected.append(Rejected(plan=replica, reason=needs(memory), short_bytes=memory.shortfall_bytes))
+        elif short := context_shortfall(problem, replica, memory):
+            rejected.append(Rejected(plan=replica, reason=short))
         else:
             fitting.append(replica)
             depths[stage] = depths.get(stage, 0) + 1

@@ -5,26 +5,25 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from advisor.errors import PlanError
-from advisor.roofline.attention import Batch
-from advisor.roofline.breakdown import breakdown
+from advisor.roofline.breakdown import decode_breakdown, prefill_breakdown
 from advisor.roofline.comm import Lines
 from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
-from advisor.roofline.memory import default_settings, rank_memory
+from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.roofline.step import StepModel
-from advisor.serving.simulator import Room
-from advisor.serving.steady import Served, as_much_as_fits, capacity, new_tokens, open_loop, run, saturated, steady
-from advisor.specs.calibration import Calibration, Spread
-from advisor.specs.engine import Engine
+from advisor.serving.capacity import Capacity
+from advisor.serving.familiarity import spread_for, unfamiliar
+from advisor.serving.run import run_burst, run_steady
+from advisor.serving.served import Served, mixed
+from advisor.serving.steady import as_much_as_fits, new_tokens, open_loop, saturated, steady
+from advisor.specs.calibration import Calibration
 from advisor.specs.plan import Plan, Settings
 from advisor.specs.prediction import Estimate, Prediction, RankMemory, StepTime
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
 Z90 = 1.6449  # half width of a 90% interval of the normal distribution, in standard deviations
-UNKNOWN = Spread(bias=0.0, shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +55,27 @@ class Predictor:
         return other
 
     def predict(self, plan: Plan) -> Prediction:
-        """TTFT, TPOT and throughput of `plan` under the problem's workload, with intervals.
+        """TTFT, TPOT and throughput of `plan` under the problem's workload, with intervals; the load is simulated.
 
         Settings the plan leaves open are the engine's defaults. Raises PlanError for a plan the model or engine cannot run and for
         one whose cache cannot hold a single sequence.
         """
-        return _predict(self, plan)
+        return _predict(self, plan, screen=False)
 
-    def explain(self, plan: Plan, *, phase: Literal["prefill", "decode"], batch: float, context_tokens: float) -> StepTime:
-        """Where one step of the slowest stage goes: a decode of `batch` sequences a replica at that context, or their prefill.
+    def screen(self, plan: Plan) -> Prediction:
+        """The same, with a steady load answered by the formula of `steady.py`: a hundred times faster, to compare many plans."""
+        return _predict(self, plan, screen=True)
 
-        `batch` sequences are shared by the attention-DP ranks and, in decode, by the micro-batches in flight.
+    def explain(self, plan: Plan, *, batch: float, context_tokens: float) -> StepTime:
+        """Where a decode step of `batch` sequences of a replica at that context goes.
+
+        They are shared by the attention-DP ranks, and by the micro-batches in flight.
         """
-        model = self.step_model(plan)
-        if phase == "decode":
-            flights = min(plan.pp, max(1.0, batch))
-            return breakdown(model, Batch(decodes=batch / plan.adp / flights, context=context_tokens))
-        return breakdown(model, Batch(prefills=batch, new=context_tokens, past=0.0))
+        return decode_breakdown(self.step_model(plan), batch, context_tokens)
+
+    def explain_prefill(self, plan: Plan, *, new_tokens: float) -> StepTime:
+        """Where the prefill of one prompt in a single step goes."""
+        return prefill_breakdown(self.step_model(plan), new_tokens, 0.0, new_tokens)
 
     def step_model(self, plan: Plan) -> StepModel:
         """The step model of a plan's replica."""
@@ -84,10 +87,11 @@ class Predictor:
         return self._models[shape]
 
 
-def _predict(predictor: Predictor, plan: Plan) -> Prediction:
+def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
     problem, calibration = predictor.problem, predictor.calibration
+    given = plan.settings
     try:
-        settings = plan.settings or default_settings(problem, plan)
+        settings = given or default_settings(problem, plan)
         plan = replace(plan, settings=settings)
         memory = rank_memory(problem, plan)
     except ValueError as error:
@@ -99,13 +103,17 @@ def _predict(predictor: Predictor, plan: Plan) -> Prediction:
             f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
             "use more GPUs, fewer bytes a weight or a shorter context."
         )
+    if short := context_shortfall(problem, plan, memory):
+        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
+    if given is None:
+        settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
     model = predictor.step_model(plan)
-    room = Room(
+    capacity = Capacity(
         max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
     )
-    served, notes = _serve(model, workload, room, plan.dp)
+    served, notes = _serve(model, workload, capacity, plan.dp, screen)
     plan = replace(plan, settings=replace(settings, max_sequences=_ceiling(problem, plan, settings, served)))
-    return _prediction(problem, plan, calibration, model, memory, served, notes, room)
+    return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
 
 
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
@@ -122,36 +130,51 @@ def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
-def _serve(model: StepModel, workload: Workload, room: Room, dp: int) -> tuple[Served, tuple[str, ...]]:
+def _serve(model: StepModel, workload: Workload, capacity: Capacity, dp: int, screen: bool) -> tuple[Served, tuple[str, ...]]:
     """One replica's share of the load."""
-    if workload.mode == "open_loop":
-        if workload.requests:
-            share = replace(workload, rate_per_s=workload.rate_per_s / dp)
-            return run(model, share, room, users=0, requests=max(1, round(workload.requests / dp))), ()
-        served = open_loop(model, workload, room, workload.rate_per_s / dp)
-        if served.overloaded:
-            carried = served.requests_per_s * dp
-            return served, (f"overloaded: it carries {carried:.3g} of {workload.rate_per_s:.3g} requests/s, the queue grows",)
-        return served, ()
+    if workload.mode == "offline":
+        return saturated(model, workload, capacity, workload.users / dp), ()
     if workload.mode in ("static_batch", "single_stream"):
-        share_users = max(1, math.ceil(workload.users / dp))
-        return run(model, workload, room, users=0, requests=share_users), ()
+        return run_burst(model, workload, capacity, users=0, requests=max(1, math.ceil(workload.users / dp))), ()
+    if workload.mode == "open_loop":
+        return _arrivals(model, workload, capacity, dp, screen)
     if workload.mode == "closed_loop":
         users = max(1.0, workload.users / dp)
-        if workload.requests:
+        if workload.start == "burst":
             requests = max(round(users), round(workload.requests / dp))
-            return run(model, workload, room, users=max(1, round(users)), requests=requests), ()
-        return steady(model, workload, room, users), ()
-    if workload.mode == "offline":
-        return saturated(model, workload, room, workload.users / dp), ()
-    return _as_much_as_fits(model, workload, room)
+            return run_burst(model, workload, capacity, users=max(1, round(users)), requests=requests), ()
+        return _users(model, workload, capacity, users, screen), ()
+    return _as_much_as_fits(model, workload, capacity, screen)
 
 
-def _as_much_as_fits(model: StepModel, workload: Workload, room: Room) -> tuple[Served, tuple[str, ...]]:
+def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int, screen: bool) -> tuple[Served, tuple[str, ...]]:
+    """A share of open arrivals; an overload is said, and looked at by the formula: its queue has no steady length."""
+    rate_per_s = workload.rate_per_s / dp
+    if workload.start == "burst":
+        share = replace(workload, rate_per_s=rate_per_s)
+        return run_burst(model, share, capacity, users=0, requests=max(1, round(workload.requests / dp))), ()
+    served = open_loop(model, workload, capacity, rate_per_s)
+    if served.overloaded:
+        carried = served.requests_per_s * dp
+        return served, (f"overloaded: it carries {carried:.3g} of {workload.rate_per_s:.3g} requests/s, the queue grows",)
+    return served if screen else run_steady(model, workload, capacity, rate_per_s=rate_per_s), ()
+
+
+def _users(model: StepModel, workload: Workload, capacity: Capacity, users: float, screen: bool) -> Served:
+    """The steady state of a closed loop. A fraction of a user a replica: some replicas have one more than others."""
+    if screen:
+        return steady(model, workload, capacity, users)
+    fewer, more = run_steady(model, workload, capacity, users=math.floor(users)), None
+    if users > math.floor(users):
+        more = run_steady(model, workload, capacity, users=math.ceil(users))
+    return mixed(fewer, more, users % 1) if more else fewer
+
+
+def _as_much_as_fits(model: StepModel, workload: Workload, capacity: Capacity, screen: bool) -> tuple[Served, tuple[str, ...]]:
     """As many users of a replica as the limits allow; a single one where the goal is latency without limits."""
     if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
-        return steady(model, workload, room, 1.0), ()
-    served = as_much_as_fits(model, workload, room)
+        return _users(model, workload, capacity, 1.0, screen), ()
+    served = as_much_as_fits(model, workload, capacity)
     if not _within(workload, served.ttft_s, served.tpot_s):
         return served, ("a single request already misses the limits",)
     return served, ()
@@ -171,12 +194,12 @@ def _prediction(
     memory: RankMemory,
     served: Served,
     notes: tuple[str, ...],
-    room: Room,
+    capacity: Capacity,
 ) -> Prediction:
     workload = problem.workload
 
     def estimate(figure: str, value: float) -> Estimate:
-        spread = spread_for(problem.engine, calibration, figure)
+        spread = spread_for(problem.engine, calibration, figure, problem.model)
         width = Z90 * math.hypot(spread.shared, spread.independent)
         return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
 
@@ -184,15 +207,13 @@ def _prediction(
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:
         replicas = workload.users  # a replica without a request adds nothing
     running = max(1.0, served.running)
-    decode = breakdown(model, Batch(decodes=running / plan.adp / min(plan.pp, max(1.0, running)), context=served.context))
-    chunk = min(new_tokens(workload), room.token_budget)
-    prefill = breakdown(model, Batch(prefills=1, new=chunk, past=workload.prefix_cached_tokens))
+    decode = decode_breakdown(model, running, served.context)
+    prefill = prefill_breakdown(model, new_tokens(workload), workload.prefix_cached_tokens, capacity.token_budget)
     output_rate = served.output_tokens_per_s * replicas
     device = problem.cluster.device
     usd = None
     if device.price_usd_per_hour is not None and output_rate > 0:
         usd = device.price_usd_per_hour * plan.world / 3600 / output_rate * 1e6
-    whole = capacity(workload, room, reserve=True)
     return Prediction(
         plan=plan,
         ttft_s=estimate("ttft", served.ttft_s),
@@ -204,7 +225,7 @@ def _prediction(
         requests_per_s=estimate("throughput", served.requests_per_s * replicas),
         sequences=running * replicas,
         kv_tokens=memory.kv_tokens * plan.dp,
-        max_sequences=int(whole) * plan.dp,
+        max_sequences=int(max(1, memory.kv_tokens // workload.context_tokens)) * plan.dp,
         memory=memory,
         decode=decode,
         prefill=prefill,
@@ -212,44 +233,15 @@ def _prediction(
         within_limits=_within(workload, served.ttft_s, served.tpot_s) and not served.overloaded,
         usd_per_million_tokens=usd,
         calibration=calibration.name,
-        notes=notes,
+        overloaded=served.overloaded,
+        notes=(*notes, *filter(None, (unfamiliar(problem.engine, problem.model),))),
     )
-
-
-def closeness(calibration: Calibration) -> str:
-    """How near the calibration's kernels are to the device asked about: "device", "family" or "default" (the furthest of them).
-
-    Element-wise kernels do not count: no table measures them, for any device.
-    """
-    found = {reach.provenance.closeness for key, reach in calibration.kernels if key.kind != "stream"}
-    return next((name for name in ("default", "family") if name in found), "device")
-
-
-CLOSENESS = ("fitted", "device", "family", "default")
-
-
-def spread_for(engine: Engine, calibration: Calibration, figure: str) -> Spread:
-    """The residual spread of a figure: the machine's own where it has one, else the engine's for how near the question is.
-
-    "fitted": the engine's own rows on this device; "device": kernels measured on it, the engine only on others; "family" and
-    "default": another device's kernels.
-    """
-    own = dict(calibration.spreads)
-    if figure in own:
-        return own[figure]
-    near = "fitted" if calibration.device in engine.fitted_on else closeness(calibration)
-    shipped = dict(engine.spreads)
-    for name in CLOSENESS[CLOSENESS.index(near) :]:
-        if f"{figure}/{name}" in shipped:
-            return shipped[f"{figure}/{name}"]
-    return UNKNOWN
 
 
 def _bottleneck(decode: StepTime, prefill: StepTime, served: Served, workload: Workload) -> str:
     """The largest part of a replica's time, decode and prefill weighted by how much of each a request needs."""
-    chunks = new_tokens(workload) / max(1.0, min(new_tokens(workload), 8192))
     weights: dict[str, float] = {}
-    for step, times in ((decode, workload.output_tokens / max(1.0, served.running)), (prefill, chunks)):
+    for step, times in ((decode, workload.output_tokens / max(1.0, served.running)), (prefill, 1.0)):
         for part in step.parts:
             name = f"prefill {part.name}" if step is prefill and part.name in ("compute", "weights") else part.name
             weights[name] = weights.get(name, 0.0) + part.amount * times

@@ -1,6 +1,7 @@
-"""Continuous batching step by step, deterministic, with runs of equal steps taken at once.
+"""Continuous batching of one replica step by step, deterministic, with runs of equal steps taken at once.
 
-Carries what a formula cannot: the first burst, waves when the cache is full, admission and preemption, clumped arrivals.
+It carries what a formula cannot: the first burst, waves when the cache is full, admission, preemption, arrivals that bunch.
+What a step carries is the engine's own rule (`schedulers`); how long it takes is the step model's.
 """
 
 from __future__ import annotations
@@ -8,212 +9,281 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from advisor.roofline.step import StepModel
+from advisor.serving.capacity import Capacity
+from advisor.serving.front_end import FrontEnd
+from advisor.serving.request import Record, Request
+from advisor.serving.sequence import Sequence
+
+UNLIMITED = 1e15  # cache tokens of a model whose state does not grow
+Chunks = list[tuple[Sequence, int]]
+FollowUp = Callable[[float], Request | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One request: when it is sent (closed loop: ignored, it follows the one before), and its lengths in tokens."""
+class Rules(Protocol):
+    """The scheduler of an engine family: what each step carries."""
 
-    arrival_s: float
-    input_tokens: float
-    output_tokens: float
+    grows: bool  # a decoding sequence takes cache blocks as it needs them; False: it owns all of them from the start
 
+    def schedule(self, simulator: Simulator) -> tuple[bool, Chunks]:
+        """Whether the decoding sequences take part in the next step, and the prompt tokens that do.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
-    """What bounds a replica: sequences at once, cache tokens, tokens a step."""
+        It admits and preempts through the simulator, and leaves free blocks for what it returns.
+        """
 
-    max_sequences: int
-    kv_tokens: float
-    token_budget: float
+    def decoded(self, steps: int) -> None:
+        """So many decode steps have passed."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Means over requests, in seconds, and totals until the last token."""
-
-    ttft_s: float
-    tpot_s: float
-    latency_s: float
-    makespan_s: float
-    output_tokens: float
-    input_tokens: float
-    requests: int
-    mean_running: float
+    def left(self) -> None:
+        """A sequence has ended."""
 
 
-class _Sequence:
-    """A request inside the engine: tokens still to prefill, then tokens still to generate."""
+class Simulator:
+    """One replica serving requests: `run` to the end, or `step` by step."""
 
-    __slots__ = ("arrival_s", "done", "first_s", "generated", "output", "prompt", "started_step")
+    def __init__(self, model: StepModel, capacity: Capacity, rules: Rules, *, jitter: bool = False) -> None:
+        self.model, self.capacity, self.rules = model, capacity, rules
+        self.page_tokens = model.engine.page_tokens
+        self.total_blocks = math.floor(min(capacity.kv_tokens, UNLIMITED) / self.page_tokens)
+        self.free_blocks = self.total_blocks
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: list[Sequence] = []
+        self.alive: dict[Sequence, None] = {}  # decoding, in order of admission
+        self.records: list[Record] = []
+        self.rejected = self.preemptions = 0
+        self.now_s = self.busy_s = 0.0  # busy_s: sequence-seconds
+        self.decode_steps = 0
+        self._front_end = FrontEnd(model.engine, jitter=jitter)
+        self._entering: list[tuple[float, int, Sequence]] = []  # the order is negative for those that lie before the scheduler
+        self._ending: list[tuple[int, int, Sequence]] = []  # heap by the step of the last token; preempted ones stay behind, stale
+        self._phases = [0] * self.page_tokens  # decoding sequences by the step at which they need their next block
+        self._context = 0  # tokens of all decoding sequences
+        self._order = 0
+        self._ahead_s = 0.0  # length of the steps that a scheduler plans ahead
+        self._unseen_steps = model.engine.host.wait_steps + (model.engine.polling_steps - 1) / 2
+        self._follow_up: FollowUp | None = None
+        self._decode_steps_s: dict[tuple[int, int], float] = {}
 
-    def __init__(self, arrival_s: float, prompt: float, output: float) -> None:
-        self.arrival_s, self.prompt, self.output = arrival_s, prompt, output
-        self.done = 0.0  # prompt tokens prefilled
-        self.generated = 0.0
-        self.first_s = math.nan
-        self.started_step = 0
-
-
-def frontend_stretch(token_s: float, tokens_per_s: float) -> float:
-    """How much longer a request's entry takes while the front end streams tokens: 1 / (1 - utilisation), at most tenfold."""
-    return 1.0 / max(0.1, 1.0 - token_s * tokens_per_s)
-
-
-def simulate(model: StepModel, requests: Sequence[Request], room: Room, *, users: int = 0) -> Outcome:
-    """Serve `requests` on one replica. `users` > 0 closes the loop: so many in flight, each answer sends the next request.
-
-    The engine's rules: prefill chunks share each step's token budget with the decodes (or stall them, `mixed_steps` False);
-    "reserve" admits when prompt and output fit, "preempt" while the prompt fits and pushes the youngest back when full.
-    """
-    engine, plan = model.engine, model.plan
-    request_s, admit_s, reserve = engine.host.request_s, engine.host.admit_s, engine.admission == "reserve"
-    unseen_steps = engine.host.wait_steps + (engine.polling_steps - 1) / 2
-    budget = room.token_budget * plan.pp * plan.adp
-    waiting: deque[_Sequence] = deque()
-    prefilling: list[_Sequence] = []
-    finishing: list[tuple[int, int, _Sequence]] = []  # heap of (step of the last token, order, sequence)
-    alive: list[_Sequence] = []  # running, in order of admission: the last is preempted first
-    upcoming = deque(requests)
-    entering: list[tuple[float, int, _Sequence]] = []
-    order = step = running = 0
-    now = used = ctx_sum = reserved = busy_s = door_s = last_s = 0.0
-    ttft = tpot = latency = produced = consumed = 0.0
-    counted = answered = 0
-
-    def send(request: Request, at_s: float) -> None:
-        nonlocal order, door_s
-        order += 1
-        busy = frontend_stretch(engine.host.token_s, running / last_s if last_s else 0.0)
-        door_s = max(door_s, at_s) + admit_s * busy
-        enters_s = max(door_s, at_s + request_s * busy) + unseen_steps * last_s
-        heapq.heappush(entering, (enters_s, order, _Sequence(at_s, request.input_tokens, request.output_tokens)))
-
-    if users:
-        for _ in range(min(users, len(upcoming))):
-            send(upcoming.popleft(), 0.0)
-    else:
-        while upcoming:
-            first = upcoming.popleft()
-            send(first, first.arrival_s)
-
-    def finish(sequence: _Sequence) -> None:
-        nonlocal running, ctx_sum, reserved, ttft, tpot, latency, counted, answered, produced, consumed
-        running -= 1
-        ctx_sum -= sequence.prompt + sequence.output
-        reserved -= sequence.prompt + sequence.output
-        answered += 1
-        ttft += sequence.first_s - sequence.arrival_s
-        latency += now - sequence.arrival_s
-        if sequence.output > 1:
-            tpot += (now - sequence.first_s) / (sequence.output - 1)
-            counted += 1
-        produced += sequence.output
-        consumed += sequence.prompt
-        if users and upcoming:
-            send(upcoming.popleft(), now)
-
-    def retire() -> None:
-        while finishing and finishing[0][0] <= step:
-            sequence = heapq.heappop(finishing)[2]
-            alive.remove(sequence)
-            finish(sequence)
-
-    while True:
-        while entering and entering[0][0] <= now + 1e-12:
-            waiting.append(heapq.heappop(entering)[2])
-        if not running and not prefilling and not waiting:
-            if not entering:
+    def run(self, arrivals: Iterable[Request], *, follow_up: FollowUp | None = None, until_s: float = math.inf) -> None:
+        """Serve `arrivals` (in order of time). `follow_up` closes the loop: what the client of an answer sends next, and when."""
+        self._follow_up = follow_up
+        upcoming = iter(arrivals)
+        following = next(upcoming, None)
+        while self.now_s < until_s:
+            while following is not None and following.arrival_s <= max(
+                self.now_s, self._entering[0][0] if self._entering else math.inf
+            ):
+                self.send(following)
+                following = next(upcoming, None)
+            if not self.step():
                 break
-            now = entering[0][0]
-            continue
-        # Admission, first come first served, as far as this step's budget reaches.
-        ahead = sum(s.prompt + s.generated - s.done for s in prefilling)
-        while waiting and running + len(prefilling) < room.max_sequences and ahead < budget:
-            head = waiting[0]
-            need = head.prompt + head.generated
-            held = reserved if reserve else ctx_sum + used
-            if held + (head.prompt + head.output if reserve else need) > room.kv_tokens and (running or prefilling):
-                break
-            waiting.popleft()
-            prefilling.append(head)
-            used += need
-            reserved += head.prompt + head.output
-            ahead += need
-        if prefilling:
-            decodes = running if engine.mixed_steps else 0
-            left = max(budget - decodes, 1.0)
-            chunks: list[tuple[float, float]] = []
-            ended: list[_Sequence] = []
-            for sequence in prefilling:
-                total = sequence.prompt + sequence.generated
-                new = min(total - sequence.done, left)
-                if new <= 0 or (not engine.chunked_prefill and new < total - sequence.done and chunks):
-                    break
-                if not engine.chunked_prefill:
-                    new = total - sequence.done
-                chunks.append((new, sequence.done))
-                sequence.done += new
-                left -= new
-                if sequence.done >= total:
-                    ended.append(sequence)
-            taken = model.mixed_s(decodes, ctx_sum / running if running else 0.0, chunks)
-            now, last_s = now + taken, taken
-            busy_s += taken * (running + len(ended))
-            if decodes:
-                step += 1
-                ctx_sum += running
-                retire()
-            for sequence in ended:
-                prefilling.remove(sequence)
-                used -= sequence.prompt + sequence.generated
-                if math.isnan(sequence.first_s):
-                    sequence.first_s = now
-                sequence.generated += 1
-                ctx_sum += sequence.prompt + sequence.generated
-                running += 1
-                sequence.started_step = step
-                last = step + math.ceil(sequence.output - sequence.generated)
-                order += 1
-                alive.append(sequence)
-                heapq.heappush(finishing, (last, order, sequence))
-            retire()
-        elif running:
-            span = finishing[0][0] - step
-            if not reserve and not math.isinf(room.kv_tokens):
-                span = min(span, max(1, int((room.kv_tokens - ctx_sum - used) / running)))
-            each = model.decode_s(running, ctx_sum / running + span / 2)
-            if entering:
-                span = min(span, max(1, math.ceil((entering[0][0] - now) / each)))
-                each = model.decode_s(running, ctx_sum / running + span / 2)
-            now, last_s = now + each * span, each
-            busy_s += each * span * running
-            step += span
-            ctx_sum += running * span
-            retire()
-            while not reserve and running > 1 and ctx_sum + used + running > room.kv_tokens:
-                victim = alive.pop()
-                victim.generated += step - victim.started_step
-                victim.done = 0.0
-                ctx_sum -= victim.prompt + victim.generated
-                reserved -= victim.prompt + victim.output
-                running -= 1
-                finishing[:] = [entry for entry in finishing if entry[2] is not victim]
-                heapq.heapify(finishing)
-                waiting.appendleft(victim)
-        else:  # nothing runs and the head of the queue does not fit an empty cache: it never will
-            break
-    return Outcome(
-        ttft_s=ttft / max(1, answered),
-        tpot_s=tpot / counted if counted else 0.0,
-        latency_s=latency / max(1, answered),
-        makespan_s=now,
-        output_tokens=produced,
-        input_tokens=consumed,
-        requests=answered,
-        mean_running=busy_s / now if now else 0.0,
-    )
+
+    def send(self, request: Request) -> None:
+        """A request on its way to the scheduler; one that the empty cache cannot hold is rejected."""
+        if self.blocks_of(request.input_tokens + request.output_tokens) > self.total_blocks:
+            self.rejected += 1
+            return
+        self._order += 1
+        heapq.heappush(self._entering, (self._front_end.entry_s(request.arrival_s), self._order, Sequence(request)))
+
+    def step(self) -> bool:
+        """One step, or a run of equal ones; False when nothing is left to do."""
+        self._look()
+        if not (self.alive or self.prefilling or self.waiting):
+            if not self._entering:
+                return False
+            self.now_s = self._entering[0][0]
+            return True
+        decodes, chunks = self.rules.schedule(self)
+        if chunks:
+            self._mixed(decodes, chunks)
+        elif self.alive:
+            self._decode()
+        else:  # the engine never admits the head of the queue
+            self.waiting.popleft()
+            self.rejected += 1
+        return True
+
+    def _look(self) -> None:
+        """New requests join the queue. A scheduler that runs ahead of the GPU or polls sees one some steps after it came.
+
+        SGLang does not run ahead of a prefill batch (`mixed_steps` False): there the delay is of decode steps only.
+        """
+        while self._entering and self._entering[0][0] <= self.now_s + 1e-12:
+            at_s, order, sequence = heapq.heappop(self._entering)
+            if self._unseen_steps and order > 0 and (self.alive or self.prefilling):
+                heapq.heappush(self._entering, (at_s + self._unseen_steps * self._ahead_s, -order, sequence))
+            else:
+                self.waiting.append(sequence)
+
+    # What the rules ask and do.
+
+    @property
+    def running(self) -> int:
+        """Sequences that were admitted."""
+        return len(self.alive) + len(self.prefilling)
+
+    def blocks_of(self, tokens: int) -> int:
+        """Cache blocks of so many tokens."""
+        return -(-tokens // self.page_tokens)
+
+    def blocks_due(self, steps: int) -> int:
+        """Blocks that the decoding sequences need for so many steps more."""
+        if not self.rules.grows:
+            return 0
+        page, step, phases = self.page_tokens, self.decode_steps, self._phases
+        if steps == 1:
+            return phases[step % page]
+        whole, rest = divmod(steps, page)
+        return whole * len(self.alive) + sum(phases[(step + i) % page] for i in range(rest))
+
+    def generated(self, sequence: Sequence) -> int:
+        """Output tokens so far of a decoding sequence."""
+        return sequence.generated + self.decode_steps - sequence.began_step
+
+    def owed_tokens(self) -> int:
+        """Output tokens that the decoding sequences have still to produce."""
+        return sum(s.last_step for s in self.alive) - self.decode_steps * len(self.alive)
+
+    def admit(self, blocks: int) -> Sequence:
+        """The head of the queue starts its prompt and gets so many cache blocks."""
+        sequence = self.waiting.popleft()
+        if math.isnan(sequence.admitted_s):
+            sequence.admitted_s = self.now_s
+        self.give(sequence, blocks)
+        self.prefilling.append(sequence)
+        return sequence
+
+    def give(self, sequence: Sequence, blocks: int) -> None:
+        """So many blocks more for a sequence that prefills."""
+        sequence.blocks += blocks
+        self.free_blocks -= blocks
+
+    def preempt(self, sequence: Sequence) -> Sequence:
+        """Free all blocks of a running sequence; it will compute its prompt and its output so far again. The caller queues it."""
+        if sequence.last_step >= 0:
+            del self.alive[sequence]
+            now = self.generated(sequence)
+            self._context -= sequence.request.input_tokens + now
+            self._phases[self._phase(sequence)] -= 1
+            self._release(sequence, now)
+            sequence.generated, sequence.last_step = now, -1
+        else:
+            self.prefilling.remove(sequence)
+            self.free_blocks += sequence.blocks
+        sequence.blocks, sequence.done = 0, sequence.request.cached_tokens
+        sequence.preemptions += 1
+        self.preemptions += 1
+        return sequence
+
+    # Steps.
+
+    def _mixed(self, decodes: bool, chunks: Chunks) -> None:
+        """One step with prompt tokens."""
+        count = len(self.alive) if decodes else 0
+        context = self._context / count if count else 0.0
+        taken_s = self.model.mixed_s(count, context, [(new, sequence.done) for sequence, new in chunks])
+        self._pass(taken_s, 1, count)
+        if count:
+            self._advance(1)
+        for sequence, new in chunks:
+            sequence.done += new
+            if sequence.done >= sequence.known:
+                self.prefilling.remove(sequence)
+                self._begin(sequence)
+        self._retire()
+
+    def _decode(self) -> None:
+        """A run of equal decode steps: until one ends, a request enters an empty queue, or the cache is full."""
+        count = len(self.alive)
+        while self._ending[0][2].last_step != self._ending[0][0]:
+            heapq.heappop(self._ending)
+        span = self._ending[0][0] - self.decode_steps
+        if self.rules.grows and count * (span // self.page_tokens + 1) > self.free_blocks:
+            span = self._fitting(span)
+        each_s = self._decode_s(count, self._context // count + span // 2)
+        if self._entering and not self.waiting:
+            until = math.ceil((self._entering[0][0] - self.now_s) / each_s)
+            if until < span:
+                span = max(1, until)
+                each_s = self._decode_s(count, self._context // count + span // 2)
+        self._pass(each_s, span, count)
+        self._advance(span)
+        self._retire()
+
+    def _decode_s(self, count: int, context: int) -> float:
+        """Seconds of a decode step; contexts are rounded to seven binary digits (below 1%), so that most are asked for again."""
+        dropped = max(0, context.bit_length() - 7)
+        key = (count, context >> dropped << dropped)
+        found = self._decode_steps_s.get(key)
+        if found is None:
+            found = self._decode_steps_s[key] = self.model.decode_s(*key)
+        return found
+
+    def _fitting(self, span: int) -> int:
+        """The largest number of steps up to `span` for which there are blocks; at least one, for which the rules made room."""
+        low, high = 1, span
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.blocks_due(middle) <= self.free_blocks:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _pass(self, each_s: float, steps: int, decodes: int) -> None:
+        taken_s = each_s * steps
+        self.now_s += taken_s
+        self.busy_s += taken_s * len(self.alive)
+        if decodes or self.model.engine.scheduler.mixed_steps:
+            self._ahead_s = each_s
+        self._front_end.stream(decodes / each_s, taken_s)
+
+    def _advance(self, steps: int) -> None:
+        """Every decoding sequence gets so many tokens."""
+        self.free_blocks -= self.blocks_due(steps)
+        self.decode_steps += steps
+        self._context += steps * len(self.alive)
+        self.rules.decoded(steps)
+
+    def _begin(self, sequence: Sequence) -> None:
+        """The prompt is computed: its last step has sent a token, and the sequence decodes."""
+        if math.isnan(sequence.first_s):
+            sequence.first_s = self.now_s
+        sequence.generated += 1
+        sequence.began_step = self.decode_steps
+        sequence.last_step = self.decode_steps + sequence.request.output_tokens - sequence.generated
+        self.alive[sequence] = None
+        self._context += sequence.known
+        self._phases[self._phase(sequence)] += 1
+        self._order += 1
+        heapq.heappush(self._ending, (sequence.last_step, self._order, sequence))
+
+    def _phase(self, sequence: Sequence) -> int:
+        """The remainder of the decode step at which it needs a block: when its tokens but the last fill their blocks."""
+        return (sequence.began_step - (sequence.known - 1)) % self.page_tokens
+
+    def _retire(self) -> None:
+        while self._ending and self._ending[0][0] <= self.decode_steps:
+            last_step, _, sequence = heapq.heappop(self._ending)
+            if sequence.last_step == last_step:
+                self._end(sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        del self.alive[sequence]
+        self._context -= sequence.final
+        self._phases[self._phase(sequence)] -= 1
+        self._release(sequence, sequence.request.output_tokens)
+        sequence.last_step = -1
+        self.records.append(sequence.record(self.now_s))
+        self.rules.left()
+        following = self._follow_up(self.now_s) if self._follow_up else None
+        if following is not None:
+            self.send(following)
+
+    def _release(self, sequence: Sequence, generated: int) -> None:
+        tokens = sequence.request.input_tokens + generated - 1  # the last token is not in the cache yet
+        self.free_blocks += self.blocks_of(tokens) if self.rules.grows else sequence.blocks

@@ -29,12 +29,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """A change of the question after which a plan fits: what to change, and the plan with the fewest GPUs that then fits."""
+    """A change of the question after which a plan fits, or keeps the limits: what to change, and that plan."""
 
     change: str
     plan: Plan
 
 
+TieReason = Literal["fewest_gpus", "simplest", "best_figure"]
 CauseKind = Literal["only_plan", "limits", "figures"]
 
 
@@ -59,8 +60,7 @@ class Cause:
     `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "figures", the figure of the goal decides.
     `figures` are ttft_s, tpot_s, latency_s, output_tokens_per_s and output_tokens_per_s_per_gpu of both. `part` is the part of an
     output token's cost that speaks most for the first: seconds on its way where the goal is latency or one user is served,
-    GPU-seconds otherwise. `cached_sequences` is set where the other's cache limits its load. `close_call`: the two cannot be told
-    apart, and the first may be the `simpler` one.
+    GPU-seconds otherwise; `token_cost` is the sum of all parts. `cached_sequences` is set where the other's cache limits its load.
     """
 
     kind: CauseKind
@@ -68,10 +68,9 @@ class Cause:
     first: Plan
     other: Plan | None = None
     figures: tuple[Contrast, ...] = ()
+    token_cost: Contrast | None = None
     part: Contrast | None = None
     cached_sequences: Contrast | None = None
-    close_call: bool = False
-    simpler: bool = False
 
     def figure(self, name: str) -> Contrast:
         """A figure by name."""
@@ -94,9 +93,11 @@ class Advice:
 
     `cause` compares the first with the `runner_up`, the best plan of another replica shape, and `reason` is the same in words;
     None and empty where nothing fits. `first_share` is in what share of draws from the error bars the first choice has the best
-    figure (None: only one plan). `close_call` says that the two cannot be told apart.
-    `curve` has the best plans under lighter loads, where the load was left open. `said` is what has to be known before the
-    answer; `remedies` what would help where nothing fits.
+    figure (None: only one plan). `ties` are the plans that cannot be told from the best, the first among them, and `tie_reason`
+    says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one. `expected` is the first plan
+    with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
+    the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
+    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed.
     """
 
     choices: tuple[Prediction, ...]
@@ -107,11 +108,15 @@ class Advice:
     curve: tuple[Prediction, ...] = field(default=())
     runner_up: Plan | None = None
     first_share: float | None = None
-    close_call: bool = False
+    ties: tuple[Plan, ...] = ()
+    tie_reason: TieReason | None = None
+    implied_ttft_s: float | None = None
     limits_met: bool = True
     said: tuple[str, ...] = field(default=())
     asked: Asked | None = None
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
+    limits: tuple[str, ...] = field(default=())
     network_need: NetworkNeed | None = None
+    expected: Prediction | None = None
     notes: tuple[str, ...] = field(default=())

@@ -57,12 +57,11 @@ class WireReach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Residual ln(measured/predicted) of one figure: `bias` its median, `shared` and `independent` standard deviations.
+    """Residual ln(measured/predicted) of one figure: `shared` and `independent` standard deviations.
 
     The shared part is common to all plans of one question (same box, same engine); the independent part is each plan's own.
     """
 
-    bias: float
     shared: float
     independent: float
     points: int

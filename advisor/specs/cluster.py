@@ -10,6 +10,8 @@ from typing import Literal
 
 LinkKind = Literal["nvswitch", "nvlink", "xgmi", "c2c", "pix", "pxb", "phb", "node", "sys", "network", "unknown"]
 
+# Links of the GPUs' own, beside PCIe.
+NVLINKS: frozenset[LinkKind] = frozenset({"nvswitch", "nvlink", "xgmi", "c2c"})
 # Best first: the order in which a group of ranks prefers its links.
 LINK_ORDER: tuple[LinkKind, ...] = (
     "nvswitch", "nvlink", "xgmi", "c2c", "pix", "pxb", "phb", "node", "sys", "network", "unknown",
@@ -20,8 +22,9 @@ LINK_ORDER: tuple[LinkKind, ...] = (
 class Device:
     """One GPU's data sheet. `peak_flop_per_s` holds dense (not sparse) peaks by compute format, as sorted pairs.
 
-    `link_bytes_per_s` is the sum of its NVLink/xGMI links in one direction (0: none); `pcie_bytes_per_s` its slot.
-    `p2p` says whether PCIe peer-to-peer works between two of them (GeForce from Ada on: no).
+    `link_bytes_per_s` is the sum of its `link_count` NVLink/xGMI links in one direction (0: none); `pcie_bytes_per_s` its slot.
+    `p2p` says whether PCIe peer-to-peer works between two of them (GeForce from Ada on: no). `driver_names` is how the driver
+    calls it, as cluster labels do; empty where no sheet says so.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Device:
     power_w: float
     price_usd_per_hour: float | None = None
     price_date: str = ""
+    link_count: int = 0
+    driver_names: tuple[str, ...] = ()
 
     def peak(self, compute: str) -> float:
         """Dense FLOP/s in this compute format; 0.0 when the tensor cores lack it."""

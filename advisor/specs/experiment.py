@@ -41,8 +41,8 @@ class Job:
     """What the ranks are to measure. `layers` > 0 measures so many and scales. `shard` runs `shard_rank` of the plan alone.
 
     A cell's batch is that of one replica. The job ends after `time_limit_s`; a rank without progress for `stall_limit_s` (a
-    collective that never returns) ends itself. `exchange` is how tokens of attention-DP groups meet their experts. `machine` says
-    what it is measured on (GPU, driver, torch, version of the runner): a measurement on another is another one.
+    collective that never returns) ends itself. `exchange` is how tokens of attention-DP groups meet their experts. `machine` is
+    what it is measured on: versions of torch, driver and runner, GPUs; figures of another are no answer to this job.
     """
 
     id: str

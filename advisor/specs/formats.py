@@ -40,6 +40,9 @@ FORMATS: dict[str, NumberFormat] = {
         _f("nvfp4", 4 + 8 / 16, "nvfp4", block=16),  # one fp8 scale for 16 values
         _f("nvfp4-wo", 4 + 8 / 16, "bf16", weight_only=True, block=16),  # the same bytes, 16-bit activations (modelopt W4A16)
         _f("mxfp4", 4 + 8 / 32, "bf16", weight_only=True, block=32),  # OCP MX: one 8-bit scale for 32 values; bf16 activations
+        # The same weights multiplied with 8-bit activations (mxfp8, scaled in blocks of 32 too): no checkpoint's own format, but
+        # how some engines compute mxfp4 experts (`Engine.experts_as`). NVIDIA's tensor cores multiply fp4 by fp8 at the fp8 rate.
+        _f("mxfp4-mxfp8", 4 + 8 / 32, "fp8", block=32),
         _f("q4_k_m", 4.85, "bf16", weight_only=True, block=256),  # llama.cpp README, quantize: 4.85 bits per weight for Llama-3-8B
     )
 }

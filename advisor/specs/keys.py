@@ -44,21 +44,25 @@ class _Text:
 
 @dataclass(frozen=True, slots=True, order=True)
 class KernelKey(_Text):
-    """A kind of kernel ("gemm", "attention_decode") in a number format; "" where the format does not matter."""
+    """A kind of kernel ("gemm", "attention_decode") in a variant, as one engine runs it; "" where neither matters.
+
+    The variant is a number format, or for a recurrent state the rule of its update ("gated-delta").
+    """
 
     kind: str
-    number_format: str = ""
+    variant: str = ""
+    engine: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`kind` or `kind/format`."""
+        """`kind`, `kind/variant` or `kind/variant/engine`."""
         parts = text.split("/")
-        if len(parts) > 2 or not all(parts):
-            raise ValueError(f"{text[:60]!r} is no kernel: write kind/format, as gemm/bf16")
+        if len(parts) > 3 or not all(parts):
+            raise ValueError(f"{text[:60]!r} is no kernel: write kind/format or kind/format/engine, as gemm/bf16")
         return cls(*parts)
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.number_format}" if self.number_format else self.kind
+        return "/".join(part for part in (self.kind, self.variant, self.engine) if part)
 
 
 @dataclass(frozen=True, slots=True, order=True)

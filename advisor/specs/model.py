@@ -137,13 +137,13 @@ class LatentAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrentMixer:
-    """A layer with a state of fixed size instead of a cache: Mamba-2, gated delta rule, lightning attention.
+    """A layer with a state of fixed size instead of a cache: Mamba-2, gated delta rule, Kimi delta attention, lightning attention.
 
     Sizes are given directly because the families differ: `weights` parameters, `state_values` elements a sequence keeps,
-    `flop_per_token` beyond two per weight. Modelled in memory and bytes; time carries a wider error.
+    `flop_per_token` beyond two per weight.
     """
 
-    kind: Literal["mamba", "mamba2", "gated-delta", "linear"]
+    kind: Literal["mamba", "mamba2", "gated-delta", "kda", "linear"]
     heads: int
     weights: int
     state_values: int
@@ -158,6 +158,7 @@ class RecurrentMixer:
         return 0
 
 
+ModelFamily = Literal["dense", "MoE", "MLA", "hybrid"]
 Mixer = GroupedAttention | LatentAttention | RecurrentMixer
 
 
@@ -366,6 +367,15 @@ class ModelSpec:
     def kv_heads(self) -> int:
         """Key-value heads of the grouped attention layers (the largest); 1 for latent attention."""
         return max((m.kv_heads if isinstance(m, GroupedAttention) else 1 for m in self.attention_layers), default=1)
+
+    @property
+    def family(self) -> ModelFamily:
+        """What an engine's kernels tell apart most: recurrent layers, latent attention, experts, none of them."""
+        if self.is_hybrid:
+            return "hybrid"
+        if self.is_mla:
+            return "MLA"
+        return "MoE" if self.is_moe else "dense"
 
     @property
     def is_moe(self) -> bool:

@@ -6,7 +6,6 @@ Rank order is replica, stage, attention-DP group, tp rank, with the tp rank fast
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -101,17 +100,19 @@ class Plan:
         return Coordinates(rank=rank, replica=replica, stage=stage, adp_rank=adp_rank, tp_rank=tp_rank)
 
     def groups(self, axis: str) -> tuple[tuple[int, ...], ...]:
-        """The rank groups that communicate along `axis` ("tp", "pp", "ep" or "adp"), each in rank order."""
-        keys: dict[str, Callable[[Coordinates], tuple[int, ...]]] = {
-            "tp": lambda c: (c.replica, c.stage, c.adp_rank),
-            "adp": lambda c: (c.replica, c.stage, c.tp_rank),
-            "pp": lambda c: (c.replica, c.adp_rank, c.tp_rank),
-            "ep": lambda c: (c.replica, c.stage, (c.adp_rank * self.tp + c.tp_rank) % self.expert_tp),
-        }
-        found: dict[tuple[int, ...], list[int]] = {}
-        for rank in range(self.world):
-            found.setdefault(keys[axis](self.coordinates(rank)), []).append(rank)
-        return tuple(tuple(ranks) for ranks in found.values())
+        """The rank groups that communicate along `axis` ("tp", "pp", "ep" or "adp"), each in rank order.
+
+        Within blocks of equal size, ranks that are a fixed step apart: tp ranks are neighbours, the stages of a replica one stage's
+        GPUs apart, and so on.
+        """
+        block, step = {
+            "tp": (self.tp, 1),
+            "adp": (self.stage_gpus, self.tp),
+            "ep": (self.stage_gpus, self.expert_tp),
+            "pp": (self.replica_gpus, self.stage_gpus),
+        }[axis]
+        starts = range(0, self.world, block)
+        return tuple(tuple(range(start + first, start + block, step)) for start in starts for first in range(step))
 
     def gpu(self, rank: int) -> int:
         """The GPU index of a rank over the cluster."""

@@ -56,7 +56,9 @@ class Prediction:
     """One plan under the workload. Rates are of the whole deployment; `sequences` in flight likewise.
 
     `max_sequences` is how many sequences of the workload's length the cache of the deployment holds at once.
-    `within_limits` says whether the workload's limits are met; `calibration` names what the times rest on.
+    `within_limits` says whether the workload's limits are met; `load_within_limits` how many users, or requests/s where a rate
+    was asked for, the plan carries within them (None: not looked at). `overloaded`: requests arrive faster than they are answered.
+    `calibration` names what the times rest on.
     """
 
     plan: Plan
@@ -77,6 +79,8 @@ class Prediction:
     within_limits: bool
     usd_per_million_tokens: float | None
     calibration: str
+    load_within_limits: float | None = None
+    overloaded: bool = False
     notes: tuple[str, ...] = field(default=())
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from advisor.calibrate.cases import Case, Predictors, answer
+from advisor.calibrate.cases import Case, Predictors, answer, figure
 from advisor.calibrate.corrections import scales_from_points
 from advisor.calibrate.lookup import Desk
-from advisor.calibrate.points import Point, point_of_row
+from advisor.calibrate.points import Point, figures_of_row, point_of_row
+from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine
 from advisor.specs.keys import ScaleKey
 from fitting.engine_fit import fit_engine
@@ -103,16 +104,47 @@ def predicted(calibration=None) -> tuple[float, float]:
     return found.tpot_s.value, math.log(found.tpot_s.high / found.tpot_s.low)
 
 
-def test_one_run_of_the_users_own_moves_the_prediction_and_narrows_the_bars() -> None:
+def test_one_run_of_the_users_own_moves_the_prediction_towards_it_and_narrows_nothing() -> None:
     before, wide = predicted()
     desk = Desk(online=False, local=False)
     problem = desk.problem(point_of_row(own_row(0.01)))
-    measured = before * 1.25
-    corrected = scales_from_points([own_row(measured)], desk.coefficients(problem.cluster), desk=desk)
-    assert corrected.used == ("mine",)
+    for factor in (0.8, 1.25, 1.6):
+        measured = before * factor
+        corrected = scales_from_points([own_row(measured)], desk.coefficients(problem.cluster), desk=desk)
+        assert corrected.used == ("mine",)
+        after, still = predicted(corrected.calibration)
+        assert 0.1 * abs(before / measured - 1) < abs(after / measured - 1) < 0.7 * abs(before / measured - 1)
+        assert still == pytest.approx(wide)
+        assert len({value for _, value in corrected.calibration.scales}) == 1  # one figure tells no two corrections apart
+
+
+@pytest.mark.parametrize("figures", [{"ttft_s": "3.0"}, {"ttft_s": "0.02", "output_tokens_per_s": "300"}, {"latency_s": "9.0"}])
+def test_a_row_whose_figures_pull_apart_never_moves_the_answer_away(figures: dict[str, str]) -> None:
+    before, _ = predicted()
+    desk = Desk(online=False, local=False)
+    row = own_row(before * 1.3, **figures)
+    calibration = desk.coefficients(desk.problem(point_of_row(row)).cluster)
+    point = point_of_row(row)
+    measured = figures_of_row(row)
+
+    def distance(calibrated: Calibration) -> float:
+        case = Case(id="", problem=desk.problem(point), plan=point.plan, calibration=calibrated, measured=tuple(measured.items()))
+        found = answer(case, case.problem.engine, Predictors())
+        assert found is not None
+        return sum(math.log(value / figure(found, name)) ** 2 for name, value in case.figures)
+
+    assert distance(scales_from_points([row], calibration, desk=desk).calibration) <= distance(calibration) * (1 + 1e-9)
+
+
+def test_many_runs_narrow_the_bars() -> None:
+    before, wide = predicted()
+    desk = Desk(online=False, local=False)
+    calibration = desk.coefficients(desk.problem(point_of_row(own_row(0.01))).cluster)
+    given = [own_row(before * 1.25 * (1 + users / 200), id=str(users), load=str(users)) for users in range(6, 18)]
+    corrected = scales_from_points(given, calibration, desk=desk)
     after, narrow = predicted(corrected.calibration)
-    assert abs(after / measured - 1) < 0.6 * abs(before / measured - 1)
     assert narrow < wide
+    assert after > 1.1 * before
 
 
 def test_impossible_and_contradictory_rows_are_named_and_left_out() -> None:

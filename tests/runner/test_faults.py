@@ -8,9 +8,12 @@ import random
 import signal
 import socket
 import sys
+import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,7 @@ pytestmark = [
 TESTS = Path(__file__).parents[1]
 TIMES = 100
 RANKS = 3
-LIGHT = (sys.executable, "-S", "-m", "light_ranks")
+LIGHT = (sys.executable, "-S", "-m", "runner.agent")  # -S: starts sooner
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def gone(word: str, within_s: float = 5.0) -> list[int]:
 
 def light(steps: int = 3000) -> Ranks:
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    return Ranks(module="light", here=RANKS, agent=LIGHT, environment={"PYTHONPATH": paths, "LIGHT_STEPS": str(steps)})
+    return Ranks(module="light_ranks", here=RANKS, agent=LIGHT, environment={"PYTHONPATH": paths, "LIGHT_STEPS": str(steps)})
 
 
 def drive(ranks: Ranks) -> None:
@@ -73,7 +76,7 @@ def drive(ranks: Ranks) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 0
     try:
-        run_ranks(ranks, "{}", id="x", time_limit_s=30, progress=lambda _: None)
+        run_ranks(ranks, "{}", time_limit_s=30, progress=lambda _: None)
     except KeyboardInterrupt:
         code = 130
     finally:
@@ -82,7 +85,7 @@ def drive(ranks: Ranks) -> None:
 
 def test_light_ranks_end_well_and_tell(brand: str) -> None:
     seen: list[str] = []
-    outcome = run_ranks(light(steps=20), "{}", id="x", time_limit_s=30, progress=seen.append)
+    outcome = run_ranks(light(steps=20), "{}", time_limit_s=30, progress=seen.append)
     assert outcome.reason == ""
     assert outcome.text == '{"step": 19}'
     assert len(seen) > 1
@@ -129,7 +132,7 @@ def test_an_interrupt_is_passed_on_after_the_ranks_have_ended(brand: str) -> Non
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted) as caught:
-        run_ranks(light(), "{}", id="x", time_limit_s=30, progress=strike)
+        run_ranks(light(), "{}", time_limit_s=30, progress=strike)
     assert caught.value.outcome.text is not None  # what was measured by then
     assert gone(brand) == []
 
@@ -209,7 +212,7 @@ def test_real_ranks_do_not_outlive_an_advisor_that_is_killed(brand: str) -> None
         pid = os.fork()
         if pid == 0:
             with contextlib.suppress(BaseException):
-                run_ranks(faulty("hang"), wire.to_json(job()), id="x", time_limit_s=60, progress=lambda _: None)
+                run_ranks(faulty("hang"), wire.to_json(job()), time_limit_s=60, progress=lambda _: None)
             os._exit(0)
         time.sleep(after_s)
         assert branded(brand)
@@ -218,12 +221,80 @@ def test_real_ranks_do_not_outlive_an_advisor_that_is_killed(brand: str) -> None
         assert gone(brand) == []
 
 
+def struck(strike: Callable[[list[int]], None], brand: str, **limits: float) -> str:
+    """The reason of real ranks of which something is struck from outside while one of them waits for the other."""
+    pytest.importorskip("torch")
+    from advisor.specs import wire
+
+    found: list[str] = []
+
+    def measure() -> None:
+        text = wire.to_json(job(**limits))
+        found.append(run_ranks(faulty("hang"), text, time_limit_s=120, progress=lambda _: None).reason)
+
+    running = threading.Thread(target=measure)
+    running.start()
+    until = time.monotonic() + 150
+    folder = Path(tempfile.gettempdir())
+    while running.is_alive() and not list(folder.glob("advisor-run-*/out.json")) and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    if running.is_alive():
+        strike(branded(brand))
+    running.join()
+    assert gone(brand) == []
+    return found[0]
+
+
+def rank_of(pid: int) -> str:
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((word.removeprefix(b"RANK=").decode() for word in words if word.startswith(b"RANK=")), "agent")
+
+
+@pytest.mark.parametrize(
+    ("rank", "number", "words"),
+    [
+        ("1", signal.SIGTERM, "rank 1 was killed by SIGTERM at 'decode of"),
+        ("0", signal.SIGSTOP, "rank 0 was stopped from outside (SIGSTOP, or a debugger)"),
+        ("agent", signal.SIGKILL, "the process that starts the ranks was killed from outside by SIGKILL"),
+    ],
+)
+def test_what_was_struck_from_outside_is_named(
+    rank: str, number: signal.Signals, words: str, brand: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def strike(pids: list[int]) -> None:
+        os.kill(next(pid for pid in pids if rank_of(pid) == rank), number)
+
+    assert words in struck(strike, brand, stall_limit_s=40)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_of_the_advisor_leaves_no_folder_and_no_grandchild(
+    brand: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compilers that a rank starts do not know the advisor: their process group ends with it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pid = os.fork()
+    if pid == 0:
+        drive(replace(light(), environment={**light().environment, "LIGHT_HELPERS": "2"}))
+    until = time.monotonic() + 20
+    while len(branded(brand)) < 1 + RANKS * 3 and time.monotonic() < until:  # the agent, and each rank with its two
+        time.sleep(0.05)
+    assert len(branded(brand)) == 1 + RANKS * 3
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert gone(brand, within_s=2.0) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_job_beyond_its_time_is_ended(brand: str) -> None:
     from advisor.measure import ranks as agents
 
     before, agents._START_S = agents._START_S, 0.0
     try:
-        outcome = run_ranks(light(), "{}", id="x", time_limit_s=1, progress=lambda _: None)
+        outcome = run_ranks(light(), "{}", time_limit_s=5, progress=lambda _: None)
     finally:
         agents._START_S = before
     assert "took longer than its time limit" in outcome.reason
@@ -238,7 +309,7 @@ def test_a_port_in_use_is_said(brand: str) -> None:
         held.bind(("127.0.0.1", 0))
         held.listen()
         ranks = Ranks(module="runner", here=1, nodes=Nodes(count=2, rank=0, address="127.0.0.1", port=held.getsockname()[1]))
-        outcome = run_ranks(ranks, "{}", id="x", time_limit_s=20, progress=lambda _: None)
+        outcome = run_ranks(ranks, "{}", time_limit_s=20, progress=lambda _: None)
     assert "in use" in outcome.reason.lower()
     assert gone(brand) == []
 
@@ -252,5 +323,5 @@ def test_a_full_disk_under_the_results_loses_nothing_of_the_table(tmp_path: Path
         driver="", software="", date="2026-01-01",
     )  # fmt: skip
     results.keep(job(), measured)
-    assert "could not be written" in results.unwritten
+    assert "cannot be written" in results.unwritten
     assert results.done(job()) == measured

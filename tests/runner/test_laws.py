@@ -15,7 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from advisor.catalog.huggingface import model_from_config  # noqa: E402
-from advisor.roofline.graph import stage_work  # noqa: E402
+from advisor.roofline.attention import Batch  # noqa: E402
+from advisor.roofline.graph import step_work  # noqa: E402
 from advisor.roofline.work import Collective, Gemm, Work  # noqa: E402
 from advisor.specs.model import ModelSpec  # noqa: E402
 from advisor.specs.plan import Plan  # noqa: E402
@@ -68,10 +69,10 @@ def test_shards_add_up_to_the_model(name: str, plan: Plan) -> None:
     assert held == 2 * spec.params + (plan.tp - 1) * norms + tied
 
 
-def works(spec: ModelSpec, plan: Plan, phase: str, stage: int = 0) -> tuple[Work, ...]:
+def works(spec: ModelSpec, plan: Plan, phase: str, stage: int = 0) -> list[Work]:
     asked: Any = SimpleNamespace(model=spec, engine=SimpleNamespace(layer_split="last_spared"))
-    new, context = (TOKENS, 0) if phase == "prefill" else (1, TOKENS)
-    return stage_work(asked, plan, stage=stage, phase=phase, batch=BATCH, new_tokens=new, context_tokens=context)
+    batch = Batch(prefills=BATCH, new=TOKENS) if phase == "prefill" else Batch(decodes=BATCH, context=TOKENS)
+    return step_work(asked, plan, stage=stage, batch=batch)
 
 
 def step(model: Transformer, phase: str) -> None:

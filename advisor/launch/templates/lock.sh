@@ -1,3 +1,7 @@
+umask 077 # logs and configuration may hold a key
+check_number READY_SECONDS
+check_number STOP_SECONDS
+check_number RESTARTS
 mkdir -p "$RUN_DIR"
 exec 9>>"$RUN_DIR/lock" # held while this script runs
 case ${1:-start} in

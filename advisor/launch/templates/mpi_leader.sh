@@ -1,4 +1,5 @@
-mkdir -p /run/sshd /root/.ssh
+command -v ssh >/dev/null || { apt-get update && apt-get install -y --no-install-recommends openssh-client; } >&2
+mkdir -p /root/.ssh
 cp /root/.ssh-keys/* /root/.ssh/
 chmod 600 /root/.ssh/*
 hosts=$LWS_LEADER_ADDRESS:@each@
@@ -9,4 +10,5 @@ for i in $(seq 1 @workers@); do
 done
 exec mpirun --allow-run-as-root -n @ranks@ -H "$hosts" \
   --mca plm_rsh_args "-p @ssh_port@ -o StrictHostKeyChecking=accept-new" \
-  -x HF_TOKEN -x NCCL_SOCKET_IFNAME trtllm-llmapi-launch "$@"
+  --mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0 \
+  -x PATH -x LD_LIBRARY_PATH -x HF_HOME -x HF_TOKEN -x NCCL_SOCKET_IFNAME trtllm-llmapi-launch "$@"

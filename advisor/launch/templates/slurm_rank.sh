@@ -1,5 +1,5 @@
 # shellcheck disable=SC2016 # each task fills in its own rank
 run "server-$server" srun "${step[@]}" bash -c '
-  export CUDA_VISIBLE_DEVICES=$0
+  export @visible@=$0
   @rank@
 ' "$gpus" "${command[@]}"

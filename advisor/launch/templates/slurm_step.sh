@@ -1,8 +1,9 @@
 local step=(
-  --nodes=@nodes@ --nodelist="$nodes" --overlap --cpu-bind=none --kill-on-bad-exit=1
-  --ntasks-per-node=@tasks@
+  # sbatch exports the job's number of tasks, which counts for more than --ntasks-per-node: both are said.
+  --nodes=@nodes@ --ntasks=@all_tasks@ --ntasks-per-node=@tasks@
+  --nodelist="$nodes" --overlap --cpu-bind=none --kill-on-bad-exit=1
   @mpi@
 )
 if [[ -n $IMAGE ]]; then
-  step+=(--container-image="$IMAGE" --container-mounts="$HF_HOME:/root/.cache/huggingface,$RUN_DIR:$RUN_DIR")
+  step+=(--container-image="$IMAGE" --container-mounts="$MOUNTS")
 fi

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advisor.api.answer import estimate_plan
 from advisor.api.question import MOST_GPUS, machine_words, question
 from advisor.catalog.devices import load_device
 from advisor.catalog.machines import cluster_text, load_cluster
 from advisor.catalog.presets import load_preset
-from advisor.errors import AdvisorError, QuestionError
+from advisor.errors import AdvisorError, PlanError, QuestionError
 from advisor.probe.readings import GpuReading, Readings
 from advisor.specs.cluster import Cluster, Link, Node
 from advisor.specs.workload import Workload
@@ -165,3 +166,16 @@ def test_machines_in_words() -> None:
     mixed = Node(name="box", devices=devices, default_link=Link(kind="phb", bytes_per_s=3e10))
     assert machine_words(Cluster(node=mixed)) == "2 x l40s + 1 x a40"
     assert machine_words(load_cluster(gpu="h100", gpus=8, nodes=2)) == "2 nodes of 8 x h100-80g-sxm"
+
+
+def test_the_context_is_what_the_server_has_to_take_and_the_request_stays_the_mean() -> None:
+    asked = question(model="8b", gpu="h100", context=100_000)
+    assert (asked.problem.workload.context_tokens, asked.problem.workload.max_context_tokens) == (1536, 100_000)
+    assert estimate_plan(asked, "tp=1").plan.settings.max_context_tokens == 100_000  # type: ignore[union-attr]
+    open_settings = estimate_plan(question(model="8b", gpu="h100"), "tp=1").plan.settings
+    assert open_settings is not None
+    assert open_settings.max_context_tokens > 32_000
+    with pytest.raises(QuestionError, match="--context 200000 is not possible"):
+        question(model="8b", gpu="h100", context=200_000)
+    with pytest.raises(PlanError, match="one request may have 131,072"):
+        estimate_plan(question(model="8b", gpu="a10", context=131_072), "tp=1")

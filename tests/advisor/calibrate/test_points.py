@@ -53,6 +53,27 @@ def test_recipes_of_inferencex_keep_16_bit_on_hopper() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "date", "found"),
+    [
+        ("0.19.0", "2026-03-01", "0.19.0"),
+        ("nightly-5b8c30d62b754b57", "", "nightly-5b8c30d62b754b57"),
+        ("TensorRT 10.11, CUDA 12.9", "2025-07-01", "2025"),
+        ("NIM 1.8.0", "2025-03-02", "2025"),
+        ("", "2024-10-01", "2024"),
+        ("NIM 1.8.0", "", ""),
+    ],
+)
+def test_versions_of_containers_take_the_line_of_their_date(given: str, date: str, found: str) -> None:
+    assert point_of_row({**ROW, "engine_version": given, "date": date}).engine_version == found
+
+
+def test_a_row_says_what_it_leaves_open() -> None:
+    assert point_of_row(ROW).assumed == ""
+    open_row = {**ROW, "mode": "single_stream", "load": "", "input_tokens": ""}
+    assert point_of_row(open_row).assumed == "a prompt of 16 tokens"
+
+
+@pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"model": ""}, "column model is empty"),

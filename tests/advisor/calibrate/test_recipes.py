@@ -70,3 +70,16 @@ def test_a_device_without_a_recipe_is_left_alone() -> None:
     assert as_started(engine, point, desk.cluster(point).device) is engine
     assert point.workload.requests == 0  # prompts of whole thousands: the steady state
     assert point_of_row(R1).workload.requests == 1280
+
+
+@pytest.mark.parametrize(("speculation", "kept"), [("", True), ("none", True), ("mtp", False), ("mtp or none", False)])
+def test_rows_with_speculation_are_set_aside(speculation: str, kept: bool) -> None:
+    assert (unstated(point_of_row({**R1, "speculation": speculation})) == "") is kept
+
+
+def test_gpt_oss_on_blackwell_runs_with_mxfp8_activations_in_that_recipe_of_vllm() -> None:
+    row = {**R1, "engine": "vllm", "engine_version": "0.15.1", "model": "openai/gpt-oss-120b", "weight_dtype": "mxfp4", "ep": "1"}
+    desk = Desk(online=False, local=False)
+    assert desk.engine(point_of_row(row)).experts_as == (("10", "mxfp4", "mxfp4-mxfp8"),)
+    assert desk.engine(point_of_row({**row, "source": "elsewhere"})).experts_as == ()
+    assert desk.engine(point_of_row({**row, "engine": "sglang", "engine_version": "0.5.9"})).experts_as != ()

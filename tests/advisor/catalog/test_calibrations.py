@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.catalog import calibrations
+from advisor import files
 from advisor.catalog.calibrations import load_calibration, local_calibration_path, read_calibration, write_calibration
 from advisor.catalog.devices import load_device
 from advisor.catalog.shipped import sheet_names
-from advisor.errors import AdvisorError, ProfileError, QuestionError
+from advisor.errors import AdvisorError, MachineError, ProfileError, QuestionError
 from advisor.specs.wire import to_data
 
 H100 = load_device("h100")
@@ -67,13 +67,13 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: p
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(calibrations.os, "fsync", full)
-    with pytest.raises(QuestionError, match="No space left"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(MachineError, match="No space left"):
         write_calibration(replace(first, name="second"), path)
     assert read_calibration(path, H100) == first
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["mine.yaml"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(QuestionError, match="cannot write"):
+    with pytest.raises(QuestionError, match="cannot be written"):
         write_calibration(first, tmp_path / "file" / "below.yaml")
 
 

@@ -34,24 +34,24 @@ def test_a_sheet_is_complete_and_possible(name: str) -> None:
     device = load_device(name)
     sheet = device_sheet(name)
     assert device.name == name
-    assert 7 * 2**30 < device.memory_bytes < 300 * 2**30
-    assert 200e9 < device.memory_bytes_per_s <= 8e12
-    assert 20 <= device.sms <= 320
+    assert device.memory_bytes > 7 * 2**30
+    assert device.memory_bytes_per_s > 200e9  # a GDDR card of 2018
+    assert device.sms >= 20
     # Tensor cores double with every halving of the format (int8 and fp8 on the same footing), never less than stay equal.
     rates = [device.peak(key) for key in ("fp32", "bf16", "fp8", "nvfp4") if device.peak(key)]
     assert rates == sorted(rates)
     # A dense rate: flop per SM and clock are powers of two, and the clock that they give is one that GPUs run at.
     clock = device.peak("bf16") / device.sms
     per_clock = {"volta": 1024, "turing": 1024, "ampere": 1024, "ada": 1024, "hopper": 4096, "blackwell": 8192}
-    if device.vendor == "nvidia" and not name.startswith("h20-"):
+    if device.architecture in per_clock and not name.startswith("h20-"):
         base = 2048 if name.startswith(("a100", "a800", "a30")) else per_clock[device.architecture]
         ghz = [clock / base / 1e9 * halved for halved in (1, 2, 4, 8)]  # GeForce halves; sm_86 and sm_12x have smaller cores
         assert any(1.0 < g < 3.0 for g in ghz)
-    assert (device.link_kind is None) == (device.link_bytes_per_s == 0)
+    assert (device.link_kind is None) == (device.link_bytes_per_s == 0) == (device.link_count == 0)
     for source in sheet.sources.values():
         assert source.link.startswith("https://")
     if sheet.price:
-        assert re.fullmatch(r"202[5-6]-\d\d-\d\d", device.price_date)
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d", device.price_date)
         assert 0.1 < sheet.price.value < 20
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from advisor.catalog.huggingface import model_from_config
 from advisor.catalog.models import sheet_names
-from advisor.catalog.yaml_file import parse_yaml
+from advisor.untrusted import parse_yaml
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

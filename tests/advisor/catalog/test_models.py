@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ import pytest
 
 from advisor.catalog import hub, models
 from advisor.catalog.model_schema import read_sheet
-from advisor.catalog.models import list_models, load_model, requantise, sheet_names
+from advisor.catalog.models import list_models, load_model, published_as, requantise, sheet_names
 from advisor.catalog.write_sheet import sheet_text
-from advisor.catalog.yaml_file import parse_yaml
 from advisor.errors import AdvisorError, ProfileError, QuestionError
 from advisor.specs.model import MoeFfn
+from advisor.untrusted import parse_yaml
 
 ROOT = Path(__file__).parents[3]
 PROFILES = ROOT / "profiles" / "models"
@@ -264,13 +265,24 @@ class Answer:
     def __str__(self) -> str:  # the test's name, the same in every worker
         return f"{self.status_code} {self.headers['x-error-code']} {len(self.content)} bytes"
 
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        for start in range(0, len(self.content), 65536):
+            yield self.content[start : start + 65536]
+
 
 class Session:
     def __init__(self, answers: dict[str, Answer | Exception]) -> None:
         self.answers = answers
 
-    def get(self, url: str, *, headers: dict[str, str], timeout: float) -> Answer:
+    def stream(self, method: str, url: str, *, headers: dict[str, str], timeout: float) -> Answer:
         assert 0 < timeout <= 10
+        assert set(headers) <= {"user-agent", "authorization"}
         found = self.answers[url.rpartition("/")[2]]
         if isinstance(found, Exception):
             raise found
@@ -385,7 +397,7 @@ def test_float16_brings_its_cache() -> None:
 
 @pytest.mark.parametrize(("dtype", "kv"), [("int3", None), ("", None), (None, "int4"), (None, "q4_k_m"), ("fp8; rm", None)])
 def test_unknown_formats(dtype: str | None, kv: str | None) -> None:
-    with pytest.raises(QuestionError, match="use auto or one of"):
+    with pytest.raises(QuestionError, match="use auto"):
         requantise(load_model("70b").spec, dtype=dtype, kv_dtype=kv)
 
 
@@ -395,3 +407,28 @@ def test_attention_in_one_word() -> None:
         for name in ("70b", "llama-2-7b", "falcon-7b", "deepseek-v3", "jamba", "mamba")
     }
     assert list(kinds.values()) == ["GQA", "MHA", "MQA", "MLA", "hybrid", "recurrent"]
+
+
+@pytest.mark.parametrize(
+    ("alias", "repo"),
+    [
+        ("70b", "meta-llama/Llama-3.1-70B-Instruct"),
+        ("8b", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("mixtral", "mistralai/Mixtral-8x7B-Instruct-v0.1"),
+        ("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct"),
+        ("meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-70B"),  # whoever names the base checkpoint gets it
+    ],
+)
+def test_an_alias_means_the_checkpoint_that_people_serve(alias: str, repo: str) -> None:
+    assert load_model(alias, online=False).spec.repo == repo
+
+
+def test_a_format_that_is_published_names_its_checkpoint() -> None:
+    model = load_model("70b", online=False).spec
+    fp8 = published_as(requantise(model, dtype="fp8", kv_dtype=None))
+    assert (fp8.repo, fp8.requantised) == ("nvidia/Llama-3.1-70B-Instruct-FP8", False)
+    assert fp8.formats == requantise(model, dtype="fp8", kv_dtype=None).formats
+    assert published_as(requantise(model, dtype="int8", kv_dtype=None)).requantised
+    other = load_model("meta-llama/Llama-3.3-70B-Instruct", online=False).spec  # the fp8 sheet is of another checkpoint
+    assert published_as(requantise(other, dtype="fp8", kv_dtype=None)).repo == "meta-llama/Llama-3.3-70B-Instruct"
+    assert published_as(model) is model

@@ -17,5 +17,5 @@ def test_the_four_workloads_say_where_their_lengths_are_from() -> None:
 
 
 def test_an_unknown_preset_lists_the_others() -> None:
-    with pytest.raises(QuestionError, match="chat, rag, code, batch"):
+    with pytest.raises(QuestionError, match="chat, rag, code or batch"):
         load_preset("poetry")

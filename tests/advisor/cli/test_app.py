@@ -129,12 +129,44 @@ def test_an_ascii_terminal_gets_ascii() -> None:
 
 
 def test_no_option_is_accepted_and_ignored() -> None:
-    """Each shared option of `recommend` is a parameter of `question`, by the same name."""
+    """Each shared option of `recommend` is an option of a question, by the same name."""
     import inspect
 
-    from advisor.api.question import Options, question
+    from advisor.api.options import Options
     from advisor.cli.recommend import recommend
 
-    own = {"launch", "top", "everything", "as_json", "offline"}
-    assert set(inspect.signature(recommend).parameters) - own == set(inspect.signature(question).parameters) - {"online"}
-    assert set(Options.__annotations__) | {"model"} == set(inspect.signature(question).parameters)
+    own = {"model", "launch", "html", "top", "everything", "as_json", "offline"}
+    assert set(inspect.signature(recommend).parameters) - own == set(Options.__annotations__) - {"online"}
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        ("advisor rec", "recommend"),
+        ("advisor recommend --gpu h100-80g", "h100-80g-sxm"),
+        ("advisor explain --prefix", "--prefix-cached-tokens"),
+        ("advisor estimate --engine sg", "sglang"),
+        ("advisor launch --goal thr", "throughput"),
+    ],
+)
+def test_the_shell_completes_verbs_options_and_names(words: str, known: str) -> None:
+    at = str(len(words.split()) - 1)
+    assert known in advisor(COMP_WORDS=words, COMP_CWORD=at, _ADVISOR_COMPLETE="complete_bash").stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["recomend"], "Did you mean 'recommend'? See `advisor --help`."),
+        (["recommend", "--model", "8b", "--gpuss", "8"], "--gpus"),
+        (["recommend", "--model", "8b", "--goal", "thruput"], "nearest is throughput; use latency, throughput or cost."),
+        (["recommend", "--model", "8b", "--gpu", "h100", "--engine", "vlm"], "nearest is vllm"),
+        (["recommend", "--model", "8b", "--gpu", "h100", "--dtype", "fp9"], "nearest is fp8"),
+        (["validate", "--model", "8b", "--device", "cdua"], "nearest is cuda"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_nearest(
+    arguments: list[str], nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert nearest in capsys.readouterr().err

@@ -68,6 +68,19 @@ def test_what_cannot_be_launched_is_said(capsys: pytest.CaptureFixture[str]) -> 
     assert len(said.strip().splitlines()) == 1
 
 
+def test_a_plan_that_the_engine_refuses_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--model", "qwen3-235b-a22b-fp8", "--gpu", "h100", "--gpus", "8", "--offline", "--out", str(tmp_path / "x")]
+    for engine in ("sglang", "vllm"):
+        _, said = ask(capsys, "launch", *asked, "--engine", engine, "--plan", "tp=8", code=2)
+        assert f"{engine} refuses tp=8,pp=1,dp=1 while it loads: 1536 / 8 = 192 cuts fp8-block blocks of 128" in said
+    assert not (tmp_path / "x").exists()
+    asked = ["--model", "8b", "--gpus", "2", "--offline", "--kv-dtype", "nvfp4", "--plan", "tp=2"]
+    _, said = ask(capsys, "launch", *asked, "--gpu", "h100", code=2)
+    assert "no kernels for an nvfp4 cache" in said
+    script, _ = ask(capsys, "launch", *asked, "--gpu", "b200")
+    assert "--kv-cache-dtype nvfp4" in script
+
+
 def test_a_result_beside_its_prediction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = result(tmp_path / "run.json")
     ask(capsys, "launch", *QUESTION, *LOAD, "--plan", "tp=4,dp=2", "--out", str(tmp_path / "scripts"))
@@ -95,7 +108,7 @@ def test_a_kept_point_moves_the_next_answer(tmp_path: Path, capsys: pytest.Captu
     before = json.loads(ask(capsys, *asked)[0])["tpot_s"]
     after = json.loads(ask(capsys, *asked, "--calibration", str(calibration))[0])["tpot_s"]
     assert before["value"] * 1.02 < after["value"] < 0.035 * 1.1  # towards the 35 ms that were measured
-    assert after["high"] / after["low"] < before["high"] / before["low"]
+    assert after["high"] / after["low"] == pytest.approx(before["high"] / before["low"])  # two rows narrow nothing
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,7 @@ def test_bad_comparisons(arguments: list[str], said: str, tmp_path: Path, capsys
 def test_a_result_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.json").write_text("{", encoding="utf-8")
     _, error = ask(capsys, "compare", str(tmp_path / "x.json"), *QUESTION, "--plan", "tp=8", code=2)
-    assert "is no JSON" in error
+    assert "is not JSON" in error
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     arguments = [str(result(tmp_path / "run.json")), *QUESTION, "--plan", "tp=8", "--out", str(tmp_path / "mine.csv")]
     _, error = ask(capsys, "compare", *arguments, code=2)

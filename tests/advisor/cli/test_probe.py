@@ -53,7 +53,7 @@ def test_the_file_goes_into_recommend(topo: str, tmp_path: Path, form: str, caps
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--from", "/nowhere/topo.txt"], 2, "Cannot read"),
+        (["--from", "/nowhere/topo.txt"], 2, "cannot be read"),
         (["--json", "--yaml", "--from", "x"], 2, "--json and --yaml"),
         (["--from", "TOPO", "--yaml"], 2, "--gpu"),
         (["--from", "TOPO", "--gpu", "nonsense-gpu"], 2, "nonsense-gpu"),

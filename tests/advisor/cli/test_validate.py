@@ -108,9 +108,9 @@ def test_without_a_gpu_cuda_is_refused_in_a_sentence(
     ("options", "words"),
     [
         ([], "no model was named"),
-        (["--model", "8b", "--device", "tpu"], "--device 'tpu' is not known; use cuda or cpu"),
-        (["--model", "8b", "--schedule", "zigzag"], "--schedule 'zigzag' is not known"),
-        (["--model", "8b", "--exchange", "post"], "--exchange 'post' is not known; use all_gather or all_to_all"),
+        (["--model", "8b", "--device", "tpu"], "unknown --device 'tpu', nearest is cpu; use cuda or cpu"),
+        (["--model", "8b", "--schedule", "zigzag"], "unknown --schedule 'zigzag'"),
+        (["--model", "8b", "--exchange", "post"], "unknown --exchange 'post'; use all_gather or all_to_all"),
         (["--model", "8b", "--exchange", "all_to_all", "--refine"], "compares plans on the bundled transformer; leave it out"),
         (["--model", "8b", "--time-limit", "600"], "--time-limit '600' is not a time with a unit"),
         (["--model", "8b", "--stall-limit", "0s"], "give at least 1s"),

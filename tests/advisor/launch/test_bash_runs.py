@@ -4,174 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
-from launch_questions import model, prediction, problem
+from launch_questions import cluster, model
+from launch_stand_ins import Box, answers, put, until_ready
 
-from advisor.launch import render
-from advisor.launch.script import Options
 from advisor.specs.plan import Plan
-
-STAND_IN = """#!{python} -S
-import http.server, json, os, signal, socketserver, subprocess, sys, time
-argv = sys.argv
-name = os.path.basename(argv[0])
-def value(*names):
-    return next(argv[i + 1] for i, a in enumerate(argv) if a in names)
-port = int(value("--port"))
-with open(os.path.join(os.environ["RECORD"], f"{{name}}-{{port}}.json"), "w") as out:
-    keys = ("CUDA_VISIBLE_DEVICES", "VLLM_PP_LAYER_PARTITION", "SGLANG_PP_LAYER_PARTITION", "VLLM_HOST_IP")
-    config = open(value("--config")).read() if "--config" in argv else ""
-    json.dump({{"argv": argv[1:], "env": {{k: os.environ.get(k) for k in keys}}, "config": config, "pid": os.getpid()}}, out)
-if os.environ.get("CRASH_AT_START") == str(port):
-    print("RuntimeError: CUDA out of memory"); sys.exit(7)
-worker = subprocess.Popen(["sleep", "300"])  # engines have children; they must go too
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/crash": os._exit(9)
-        self.send_response(200 if self.path == "/health" else 404); self.end_headers()
-    def log_message(self, *a): pass
-class Server(socketserver.TCPServer):
-    allow_reuse_address = True
-server = Server((value("--host"), port), Handler)
-if os.environ.get("STUBBORN"):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-server.serve_forever()
-"""
-
-NGINX = """#!{python} -S
-import http.server, os, re, socketserver, sys
-prefix = sys.argv[sys.argv.index("-p") + 1]
-text = open(os.path.join(prefix, "nginx.conf")).read()
-host, port = re.search(r"listen (\\S+):(\\d+);", text).groups()
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200); self.end_headers()
-    def log_message(self, *a): pass
-class Server(socketserver.TCPServer):
-    allow_reuse_address = True
-Server((host, int(port)), Handler).serve_forever()
-"""
-
-
-def _heed_interrupts() -> None:
-    """A shell cannot trap what it was born ignoring, and tests in the background are started with interrupts ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class Box:
-    """A folder with the script and stand-ins, and a way to run it."""
-
-    def __init__(self, folder: Path, name: str, plan: Plan, **question) -> None:
-        self.folder, self.record = folder, folder / "record"
-        self.started: list[subprocess.Popen[str]] = []
-        self.record.mkdir()
-        self.port = free_ports(2 + plan.dp)
-        tools = folder / "bin"
-        tools.mkdir()
-        for program in ("vllm", "sglang", "trtllm-serve"):
-            put(tools / program, STAND_IN.format(python=sys.executable))
-        put(tools / "nginx", NGINX.format(python=sys.executable))
-        put(tools / "nvidia-smi", '#!/bin/sh\nfor i in 0 1 2 3 4 5 6 7; do echo "GPU $i: H100 (UUID: GPU-$i)"; done\n')
-        self.checkpoint = folder / "a model's $(touch oops) folder"
-        self.checkpoint.mkdir()
-        options = Options(checkpoint=str(self.checkpoint), port=self.port)
-        self.script, _ = render(problem(name, **question), prediction(plan), target="bash", options=options)
-        put(folder / "start.sh", self.script.text)
-        self.environment = {
-            **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "RECORD": str(self.record), "READY_SECONDS": "20",
-            "STOP_SECONDS": "2", "LISTEN": "127.0.0.1",
-        }  # fmt: skip
-
-    def start(self, **environment: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [str(self.folder / "start.sh")], env=self.environment | environment, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, preexec_fn=_heed_interrupts,
-        )  # fmt: skip
-        self.started.append(process)
-        return process
-
-    def close(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait(15)
-            process.stderr.close()
-
-    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(self.folder / "start.sh"), *words], env=self.environment | environment, capture_output=True, text=True, timeout=60
-        )
-
-    def records(self) -> dict[str, dict]:
-        return {path.stem: json.loads(path.read_text()) for path in sorted(self.record.glob("*.json"))}
-
-    def nothing_left(self) -> bool:
-        """Whether no process of the stand-ins is left: they all carry the record folder in their environment."""
-        mark = f"RECORD={self.record}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                    if state != "Z" and mark in (entry / "environ").read_bytes():
-                        return False
-                except OSError:
-                    continue
-        return True
-
-
-def put(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
-
-
-def free_ports(count: int) -> int:
-    """A port with `count` free ones after it."""
-    for first in range(21000 + os.getpid() * 97 % 20000, 60000, count):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError("no free ports")
-
-
-def until_ready(process: subprocess.Popen[str]) -> str:
-    said = ""
-    for line in process.stderr:
-        said += line
-        if "ready: " in line:
-            return said
-    raise AssertionError(f"never ready: {said}")
-
-
-def answers(box: Box) -> bool:
-    with urllib.request.urlopen(f"http://127.0.0.1:{box.port}/health", timeout=5) as answer:
-        return answer.status == 200
-
-
-@pytest.fixture
-def box(tmp_path: Path):
-    boxes: list[Box] = []
-
-    def build(name: str = "vllm", plan: Plan | None = None, **question) -> Box:
-        boxes.append(Box(tmp_path, name, plan or Plan(tp=2), **question))
-        return boxes[-1]
-
-    yield build
-    for made in boxes:
-        made.close()
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "trtllm"])
@@ -251,15 +95,116 @@ def test_a_crash_at_start_shows_the_log_and_fails(box):
     assert here.nothing_left()
 
 
-def test_the_crash_of_one_replica_stops_the_others(box):
+def crash(box: Box, port: int) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/crash", timeout=5)
+
+
+def until_said(process: subprocess.Popen[str], words: str) -> None:
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"never said: {words}")
+
+
+def until_answers(port: int) -> bool:
+    for _ in range(100):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_replica_that_crashes_is_started_again(box):
     here = box("trtllm", Plan(tp=2, dp=2))
     process = here.start()
     until_ready(process)
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        urllib.request.urlopen(f"http://127.0.0.1:{here.port + 2}/crash", timeout=5)
+    before = here.records()[f"trtllm-serve-{here.port + 2}-0"]["pid"]
+    crash(here, here.port + 2)
+    until_said(process, "server-1 has ended; starting it again (1 of 3)")
+    assert until_answers(here.port + 2)
+    assert here.records()[f"trtllm-serve-{here.port + 2}-0"]["pid"] != before
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 143
+    assert here.nothing_left()  # nor the children of the server that crashed
+
+
+def test_restarts_are_bounded(box):
+    here = box("trtllm", Plan(tp=2, dp=2))
+    process = here.start(RESTARTS="1")
+    until_ready(process)
+    crash(here, here.port + 2)
+    until_said(process, "(1 of 1)")
+    assert until_answers(here.port + 2)
+    crash(here, here.port + 2)
     assert process.wait(15) == 1
-    assert "error: server-1 has ended" in process.stderr.read()
+    assert "error: server-1 has ended, so the rest is stopped too" in process.stderr.read()
     assert here.nothing_left()
+
+
+def test_stop_needs_nothing_set(box):
+    here = box("vllm", Plan(tp=8, pp=2), spec=model(weights="int4"), machine=cluster(nodes=2))
+    done = here.run("stop")
+    assert (done.returncode, done.stderr) == (0, "nothing is running\n")
+    started = here.run()
+    assert (started.returncode, "set HOSTS to" in started.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("name", ["STOP_SECONDS", "READY_SECONDS", "RESTARTS"])
+def test_a_number_that_is_none_starts_nothing(box, name):
+    here = box()
+    done = here.run(**{name: "soon"})
+    assert (done.returncode, f"error: {name} is soon; give a whole number" in done.stderr) == (1, True)
+    assert not here.records()
+    assert here.nothing_left()
+
+
+def test_only_this_machine_is_served_unless_asked(box):
+    here = box()
+    process = here.start()
+    said = until_ready(process)
+    (record,) = here.records().values()
+    assert record["argv"][record["argv"].index("--host") + 1] == "127.0.0.1"
+    assert "warning" not in said
+    assert record["env"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    here.run("stop")
+    open_to_all = here.start(LISTEN="0.0.0.0")
+    assert f"warning: without API_KEY, whoever reaches port {here.port} of 0.0.0.0 may use the model" in until_ready(open_to_all)
+    here.run("stop")
+    assert "warning" not in until_ready(here.start(LISTEN="0.0.0.0", API_KEY="k1"))
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_the_key_reaches_the_engine_and_no_process_list(box, name):
+    here = box(name)
+    process = here.start(API_KEY="s3cret", VLLM_API_KEY="")
+    until_ready(process)
+    (record,) = here.records().values()
+    assert not any("s3cret" in word for word in record["argv"])
+    if name == "vllm":
+        assert record["env"]["VLLM_API_KEY"] == "s3cret"
+    else:
+        assert record["config"] == 'api-key: "s3cret"\n'
+        assert (here.folder / "run" / "sglang.yaml").stat().st_mode & 0o77 == 0
+
+
+def test_an_engine_that_checks_no_key_says_so(box):
+    here = box("trtllm")
+    done = here.run(API_KEY="k1")
+    assert (done.returncode, "trtllm-serve checks no API key" in done.stderr) == (1, True)
+    done = here.run(API_KEY='k"; rm')
+    assert "error: API_KEY holds characters that no bearer token has" in done.stderr
+
+
+def test_gpu_ids_become_indices_for_sglang(box):
+    ids = ("GPU-aa", "GPU-bb", "GPU-cc")
+    here = box("sglang", Plan(tp=2, gpus=(2, 0)), machine=cluster(gpus=3, ids=ids))
+    smi = '#!/bin/sh\ncase "$1" in -L) printf "GPU 0\\nGPU 1\\nGPU 2\\n" ;; --id=GPU-cc) echo 5 ;; *) echo 3 ;; esac\n'
+    put(here.folder / "bin" / "nvidia-smi", smi)
+    until_ready(here.start())
+    (record,) = here.records().values()
+    assert record["env"]["CUDA_VISIBLE_DEVICES"] == "5,3"
 
 
 def test_a_port_in_use_is_told_before_anything_starts(box):

@@ -211,6 +211,18 @@ def test_the_settings_are_the_ranked_ones():
     assert f"--chunked-prefill-size {8 * SETTINGS.token_budget} " in text
 
 
+def test_graphs_reach_the_ranked_batch():
+    """The prediction has decode graphs up to the profile's batch (512 here); the engines' own defaults end sooner."""
+    assert "--cuda-graph-max-bs-decode 256 " in files("sglang", "bash", "tp")[0].text
+    text = files("trtllm", "bash", "tp")[0].text
+    assert 'cuda_graph_config: {"enable_padding": true, "max_batch_size": 256}' in text
+    for target in ("compose", "kubernetes", "slurm"):
+        assert '"max_batch_size": 256' in files("trtllm", target, "tp")[0].text
+    few = replace(SETTINGS, max_sequences=104)
+    text = render(problem("sglang"), prediction(Plan(tp=4, settings=few)), target="bash")[0].text
+    assert "--cuda-graph-max-bs-decode 104 " in text
+
+
 def test_header_tells_figures_with_units_and_versions():
     text = files("vllm", "bash", "tp")[0].text
     assert "time to first token    310 ms, 90% within 248 ms to 388 ms" in text
@@ -253,7 +265,7 @@ def test_what_an_engine_cannot_start_is_refused_in_one_sentence():
 def test_another_checkpoint_is_demanded_where_the_format_needs_one():
     question = problem("vllm", spec=model(weights="int4"))
     text = render(question, prediction(Plan()), target="bash")[0].text
-    assert "error: set MODEL to a checkpoint in int4" in text
+    assert "die 'set MODEL to a checkpoint in int4" in text
     with pytest.raises(QuestionError, match="give --checkpoint"):
         render(question, prediction(Plan()), target="kubernetes")
     online = render(problem("vllm", spec=model(weights="fp8")), prediction(Plan()), target="bash")[0].text
@@ -274,13 +286,18 @@ def test_weights_that_the_checkpoint_does_not_have_are_never_launched_from_it() 
             problem("vllm", spec=requantise(load_model(name, online=False).spec, dtype=dtype, kv_dtype=None)), Plan()
         )
 
-    assert "vllm serve meta-llama/Llama-3.1-70B --quantization fp8" in line("llama-3.1-70b", "fp8")  # quantised while loading
+    assert "vllm serve meta-llama/Llama-3.1-70B-Instruct --quantization fp8" in line(
+        "llama-3.1-70b", "fp8"
+    )  # quantised while loading
     awq = line("llama-3.1-70b", "awq")
     assert 'vllm serve "$MODEL"' in awq
-    assert "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B has 16-bit ones" in awq
+    assert (
+        "MODEL: a checkpoint in int4: the plan was ranked with int4 weights and meta-llama/Llama-3.1-70B-Instruct has 16-bit ones"
+        in awq
+    )
     assert "deepseek-ai/DeepSeek-R1 has fp8" in line("deepseek-r1", "int4")
     assert "vllm serve deepseek-ai/DeepSeek-R1" in line("deepseek-r1", "auto")
-    assert "vllm serve meta-llama/Llama-2-13b-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
+    assert "vllm serve meta-llama/Llama-2-13b-chat-hf" in line("llama-2-13b", "auto")  # an fp16 checkpoint is not a quantised one
 
 
 @pytest.mark.parametrize("target", ["bash", "slurm"])

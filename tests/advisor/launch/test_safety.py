@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from launch_questions import FLAGS, cluster, model, prediction, problem
 
-from advisor.errors import AdvisorError, MachineError, PlanError, QuestionError
+from advisor.errors import AdvisorError, PlanError, QuestionError
 from advisor.launch import TARGETS, launch_line, parse, render
 from advisor.launch.reading import _engine_words
 from advisor.launch.script import Options, ScriptFile, write
@@ -99,7 +99,7 @@ def test_all_files_are_written_or_none(tmp_path):
     write([other, two], tmp_path / "new", force=True)
     assert (tmp_path / "new" / "b.sh").read_text() == "b\n"
     (tmp_path / "dir" / "b.sh").mkdir(parents=True)
-    with pytest.raises(MachineError):
+    with pytest.raises(QuestionError, match="is a folder"):
         write([one, two], tmp_path / "dir", force=True)
     assert [p.name for p in (tmp_path / "dir").iterdir()] == ["b.sh"]
 

@@ -106,9 +106,20 @@ def test_fewer_gpus_than_the_plan_measure_the_slowest_rank_alone(ours: Problem, 
 
 def test_the_same_question_has_the_same_name_whatever_its_limits(ours: Problem, calibration: Calibration) -> None:
     job = job_for(ours, Candidate(plan=Plan(tp=2), sequences=8), ON_EIGHT, calibration)
-    assert named(replace(job, repeats=99, time_limit_s=1.0)).id == job.id
+    assert named(replace(job, time_limit_s=1.0, stall_limit_s=1.0)).id == job.id
+    assert named(replace(job, repeats=99)).id != job.id
     assert named(replace(job, layers=4)).id != job.id
     assert named(replace(job, plan=Plan(tp=4))).id != job.id
+
+
+def test_another_machine_or_another_version_is_measured_anew(ours: Problem, calibration: Calibration) -> None:
+    """What changes a measurement is in a job's name: nothing of a results file is taken for an answer after an update."""
+    machines = ("torch 2.12; driver 570; NVIDIA H100", "torch 2.13; driver 570; NVIDIA H100", "torch 2.13; driver 575; NVIDIA H100",
+                "torch 2.13; driver 575; NVIDIA H200")  # fmt: skip
+    one = Candidate(plan=Plan(tp=2), sequences=8)
+    jobs = [job_for(ours, one, replace(ON_EIGHT, machine=machine), calibration) for machine in machines]
+    assert len({job.id for job in jobs}) == len(machines)
+    assert [job.machine for job in jobs] == list(machines)
 
 
 def test_the_suite_is_the_table_of_the_issue(ours: Problem, calibration: Calibration) -> None:
@@ -231,7 +242,9 @@ def test_without_torch_one_sentence_says_how_to_get_it(monkeypatch: pytest.Monke
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MachineError, match=r"needs torch, which is not installed: pip install 'advisor\[validate\]'\.$"):
+    with pytest.raises(
+        MachineError, match=r"needs torch, which is not installed: pip install 'parallelism-advisor\[validate\]'\.$"
+    ):
         need_torch()
 
 
@@ -313,10 +326,12 @@ def test_an_endpoint_may_name_its_path() -> None:
 
 def test_as_many_as_fit_becomes_a_load_that_can_be_made() -> None:
     open_ended = Workload(input_tokens=100, output_tokens=100)
-    assert load_for(open_ended, 41.6).users == 42
-    assert load_for(open_ended, 0.2).mode == "single_stream"
-    fixed = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
-    assert load_for(fixed, 10) is fixed
+    assert load_for(open_ended, 41.6) == replace(open_ended, mode="closed_loop", users=42, start="burst", requests=420)
+    assert load_for(open_ended, 0.2).users == 1
+    arrivals = Workload(input_tokens=100, output_tokens=100, mode="open_loop", rate_per_s=3)
+    assert (load_for(arrivals, 10).start, load_for(arrivals, 10).rate_per_s) == ("burst", 3)
+    batch = Workload(input_tokens=100, output_tokens=100, mode="static_batch", users=8)
+    assert load_for(batch, 8) is batch
 
 
 def test_a_torch_that_does_not_start_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

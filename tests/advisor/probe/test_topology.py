@@ -34,6 +34,15 @@ def test_bridges_run_at_the_speed_of_their_generation() -> None:
     assert cluster("dgx_b200").node.link(0, 7).bytes_per_s == pytest.approx(900e9)
 
 
+def test_a_gpu_of_a_generation_to_come_has_the_links_of_its_sheet() -> None:
+    new = replace(load_device("b300"), name="r300", compute_capability="13.0", link_count=36, link_bytes_per_s=1.8e12)
+    text = "\tGPU0\tGPU1\nGPU0\tX\tNV18\nGPU1\tNV18\tX"
+    found = cluster_from(read_topology_text(text), [], device=new).node.link(0, 1)
+    assert (found.kind, found.count, found.bytes_per_s) == ("nvlink", 18, 900e9)
+    with pytest.raises(QuestionError, match="its sheet has none; add `link:`"):
+        cluster_from(read_topology_text(text), [], device=replace(new, link_count=0))
+
+
 def test_a_mesh_is_told_from_a_switch_by_the_number_of_links() -> None:
     four = ["X NV4 NV4 NV4", "NV4 X NV4 NV4", "NV4 NV4 X NV4", "NV4 NV4 NV4 X"]
     assert pasted(four, "a100-80g-sxm").node.link(0, 1).kind == "nvlink"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from advisor.report.reason import reason
+from advisor.report.reason import reason, tie_words
 from advisor.search.rank import rank
 from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
@@ -26,19 +26,30 @@ def test_the_reason_names_the_physics(prediction: Build) -> None:
     tp4 = prediction("tp=4,dp=2", rate=6000, tpot_s=0.026, parts=(("weights", 0.02), ("all-reduce", 0.003), ("host", 0.003)))
     tp8 = prediction("tp=8", rate=3750, tpot_s=0.02, parts=(("weights", 0.01), ("all-reduce", 0.007), ("host", 0.003)))
     found = said(tp8, tp4)
-    assert found.startswith("Two replicas of tp=4 carry 1.6x the tokens that tp=8 does")
-    assert "though tp=8 is 30% faster per token" in found
-    # A step of tp=8 shares 8 GPUs among its 3750 * 0.02 = 75 sequences, one of tp=4 shares 4 among 78: 4.7 and 0.15 ms of a token.
-    assert "costs" in found
-    assert "of GPU time a token rather than" in found
-
-
-def test_a_close_call_is_said_first(prediction: Build) -> None:
-    deep, flat = prediction("tp=2,pp=2,dp=2", rate=1010, own=0.1), prediction("tp=4,dp=2", rate=1000, own=0.1)
-    assert said(deep, flat).startswith("Too close to call; the simpler plan is preferred. Two replicas")
-    assert said(prediction("tp=8", rate=1000, own=0.1), prediction("tp=4,dp=2", rate=1010, own=0.1)).startswith(
-        "Too close to call. Two replicas"
+    assert found == (
+        "Two replicas of tp=4 make 6,000 output tokens/s, tp=8 3,750, though a user of tp=8 gets a token every 20 ms rather than "
+        "26 ms; all-reduce takes tp=8 4.9 times the GPU time for each output token (31% of what it spends)."
     )
+
+
+def test_for_one_user_the_figures_are_those_of_one_token(prediction: Build) -> None:
+    tp8 = prediction("tp=8", tpot_s=0.01, rate=100, parts=(("weights", 0.005), ("all-reduce", 0.003)))
+    tp4 = prediction("tp=4", tpot_s=0.015, rate=66, parts=(("weights", 0.01), ("all-reduce", 0.002)))
+    assert said(tp8, tp4, mode="single_stream", users=1) == (
+        "An output token takes 10 ms with tp=8 and 15 ms with tp=4; reading weights takes 5 ms of each token rather than 10 ms."
+    )
+
+
+def test_a_tie_is_one_group_with_what_decided(prediction: Build) -> None:
+    plans = [
+        prediction(label, rate=rate, own=0.1) for label, rate in (("tp=2,pp=2,dp=2", 1010), ("tp=4,dp=2", 1000), ("tp=8", 990))
+    ]
+    advice = rank(plans, Workload(input_tokens=1024, output_tokens=512), ())
+    assert tie_words(advice) == (
+        "3 plans are within the error of each other, this one and tp=2,pp=2,dp=2, tp=8: any is fine; "
+        "this one is taken because it is the simplest."
+    )
+    assert tie_words(rank(plans[:1], Workload(input_tokens=8, output_tokens=8), ())) == ""
 
 
 def test_nothing_fits() -> None:

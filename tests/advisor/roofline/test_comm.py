@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.errors import ProfileError
-from advisor.roofline.comm import CLASS, Lines, collective_s, link_class, more_ranks, wire_bytes
+from advisor.roofline.comm import CLASS, Lines, collective_s, link_class, more_ranks, network_latency_s, wire_bytes
 from advisor.roofline.fabric import Fabric
 from advisor.specs.calibration import Calibration, Provenance, WireReach
 from advisor.specs.cluster import LINK_ORDER
-from advisor.specs.keys import WireKey
+from advisor.specs.keys import Op, WireKey
 from advisor.specs.wire import from_data
 
 FOLDER = Path(__file__).parents[3] / "profiles" / "calibration"
@@ -30,10 +30,9 @@ SWITCH = Fabric(
     point_bytes_per_s=450e9,
     p2p=True,
     peer_access=True,
-    full_mesh=True,
     wiring="switch",
 )
-PCIE = replace(SWITCH, kind="pix", ranks=2, bytes_per_s=63e9, point_bytes_per_s=63e9, full_mesh=False, wiring="pcie_switch")
+PCIE = replace(SWITCH, kind="pix", ranks=2, bytes_per_s=63e9, point_bytes_per_s=63e9, wiring="pcie_switch")
 
 
 @cache
@@ -68,6 +67,26 @@ def test_c2_wire_bytes() -> None:
     assert wire_bytes("all_gather", 1e6, 8) == 7e6
     assert wire_bytes("reduce_scatter", 8e6, 8) == wire_bytes("all_to_all", 8e6, 8) == 7e6
     assert wire_bytes("p2p", 1e6, 2) == 1e6
+
+
+def test_c4_a_slow_network_is_waited_for_once_a_step() -> None:
+    far = replace(SWITCH, kind="network", ranks=32, nodes=4, wiring="network", peer_access=False, latency_s=103e-6)
+    near = replace(far, latency_s=2e-6)
+    made = hand(
+        all_reduce__nccl__network__2=line(28e-6, 0.7),
+        all_gather__nccl__network__2=line(22e-6, 0.7),
+        p2p__nccl__network__2=line(9e-6, 0.7),
+    )
+
+    def longer(op: Op) -> float:
+        return collective_s(op, 4096, far, made, kernels=()) - collective_s(op, 4096, near, made, kernels=())
+
+    assert longer("all_reduce") == pytest.approx(400e-6)
+    assert longer("all_gather") == pytest.approx(300e-6)
+    assert longer("p2p") == pytest.approx(100e-6)
+    assert network_latency_s("all_reduce", near) == 0.0  # the lines have what a network of one rack takes
+    assert network_latency_s("all_reduce", replace(far, p2p=False)) == pytest.approx(4 * 73e-6)  # TCP: 30 us are in its lines
+    assert network_latency_s("all_reduce", replace(SWITCH, latency_s=1.0)) == 0.0  # one node has no network
 
 
 def test_custom_kernels_stop_at_their_limit() -> None:
@@ -201,7 +220,7 @@ kinds = st.sampled_from([k for k in LINK_ORDER if k != "network"])
 fabrics = st.builds(
     lambda kind, ranks, nodes, rate, direct: Fabric(
         kind="network" if nodes > 1 else kind, ranks=ranks, nodes=min(nodes, ranks), bytes_per_s=rate, point_bytes_per_s=rate,
-        p2p=direct, peer_access=direct, full_mesh=False, wiring="unknown",
+        p2p=direct, peer_access=direct, wiring="unknown",
     ),
     kinds, st.integers(1, 16), st.sampled_from([1, 1, 2, 4]), st.floats(1e9, 1e12), st.booleans(),
 )  # fmt: skip

@@ -14,15 +14,18 @@ from hypothesis import strategies as st
 
 from advisor.errors import ProfileError
 from advisor.roofline import compute
-from advisor.roofline.compute import DeviceRates, peak_flop_per_s, reach_of
+from advisor.roofline.compute import DeviceRates, nearest, peak_flop_per_s, reach_of
 from advisor.roofline.work import (
     DecodeAttention,
     Experts,
     Gemm,
+    IndexScores,
     Kernel,
     LatentDecode,
     LatentPrefill,
     PrefillAttention,
+    StateScan,
+    StateUpdate,
     Stream,
 )
 from advisor.specs.calibration import Calibration, Provenance, Reach
@@ -93,6 +96,46 @@ def test_k6_stream() -> None:
     assert kernel_s(work, DEVICE, calibration("stream", 1.5e-6)) == pytest.approx(14.5e-6)
 
 
+def test_k7_state_update() -> None:
+    work = StateUpdate(name="state", batch=64, heads=32, head_values=128 * 128)
+    made = calibration("state_update/gated-delta", 4e-6, queue_s=1e-6)
+    assert kernel_s(work, DEVICE, made) == pytest.approx(174.3e-6, rel=1e-3)
+
+
+def test_k8_state_scan() -> None:
+    work = StateScan(name="state", batch=1, new=4096, heads=32, head_values=128 * 128)
+    made = calibration("state_scan/gated-delta", 20e-6, queue_s=1e-6, chain_s=2e-6)
+    assert kernel_s(work, DEVICE, made) == pytest.approx(307.0e-6, rel=1e-3)
+
+
+def test_k9_index_scores() -> None:
+    work = IndexScores(name="index", queries=16, pairs=16 * 32768, keys=16 * 32768, heads=64, head_dim=128)
+    made = calibration("index_scores/fp8", 20e-6, chain_s=2e-7)
+    assert kernel_s(work, DEVICE, made) == pytest.approx(69.4e-6, rel=1e-3)
+
+
+def test_an_engine_runs_its_own_kernels_where_they_were_measured() -> None:
+    work = Experts(
+        name="experts", tokens=1, top_k=8, experts=128, local_experts=128, hidden=4096, width=1536, matrices=3, weights="bf16"
+    )
+    both = calibration("experts/bf16", 30e-6)
+    both = replace(both, kernels=(*both.kernels, *calibration("experts/bf16/vllm", 90e-6).kernels))
+    best, vllm, sglang = (compute.kernel_s(work, DeviceRates(DEVICE, both, engine)) for engine in ("", "vllm", "sglang"))
+    assert vllm - best == pytest.approx(60e-6)
+    assert sglang == best
+
+
+def test_mxfp4_has_two_computations() -> None:
+    assert nearest("mxfp4")[:2] == ("mxfp4", "int4")
+    assert nearest("mxfp4-mxfp8")[:2] == ("mxfp4-mxfp8", "nvfp4")
+    assert peak_flop_per_s(FULL, "mxfp4-mxfp8") == 2 * peak_flop_per_s(FULL, "mxfp4")
+
+
+def test_a_rule_without_kernels_of_its_own_takes_the_delta_rules() -> None:
+    found = calibration("state_update/gated-delta", 1e-6).kernels
+    assert reach_of(dict(found), "state_update", "mamba2", "x") is found[0][1]
+
+
 def test_repeats_cost_the_same_each() -> None:
     once = DecodeAttention(name="attention", batch=3, context=700, heads=8, kv_heads=2, head_dim=128, value_dim=128)
     made = calibration("attention_decode/bf16", 10e-6, queue_s=2e-6, chain_s=2e-6)
@@ -136,6 +179,9 @@ def kernels(sizes: tuple[float, ...], number_format: str) -> list[Kernel]:
             name="k", batch=a, new=16 * b, past=16 * c, heads=d, head_dim=192, value_dim=128, kv_rank=512, rope_dim=64, cache=cache
         ),
         LatentDecode(name="k", batch=a, context=16 * b, heads=d, kv_rank=512, rope_dim=64, cache=cache),
+        StateUpdate(name="k", batch=a, heads=b, head_values=64 * c),
+        StateScan(name="k", batch=a, new=16 * b, heads=c, head_values=64 * d),
+        IndexScores(name="k", queries=a, pairs=16 * a * b, keys=16 * b, heads=int(c), head_dim=128),
         Stream(name="k", bytes_moved=1e4 * a, kernels=1),
     ]  # fmt: skip
 
@@ -182,11 +228,12 @@ def test_shipped_coefficients_are_possible(path: Path) -> None:
     assert made.name == path.stem
     kinds = {key.kind for key, _ in made.kernels}
     assert kinds == {
-        "gemm", "experts", "attention_prefill", "attention_decode", "mla_prefill", "mla_decode", "stream"
+        "gemm", "experts", "attention_prefill", "attention_decode", "mla_prefill", "mla_decode", "state_update", "state_scan",
+        "index_scores", "stream",
     }  # fmt: skip
     for key, reach in made.kernels:
         assert 0 < reach.memory <= 1, key
-        assert 0 < reach.compute <= (1.5 if "attention" in key.kind or "mla" in key.kind else 1.0), key
+        assert 0 < reach.compute <= (1.0 if key.kind in ("gemm", "experts", "stream") else 1.5), key
         assert 1e-6 <= reach.launch_s < 100e-6, key
         assert reach.provenance.source, key
         assert reach.provenance.closeness in ("device", "family", "default"), key

@@ -10,7 +10,7 @@ from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.models import load_model, requantise
-from advisor.roofline.engine_scales import EngineScales, memory_share
+from advisor.roofline.engine_scales import EngineScales, as_computed, memory_share, scale_scopes
 from advisor.roofline.work import Experts, Gemm, PrefillAttention
 from advisor.specs.keys import ScaleKey
 from advisor.specs.model import ModelSpec
@@ -62,3 +62,13 @@ def test_experts_have_a_scale_of_their_own(llama: ModelSpec) -> None:
     )  # fmt: skip
     share = memory_share(experts, H100)
     assert scales(llama).of(experts) == pytest.approx(4.0**share * 42.0 ** (1 - share) * 1.5)
+
+
+def test_an_engine_computes_mxfp4_its_own_way_on_the_devices_it_names() -> None:
+    spec = load_model("gpt-oss-120b", online=False).spec
+    trtllm, vllm = load_engine("trtllm", "1.2.0"), load_engine("vllm", "0.15.1")
+    b200, hopper = load_device("b200-180g"), load_device("h100-80g-sxm")
+    assert as_computed(spec, trtllm, b200).formats.experts == "mxfp4-mxfp8"
+    assert as_computed(spec, trtllm, hopper) is spec
+    assert as_computed(spec, vllm, b200) is spec
+    assert scale_scopes(spec, trtllm, b200)[1] == ("blackwell", "mxfp4-mxfp8")

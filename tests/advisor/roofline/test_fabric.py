@@ -41,7 +41,7 @@ def test_a_switch_gives_every_group_all_of_its_links() -> None:
     hgx = box(8, link("nvswitch", 450e9))
     for group in ((0, 1), (0, 3, 5), range(8)):
         fabric = group_fabric(LinkGraph(hgx), group)
-        assert (fabric.bytes_per_s, fabric.wiring, fabric.full_mesh, fabric.latency) == (450e9, "switch", True, "switch")
+        assert (fabric.bytes_per_s, fabric.wiring) == (450e9, "switch")
 
 
 def test_direct_links_of_a_mesh_add_up() -> None:
@@ -64,7 +64,7 @@ def test_two_bridged_pairs_are_as_slow_as_what_joins_them() -> None:
     pairs = box(4, link("sys"), {(0, 1): link("nvlink", 300e9), (2, 3): link("nvlink", 300e9)})
     assert group_fabric(LinkGraph(pairs), (0, 1)).bytes_per_s == 300e9
     whole = group_fabric(LinkGraph(pairs), range(4))
-    assert (whole.kind, whole.bytes_per_s, whole.p2p, whole.latency) == ("sys", SLOT, False, "staged")
+    assert (whole.kind, whole.bytes_per_s, whole.p2p) == ("sys", SLOT, False)
 
 
 def test_a_chain_of_nvlinks_closes_over_its_missing_link() -> None:
@@ -110,6 +110,7 @@ def test_rings_leave_a_node_through_all_adapters_of_the_group() -> None:
     whole = group_fabric(LinkGraph(cluster), range(8, 24))
     assert (whole.kind, whole.nodes, whole.bytes_per_s, whole.point_bytes_per_s) == ("network", 2, 400e9, 50e9)
     assert group_fabric(LinkGraph(cluster), (3, 11)).bytes_per_s == 50e9
+    assert whole.latency_s == cluster.network.latency_s > 0
     fabrics = plan_fabrics(LinkGraph(cluster), Plan(tp=8, pp=4))
     assert (fabrics.tp.kind, fabrics.pp.kind, fabrics.pp.ranks) == ("nvswitch", "network", 2)
 

@@ -14,10 +14,10 @@ from advisor.catalog.devices import load_device
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model
-from advisor.roofline.attention import projection_work
-from advisor.roofline.graph import stage_work
-from advisor.roofline.work import Collective, Experts, Gemm, Work
-from advisor.specs.model import count_equal
+from advisor.roofline.attention import Batch, attention_work, projection_work
+from advisor.roofline.graph import step_work
+from advisor.roofline.work import Collective, Experts, Gemm, IndexScores, StateScan, StateUpdate, Work
+from advisor.specs.model import GroupedAttention, RecurrentMixer, count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
@@ -30,6 +30,12 @@ def problem(model: str = "llama-3.1-70b", gpus: int = 8) -> Problem:
         workload=Workload(input_tokens=1024, output_tokens=1024, mode="closed_loop", users=8),
         engine=load_engine("vllm"),
     )
+
+
+def stage_work(asked: Problem, plan: Plan, *, stage: int, phase: str, batch: float, new_tokens: float, context_tokens: float):
+    if phase == "decode":
+        return step_work(asked, plan, stage=stage, batch=Batch(decodes=batch, context=context_tokens))
+    return step_work(asked, plan, stage=stage, batch=Batch(prefills=batch, new=new_tokens, past=context_tokens))
 
 
 def works(plan: Plan, *, phase: str = "decode", batch: float = 1, model: str = "llama-3.1-70b", stage: int = 0):
@@ -130,3 +136,31 @@ def test_the_matrices_of_a_step_are_the_models_weights_for_every_model_of_the_ca
 def matrix_params(works: Iterable[Work]) -> float:
     gemms = sum(w.n * w.k * w.count for w in works if isinstance(w, Gemm))
     return gemms + sum(w.local_experts * w.matrices * w.hidden * w.width * w.count for w in works if isinstance(w, Experts))
+
+
+def test_a_recurrent_layer_updates_states_in_decode_and_scans_prompts() -> None:
+    mixer = next(x.mixer for x in load_model("qwen3.5-397b-a17b", online=False).spec.layers if isinstance(x.mixer, RecurrentMixer))
+    decode = attention_work(mixer, 8, Batch(decodes=16, context=4096), "bf16")
+    assert [type(work) for work in decode] == [StateUpdate]
+    assert decode[0].hbm_bytes == pytest.approx(16 * 2 * 4 * mixer.state_values / 8, rel=0.02)  # context plays no part
+    prompt = attention_work(mixer, 8, Batch(prefills=1, new=4096, past=1000), "bf16")
+    assert [type(work) for work in prompt] == [StateScan]
+    assert sum(w.weight_bytes for w in projection_work(mixer, 4096, "bf16", 8, 1) if isinstance(w, Gemm)) == pytest.approx(
+        2 * mixer.weights / 8, rel=1e-6
+    )
+
+
+def test_norms_over_whole_rows_ask_the_other_ranks() -> None:
+    mixer = GroupedAttention(heads=48, kv_heads=8, head_dim=128, qk_norm="full")
+    sent = [w for w in projection_work(mixer, 3072, "bf16", 4, 64) if isinstance(w, Collective)]
+    assert [(w.op, w.axis, w.payload_bytes) for w in sent] == [("all_reduce", "tp", 64 * 2 * 4)]
+    assert not [w for w in projection_work(mixer, 3072, "bf16", 1, 64) if isinstance(w, Collective)]
+    heads = replace(mixer, qk_norm="head")
+    assert not [w for w in projection_work(heads, 3072, "bf16", 4, 64) if isinstance(w, Collective)]
+
+
+def test_an_indexer_scores_what_prompts_and_decodes_see() -> None:
+    mixer = next(x.mixer for x in load_model("deepseek-v3.2", online=False).spec.layers)
+    batch = Batch(decodes=4, context=8192, prefills=1, new=1000, past=2000)
+    found = [w for w in attention_work(mixer, 8, batch, "bf16") if isinstance(w, IndexScores)]
+    assert [w.pairs for w in found] == [4 * 8192, 1000 * 2000 + 1000 * 1001 / 2]

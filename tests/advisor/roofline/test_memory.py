@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model, requantise
-from advisor.roofline.memory import layer_weight_bytes, rank_memory, sequence_cache_bytes, stage_weight_bytes
+from advisor.roofline.memory import (
+    context_shortfall,
+    default_settings,
+    largest_context,
+    layer_weight_bytes,
+    rank_memory,
+    sequence_cache_bytes,
+    stage_weight_bytes,
+    static_fraction,
+)
 from advisor.specs.cluster import Cluster
 from advisor.specs.formats import FORMATS
 from advisor.specs.model import WeightFormats
@@ -39,6 +48,16 @@ def test_the_worked_example_of_the_physics() -> None:
     assert stage_weight_bytes(asked.model, plan, asked.engine, 0) == 17_640_718_336
     assert pytest.approx(5.27e-3, rel=1e-3) == 17_640_718_336 / 3.35e12
     assert sequence_cache_bytes(asked.model, plan, asked.engine, 0, 1, in_flight=1) == 40_960
+
+
+def test_sglang_keeps_memory_for_the_tokens_of_all_attention_groups_together() -> None:
+    asked = replace(problem("deepseek-r1", gpu="h200-141g-sxm"), engine=load_engine("sglang"))
+    settings = default_settings(asked, Plan(adp=8, ep=8))
+    assert settings.token_budget == 1_024  # 8,192 of all eight: what the worked example of the physics says
+    assert settings.memory_fraction == 0.884
+    assert default_settings(asked, Plan(tp=8)).token_budget == 8_192
+    # Four times the tokens need 36 GiB more: 0.5 + 48 + 1.25 + 1 + 1.5 = 52.25 of 139.72 GiB.
+    assert static_fraction(asked, Plan(adp=8, ep=8), 32_768) == 0.626
 
 
 def on(cluster: Cluster, total_gib: float) -> Cluster:
@@ -145,3 +164,15 @@ def test_one_rank_holds_the_model_for_every_model_of_the_catalogue() -> None:
         if held != pytest.approx(model.params, rel=0.005):
             wrong.append(f"{summary.name}: {held / model.params:.4f}")
     assert not wrong
+
+
+def test_the_longest_request_is_a_question_of_its_own() -> None:
+    short = problem("llama-3.1-8b", tokens=1536)
+    memory = rank_memory(short, Plan())
+    assert largest_context(short, Plan(), replace(memory, kv_tokens=400_000)) == 65_536  # a quarter, as a power of two
+    assert largest_context(short, Plan(), replace(memory, kv_tokens=4_000_000)) == 131_072  # the model's own limit
+    assert largest_context(short, Plan(), replace(memory, kv_tokens=2_000)) == 1536  # never below the request itself
+    asked = replace(short, workload=replace(short.workload, max_context_tokens=100_000))
+    assert largest_context(asked, Plan(), replace(memory, kv_tokens=400_000)) == 100_000
+    assert context_shortfall(asked, Plan(), replace(memory, kv_tokens=100_000)) == ""
+    assert "one request may have 100,000" in context_shortfall(asked, Plan(), replace(memory, kv_tokens=99_999))

@@ -11,7 +11,8 @@ from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster, load_device
 from advisor.catalog.models import load_model
 from advisor.roofline.step import StepModel
-from advisor.serving.predict import Predictor, closeness, spread_for
+from advisor.serving.familiarity import closeness, spread_for
+from advisor.serving.predict import Predictor
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
 from advisor.specs.keys import ScaleKey
@@ -68,12 +69,12 @@ def test_paged_kernels_read_the_cache_once_a_query_head(vllm: Engine) -> None:
 
 def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
     def width(shared: float) -> Spread:
-        return Spread(bias=0.0, shared=shared, independent=0.1, points=20)
+        return Spread(shared=shared, independent=0.1, points=20)
 
     spreads = tuple((f"tpot/{near}", width(w)) for near, w in (("default", 0.9), ("device", 0.2), ("family", 0.5), ("fitted", 0.1)))
     engine = replace(vllm, spreads=spreads, fitted_on=("h100-80g-sxm", "mi300x"))
     known = {
-        gpu: spread_for(engine, load_calibration(load_device(gpu), local=False), "tpot").shared
+        gpu: spread_for(engine, load_calibration(load_device(gpu), local=False), "tpot", load_model("llama-3.1-8b", online=False).spec).shared
         for gpu in ("h100-80g-sxm", "h200-141g-sxm", "h20-96g", "mi325x", "mi300x")
     }
     assert known == {"h100-80g-sxm": 0.1, "h200-141g-sxm": 0.2, "h20-96g": 0.5, "mi325x": 0.9, "mi300x": 0.1}

@@ -89,7 +89,7 @@ def test_scale_blocks_stay_whole(mixtral: ModelSpec, box: Box) -> None:
     assert block_refusal(problem, Plan(tp=8, ep=8)) == ""
     space = legal_plans(problem)
     assert Plan(tp=8) in [r.plan for r in space.rejected]
-    assert Plan(tp=8, ep=8) in space.plans
+    assert Plan(tp=8, ep=8) in [replace(plan, settings=None) for plan in space.plans]
 
 
 def test_tensor_parallelism_leaves_the_node_where_the_network_is_stated(llama_70b: ModelSpec, box: Box) -> None:
@@ -111,7 +111,7 @@ def test_tensor_parallelism_leaves_the_node_only_where_nothing_else_fits(llama_7
     assert max(p.tp for p in legal_plans(ask(llama_70b, unstated)).plans) == 8
     # One layer, so that stages cannot help: only a tp across both nodes holds it.
     wide = replace(llama_70b, layers=(replace(llama_70b.layers[0], ffn=DenseFfn(width=28672 * 60)),))
-    small = replace(h100, memory_bytes=h100.memory_bytes / 5.0)
+    small = replace(h100, memory_bytes=h100.memory_bytes / 5.5)
     space = legal_plans(ask(wide, box(8, nodes=2, device=small)))
     assert {p.tp for p in space.plans} == {16}
 

@@ -15,6 +15,7 @@ from advisor.specs.wire import from_data, to_data
     [
         (KernelKey, "gemm/fp8-block", KernelKey("gemm", "fp8-block")),
         (KernelKey, "stream", KernelKey("stream")),
+        (KernelKey, "experts/mxfp4/vllm", KernelKey("experts", "mxfp4", "vllm")),
         (WireKey, "all_reduce/nccl/nvswitch/8", WireKey("all_reduce", "nccl", "nvswitch", 8)),
         (WireKey, "p2p/nccl/network/2/1", WireKey("p2p", "nccl", "network", 2, 1)),
         (ScaleKey, "decode", ScaleKey("decode")),
@@ -29,7 +30,7 @@ def test_a_key_is_read_and_written_as_files_have_it(kind: type[KernelKey | WireK
 @pytest.mark.parametrize(
     ("kind", "text", "why"),
     [
-        (KernelKey, "gemm/bf16/8", "write kind/format"),
+        (KernelKey, "gemm/bf16/vllm/8", "write kind/format"),
         (KernelKey, "gemm/", "write kind/format"),
         (WireKey, "all_reduce/nccl/nvswitch", "write op/algorithm"),
         (WireKey, "all_reduced/nccl/nvswitch/8", "write op/algorithm"),

@@ -16,24 +16,21 @@ from pathlib import Path
 
 PARENT = "ADVISOR_PARENT_PID"
 FOLDER = "ADVISOR_RUN_FOLDER"
+MEET, LISTENER = "ADVISOR_MEET", "ADVISOR_LISTENER"  # where the ranks meet (a file, or HOST:PORT), and rank 0's listening socket
+FULL_DISK = 74  # exit code: EX_IOERR of sysexits.h; a full disk takes no sentence
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent() -> None:
     """Linux: have the kernel kill this process when its parent ends, however that ends; at once where it already has.
 
-    Elsewhere a no-op: the advisor's own clean-up still runs, but not after a kill -9 of the advisor itself.
+    Elsewhere a no-op: there the agent ends its ranks when the advisor ends, but nothing ends them after a kill -9 of the agent.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     expected = os.environ.get(PARENT, "")
     if expected.isdigit() and os.getppid() != int(expected):
         os._exit(128 + signal.SIGKILL)  # it ended before the kernel was told
-
-
-def pass_on() -> None:
-    """Make this process the parent that its own children must not outlive."""
-    os.environ[PARENT] = str(os.getpid())
 
 
 class Watchdog:
@@ -56,7 +53,7 @@ class Watchdog:
 
 def redirect(log: Path) -> None:
     """Send everything that this process prints, from C and from Python, to a file of its own."""
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(handle, stream)
     os.close(handle)

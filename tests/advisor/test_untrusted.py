@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.catalog.yaml_file import MAX_DEPTH, parse_json, parse_yaml, read_text
 from advisor.errors import AdvisorError, ProfileError
+from advisor.untrusted import MAX_DEPTH, parse_documents, parse_json, parse_yaml, read_text
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,36 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero on this system")
 def test_a_file_without_an_end_is_refused_after_the_size_that_is_read() -> None:
-    with pytest.raises(ProfileError, match="larger than 4 MiB"):
+    with pytest.raises(ProfileError, match="larger than 4 MB"):
         read_text(Path("/dev/zero"))
 
 
 def test_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfname: x\r\nsize: 2\r\n")
     assert read_text(tmp_path / "a.yaml") == "name: x\nsize: 2\n"
+
+
+def test_documents_of_a_manifest_may_share_values() -> None:
+    text = "x-server: &server\n  image: &image vllm\n  ports: [1]\n---\nservices:\n  a: &a\n    <<: {b: 1}\n  c: *a\n"
+    assert parse_documents(text, origin="x") == [
+        {"x-server": {"image": "vllm", "ports": [1]}}, {"services": {"a": {"b": 1}, "c": {"b": 1}}},
+    ]  # fmt: skip
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (BOMB, "too many values"),
+        ("a: &a [*a]", "in its own anchor"),
+        ("a: *b", "in its own anchor"),
+        ("a: !!python/name:os.system x", "tags are not read"),
+        ("[" * 200_000, "levels"),
+        ("a: 5\n---\n- 1", "mapping"),
+    ],
+)
+def test_what_documents_may_not_hold(text: str, why: str) -> None:
+    with pytest.raises(ProfileError, match=why):
+        parse_documents(text, origin="x")

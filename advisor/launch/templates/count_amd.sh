@@ -1,0 +1,2 @@
+check_program amd-smi "it comes with ROCm"
+found=$(amd-smi list | grep -c '^GPU') || true

@@ -1,0 +1,1 @@
+"""The interactive explorer: one HTML file with the figures of a question and the program that shows them."""
