@@ -25,6 +25,7 @@ from advisor.specs.model import DenseFfn, GroupedAttention, Layer, ModelSpec, Mo
 from advisor.specs.plan import Plan
 from runner import fused
 from runner.clock import Clock
+from runner.ffn import MoeShard
 from runner.fused import compiled_graphs, why_not
 from runner.graphs import DecodeGraph
 from runner.kernels import fused_on, has_triton
@@ -170,9 +171,10 @@ def experts(device: torch.device) -> str:
     """A layer of experts, in a decode by our kernels on a GPU, against a loop over the tokens."""
     model = _model(device, compiled=False, moe=True)
     shard = model.decoder()[0].ffn
+    assert isinstance(shard, MoeShard)
     x = torch.randn(4, model.spec.hidden_size, device=device, dtype=model.dtype)
-    chosen, gates = shard.route(x)  # type: ignore[operator]
-    held = shard.experts  # type: ignore[union-attr]
+    chosen, gates = shard.route(x)
+    held = shard.experts
     expected = torch.zeros(x.shape, device=device, dtype=torch.float64)
     for row in range(x.shape[0]):
         for expert, gate in zip(chosen[row].tolist(), gates[row].tolist(), strict=True):
@@ -185,8 +187,9 @@ def process_group(device: torch.device) -> str:
     """NCCL (gloo on a CPU) starts, and sums."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     with tempfile.TemporaryDirectory() as folder:
-        store = dist.FileStore(str(Path(folder) / "store"), 1)
-        dist.init_process_group(backend, store=store, rank=0, world_size=1, device_id=device if device.type == "cuda" else None)
+        met = f"file://{Path(folder) / 'store'}"
+        own = device if device.type == "cuda" else None
+        dist.init_process_group(backend, init_method=met, rank=0, world_size=1, device_id=own)
         try:
             x = torch.ones(8, device=device)
             dist.all_reduce(x)
