@@ -161,9 +161,9 @@ class Experts(Sharded):
         """Whether our own kernels take the step: few enough pairs, as a decode has, and an activation that they know."""
         if not fused_on(x.device) or not self.ffn.gated:
             return False
-        from runner.kernels.experts import ACTIVATIONS, MOST_PAIRS
+        from runner.kernels.experts import ACTIVATIONS, MOST_PAIRS, ROWS_EACH
 
-        return chosen.numel() <= MOST_PAIRS and self.ffn.activation in ACTIVATIONS
+        return chosen.numel() <= min(MOST_PAIRS, ROWS_EACH * self.ffn.experts) and self.ffn.activation in ACTIVATIONS
 
     def _fused(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
         from runner.kernels.experts import experts_sum

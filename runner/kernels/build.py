@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from runner.kernels.decode_attention import _join, _partial_sums
-from runner.kernels.experts import COLUMNS, DEPTH, ROWS, _down, _gate_up, _list_pairs
+from runner.kernels.experts import COLUMNS, DEPTH, MOST_PAIRS, ROWS, _down, _gate_up, _list_pairs
 from runner.kernels.rotate_and_write import _rotate_and_write
 
 FP8_SINCE = 89
@@ -58,7 +58,7 @@ def kernels(capability: int) -> Iterator[tuple[str, Any, Types, Constants, dict[
 
 def _experts(capability: int) -> Iterator[tuple[str, Any, Types, Constants, dict[str, int]]]:
     types = {"chosen": I64, "pairs": I32, "counts": I32, "R": "i32", "first": "i32"}
-    yield "list_pairs", _list_pairs, types, {"BLOCK": 2048}, {"num_warps": 4}
+    yield "list_pairs", _list_pairs, types, {"BLOCK": MOST_PAIRS}, {"num_warps": 8}
     tile = {"D": 2048, "F": 768, "BIASED": True, "ROWS": ROWS, "COLUMNS": COLUMNS, "DEPTH": DEPTH}
     for weights in (B16, "*fp8e4nv") if capability >= FP8_SINCE else (B16,):
         scaled = weights != B16

@@ -12,7 +12,7 @@ from advisor.catalog.huggingface import model_from_config
 from advisor.specs.plan import Plan
 from runner import ffn
 from runner.ffn import MoeShard
-from runner.kernels.experts import MOST_PAIRS
+from runner.kernels.experts import MOST_PAIRS, ROWS_EACH
 from runner.mesh import Mesh
 from runner.transformer import Transformer
 from runner.weights import initialise
@@ -49,6 +49,6 @@ def test_they_sum_what_grouped_products_sum(name: str, weights: str, plan: Plan,
 def test_a_prefill_has_too_many_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     shard, hidden = shard_of("qwen3 moe", "bf16", Plan())
     monkeypatch.setattr(ffn, "fused_on", lambda _: True)
-    many = torch.zeros((MOST_PAIRS // 2 + 1, 2), dtype=torch.int64)
+    many = torch.zeros((min(MOST_PAIRS, ROWS_EACH * shard.ffn.experts) // 2 + 1, 2), dtype=torch.int64)
     assert not shard.experts._fuses(torch.zeros(1, hidden), many)
     assert shard.experts._fuses(torch.zeros(1, hidden), many[1:])
