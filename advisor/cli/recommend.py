@@ -24,6 +24,9 @@ def recommend(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the answer as one HTML file too, as `explore` does.", show_default=False)
     ] = None,
+    disaggregate: Annotated[
+        str, typer.Option("--disaggregate", help="Prefill and decode apart: auto (more than 8 GPUs), never or only.")
+    ] = "auto",
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of the table.")] = 8,
     everything: Annotated[bool, typer.Option("--all", help="Every plan, and the rejected ones with their reasons.")] = False,
     as_json: options.Json = False,
@@ -33,11 +36,11 @@ def recommend(
     Without --gpu the machine here is read; without a GPU here, eight H100 are assumed. Without --users or --rate, as many users
     as fit within the limits. Exit code 1 when nothing fits.
     """
-    from advisor.api.answer import answer, write_launch
+    from advisor.api.answer import answer, chosen, write_launch
     from advisor.api.question import question
 
     asked = question(model=model, **given)
-    advice = answer(asked)
+    advice = answer(asked, disaggregate=chosen(disaggregate))
     written = write_launch(asked, advice, launch) if launch else ()
     if html is not None:
         from advisor.api.explore import explore, write_page

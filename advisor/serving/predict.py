@@ -45,7 +45,7 @@ class Predictor:
 
     def __init__(self, problem: Problem, calibration: Calibration) -> None:
         self.problem, self.calibration = problem, calibration
-        self._graph, self._lines = LinkGraph(problem.cluster), Lines(calibration)
+        self._graph, self.lines = LinkGraph(problem.cluster), Lines(calibration)
         self._models: dict[_Shape, StepModel] = {}
 
     def under(self, workload: Workload) -> Predictor:
@@ -83,12 +83,15 @@ class Predictor:
         gpus = () if self.problem.cluster.node.is_uniform else plan.gpus
         shape = _Shape(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus)
         if shape not in self._models:
-            self._models[shape] = StepModel(self.problem, plan, self.calibration, fabrics=fabrics, lines=self._lines)
+            self._models[shape] = StepModel(self.problem, plan, self.calibration, fabrics=fabrics, lines=self.lines)
         return self._models[shape]
 
 
-def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
-    problem, calibration = predictor.problem, predictor.calibration
+def fitted(problem: Problem, plan: Plan) -> tuple[Plan, RankMemory, Capacity]:
+    """The plan with its settings, the memory of its fullest rank, and what bounds a replica.
+
+    Raises PlanError for a plan the model or engine cannot run and for one whose cache cannot hold a single sequence.
+    """
     given = plan.settings
     try:
         settings = given or default_settings(problem, plan)
@@ -107,12 +110,19 @@ def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
         raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
     if given is None:
         settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
-    model = predictor.step_model(plan)
     capacity = Capacity(
         max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
     )
-    served, notes = _serve(model, workload, capacity, plan.dp, screen)
-    plan = replace(plan, settings=replace(settings, max_sequences=_ceiling(problem, plan, settings, served)))
+    return replace(plan, settings=settings), memory, capacity
+
+
+def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
+    problem, calibration = predictor.problem, predictor.calibration
+    plan, memory, capacity = fitted(problem, plan)
+    model = predictor.step_model(plan)
+    served, notes = _serve(model, problem.workload, capacity, plan.dp, screen)
+    assert plan.settings is not None
+    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
 
 
@@ -200,7 +210,8 @@ def _prediction(
 
     def estimate(figure: str, value: float) -> Estimate:
         spread = spread_for(problem.engine, calibration, figure, problem.model)
-        width = Z90 * math.hypot(spread.shared, spread.independent)
+        accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
+        width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
         return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
 
     replicas = plan.dp

@@ -61,6 +61,7 @@ class Simulator:
         self._ending: list[tuple[int, int, Sequence]] = []  # heap by the step of the last token; preempted ones stay behind, stale
         self._phases = [0] * self.page_tokens  # decoding sequences by the step at which they need their next block
         self._context = 0  # tokens of all decoding sequences
+        self._part_token = 0.0  # verify steps yield a fraction of a token more than whole ones
         self._order = 0
         self._ahead_s = 0.0  # length of the steps that a scheduler plans ahead
         self._unseen_steps = model.engine.host.wait_steps + (model.engine.polling_steps - 1) / 2
@@ -89,8 +90,8 @@ class Simulator:
         self._order += 1
         heapq.heappush(self._entering, (self._front_end.entry_s(request.arrival_s), self._order, Sequence(request)))
 
-    def step(self) -> bool:
-        """One step, or a run of equal ones; False when nothing is left to do."""
+    def step(self, until_s: float = math.inf) -> bool:
+        """One step, or a run of equal ones that ends soon after `until_s`; False when nothing is left to do."""
         self._look()
         if not (self.alive or self.prefilling or self.waiting):
             if not self._entering:
@@ -101,7 +102,7 @@ class Simulator:
         if chunks:
             self._mixed(decodes, chunks)
         elif self.alive:
-            self._decode()
+            self._decode(until_s)
         else:  # the engine never admits the head of the queue
             self.waiting.popleft()
             self.rejected += 1
@@ -126,12 +127,17 @@ class Simulator:
         """Sequences that were admitted."""
         return len(self.alive) + len(self.prefilling)
 
+    @property
+    def verified(self) -> int:
+        """Tokens that the decoding sequences take of a step's budget: one each, or with speculative decoding K + 1."""
+        return len(self.alive) * self.model.queries
+
     def blocks_of(self, tokens: int) -> int:
         """Cache blocks of so many tokens."""
         return -(-tokens // self.page_tokens)
 
     def blocks_due(self, steps: int) -> int:
-        """Blocks that the decoding sequences need for so many steps more."""
+        """Blocks that the decoding sequences need for so many tokens more of each."""
         if not self.rules.grows:
             return 0
         page, step, phases = self.page_tokens, self.decode_steps, self._phases
@@ -156,6 +162,12 @@ class Simulator:
         self.give(sequence, blocks)
         self.prefilling.append(sequence)
         return sequence
+
+    def join(self, blocks: int) -> None:
+        """The head of the queue decodes from now on: its prompt was computed elsewhere and its cache is here."""
+        sequence = self.admit(blocks)
+        self.prefilling.remove(sequence)
+        self._begin(sequence)
 
     def give(self, sequence: Sequence, blocks: int) -> None:
         """So many blocks more for a sequence that prefills."""
@@ -188,7 +200,7 @@ class Simulator:
         taken_s = self.model.mixed_s(count, context, [(new, sequence.done) for sequence, new in chunks])
         self._pass(taken_s, 1, count)
         if count:
-            self._advance(1)
+            self._advance(self._yielded(1))
         for sequence, new in chunks:
             sequence.done += new
             if sequence.done >= sequence.known:
@@ -196,8 +208,8 @@ class Simulator:
                 self._begin(sequence)
         self._retire()
 
-    def _decode(self) -> None:
-        """A run of equal decode steps: until one ends, a request enters an empty queue, or the cache is full."""
+    def _decode(self, until_s: float) -> None:
+        """A run of equal decode steps: until one ends, a request enters an empty queue, the cache is full, or time is up."""
         count = len(self.alive)
         while self._ending[0][2].last_step != self._ending[0][0]:
             heapq.heappop(self._ending)
@@ -205,14 +217,23 @@ class Simulator:
         if self.rules.grows and count * (span // self.page_tokens + 1) > self.free_blocks:
             span = self._fitting(span)
         each_s = self._decode_s(count, self._context // count + span // 2)
-        if self._entering and not self.waiting:
-            until = math.ceil((self._entering[0][0] - self.now_s) / each_s)
-            if until < span:
-                span = max(1, until)
-                each_s = self._decode_s(count, self._context // count + span // 2)
-        self._pass(each_s, span, count)
-        self._advance(span)
+        steps = math.ceil(span / self.model.tokens_per_step)
+        enters_s = self._entering[0][0] if self._entering and not self.waiting else math.inf
+        stop_s = min(enters_s, until_s)
+        if stop_s < self.now_s + steps * each_s:
+            until = math.ceil((stop_s - self.now_s) / each_s)
+            if until < steps:
+                steps = max(1, until)
+                each_s = self._decode_s(count, self._context // count + math.ceil(steps * self.model.tokens_per_step) // 2)
+        self._pass(each_s, steps, count)
+        self._advance(self._yielded(steps))
         self._retire()
+
+    def _yielded(self, steps: int) -> int:
+        """Tokens that each decoding sequence gets from so many steps, one a step without speculative decoding."""
+        tokens = steps * self.model.tokens_per_step + self._part_token
+        self._part_token = tokens % 1.0
+        return int(tokens)
 
     def _decode_s(self, count: int, context: int) -> float:
         """Seconds of a decode step; contexts are rounded to seven binary digits (below 1%), so that most are asked for again."""
@@ -242,12 +263,12 @@ class Simulator:
             self._ahead_s = each_s
         self._front_end.stream(decodes / each_s, taken_s)
 
-    def _advance(self, steps: int) -> None:
-        """Every decoding sequence gets so many tokens."""
-        self.free_blocks -= self.blocks_due(steps)
-        self.decode_steps += steps
-        self._context += steps * len(self.alive)
-        self.rules.decoded(steps)
+    def _advance(self, tokens: int) -> None:
+        """Every decoding sequence gets so many tokens; what a verify step yields beyond its last one is dropped when it ends."""
+        self.free_blocks -= self.blocks_due(tokens)
+        self.decode_steps += tokens
+        self._context += tokens * len(self.alive)
+        self.rules.decoded(tokens)
 
     def _begin(self, sequence: Sequence) -> None:
         """The prompt is computed: its last step has sent a token, and the sequence decodes."""
@@ -274,9 +295,10 @@ class Simulator:
 
     def _end(self, sequence: Sequence) -> None:
         del self.alive[sequence]
-        self._context -= sequence.final
+        dropped = self.decode_steps - sequence.last_step
+        self._context -= sequence.final + dropped
         self._phases[self._phase(sequence)] -= 1
-        self._release(sequence, sequence.request.output_tokens)
+        self._release(sequence, sequence.request.output_tokens + dropped)
         sequence.last_step = -1
         self.records.append(sequence.record(self.now_s))
         self.rules.left()
