@@ -164,3 +164,10 @@ def test_an_indexer_scores_what_prompts_and_decodes_see() -> None:
     batch = Batch(decodes=4, context=8192, prefills=1, new=1000, past=2000)
     found = [w for w in attention_work(mixer, 8, batch, "bf16") if isinstance(w, IndexScores)]
     assert [w.pairs for w in found] == [4 * 8192, 1000 * 2000 + 1000 * 1001 / 2]
+
+
+def test_a_sparse_prompt_beyond_its_top_k_attends_in_latent_space() -> None:
+    mixer = next(x.mixer for x in load_model("deepseek-v3.2", online=False).spec.layers)
+    short, long = (attention_work(mixer, 8, Batch(prefills=1, new=new), "bf16")[0] for new in (2048, 4096))
+    assert (short.head_dim, short.value_dim) == (192, 128)
+    assert (long.head_dim, long.value_dim) == (576, 512)

@@ -74,7 +74,9 @@ def test_the_error_is_that_of_what_is_known(vllm: Engine) -> None:
     spreads = tuple((f"tpot/{near}", width(w)) for near, w in (("default", 0.9), ("device", 0.2), ("family", 0.5), ("fitted", 0.1)))
     engine = replace(vllm, spreads=spreads, fitted_on=("h100-80g-sxm", "mi300x"))
     known = {
-        gpu: spread_for(engine, load_calibration(load_device(gpu), local=False), "tpot", load_model("llama-3.1-8b", online=False).spec).shared
+        gpu: spread_for(
+            engine, load_calibration(load_device(gpu), local=False), "tpot", load_model("llama-3.1-8b", online=False).spec
+        ).shared
         for gpu in ("h100-80g-sxm", "h200-141g-sxm", "h20-96g", "mi325x", "mi300x")
     }
     assert known == {"h100-80g-sxm": 0.1, "h200-141g-sxm": 0.2, "h20-96g": 0.5, "mi325x": 0.9, "mi300x": 0.1}
