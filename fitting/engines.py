@@ -67,7 +67,7 @@ BEYOND = math.log(6)  # a row this far off ran under conditions it does not stat
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention")
 BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
-FEWEST_ROWS = 6  # of an architecture, format or device in the sample, for a scale of its own
+FEWEST_ROWS = 4  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0

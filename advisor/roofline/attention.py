@@ -199,7 +199,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
     elif isinstance(mixer, LatentAttention):
         H = mixer.heads / tp
         if batch.prefills:
-            # Beyond its top-k a sparse prompt attends in latent space, as decode does: the chosen latents differ from query to query,
+            # Beyond its top-k a sparse prompt attends in latent space, as decode does: the chosen latents differ by query,
             # and expanding them for each would cost more (FlashMLA's sparse prefill).
             latent = bool(mixer.index_topk) and batch.past + batch.new > mixer.index_topk and not mixer.absorbed
             works.append(
