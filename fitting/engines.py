@@ -58,8 +58,8 @@ from fitting.spreads import SpreadKey, completed
 Rows = Sequence[Mapping[str, str | None]]
 
 SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED = 200  # rows that error bars come from
-MOST_USERS = 128  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
+SCORED = 120  # rows that error bars come from
+MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 # Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
@@ -67,7 +67,7 @@ BEYOND = math.log(6)  # a row this far off ran under conditions it does not stat
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention")
 BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
-FEWEST_ROWS = 6  # of an architecture, format or device in the sample, for a scale of its own
+FEWEST_ROWS = 4  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0

@@ -143,7 +143,7 @@ def _is(mode: Sequence[str], engines: Sequence[str] = ()) -> Callable[[Point], b
 
 TARGETS = (
     Target(
-        name="static batch and single stream latency, vLLM and TensorRT-LLM",
+        name="latency of static batches, vLLM and TensorRT-LLM",
         median=0.06,
         p90=0.18,
         figures=("latency_s",),

@@ -66,7 +66,7 @@ def accuracy_page(board: Board, rows: Sequence[Row], *, misses: int, screen: Scr
     if board.by_gpu:
         lines += ["", screen.bold("The same, each row's own GPU left out (its kernels taken from its family)"), ""]
         lines += _scores(board.by_gpu, screen)
-    lines += ["", *_choice_sentences(board), *_aside(rows)]
+    lines += ["", *_choice_sentences(board), "", screen.wrap(_COUNTED), *_aside(rows)]
     if misses and rows:
         lines += ["", screen.bold(f"The {min(misses, len(rows))} largest misses"), ""]
         lines += screen.table(_HEAD, [_cells(row) for row in worst_first(rows)[:misses]], right=(4, 5, 6))
@@ -195,10 +195,7 @@ def _aside(rows: Sequence[Row]) -> list[str]:
     found = scatter([row.log for row in rows if row.anomaly]) if any(row.anomaly for row in rows) else None
     if found is None:
         return []
-    return [
-        f"{found.points} figures marked * show that they ran under conditions they do not state (speculative decoding, a prefix",
-        f"cache, kernels compiled inside the run) and count in no line: median {found.median:.0%}, p90 {found.p90:.0%}.",
-    ]
+    return [f"{found.points} figures are marked *: median {found.median:.0%}, p90 {found.p90:.0%}."]
 
 
 def accuracy_json(board: Board, rows: Sequence[Row]) -> str:

@@ -57,7 +57,11 @@ class PoolsPredictor:
             prefill_workers=deployment.prefill.dp,
             decode_workers=deployment.decode.dp,
             transfer_s=transfer_s(
-                problem.model, deployment, problem.workload.input_tokens, self._link(deployment), self.prefill.lines
+                problem.model,
+                deployment,
+                problem.workload.input_tokens,
+                self._link(deployment),
+                self.prefill.lines_of(self.prefill.calibration),
             ),
         )
         return pools, (prefill_memory, decode_memory)

@@ -79,6 +79,15 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """A change of the question after which the goal's figure is `times` better (below 1: worse), with the plan that then has it."""
+
+    change: str
+    plan: Plan
+    times: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkNeed:
     """What the network between nodes must give for the first plan, whose tp crosses it, to stay ahead of `other`, whose tp does
     not: bytes/s of each GPU in one direction (0: any bandwidth will do), with RDMA or not."""
@@ -122,8 +131,9 @@ class Advice:
     says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one. `expected` is the first plan
     with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
     the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
-    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed. `pools` has deployments with
-    prefill and decode apart, where they were looked at; `speculation` whether drafting pays, where it was asked for.
+    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed; `what_ifs` what changes of the
+    machine or the model would bring. `pools` has deployments with prefill and decode apart, where they were looked at;
+    `speculation` whether drafting pays, where it was asked for.
     """
 
     choices: tuple[Prediction, ...]
@@ -143,8 +153,27 @@ class Advice:
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
     limits: tuple[str, ...] = field(default=())
+    what_ifs: tuple[WhatIf, ...] = field(default=())
     network_need: NetworkNeed | None = None
     expected: Prediction | None = None
     pools: PoolsAdvice | None = None
     speculation: SpeculationAdvice | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One GPU of a comparison: its advice, or `refused`, why the question cannot be asked of it. Prices are of one GPU."""
+
+    gpu: str
+    advice: Advice | None = None
+    refused: str = ""
+    usd_per_hour: float | None = None
+    price_date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The same question on several machines, best first."""
+
+    machines: tuple[Compared, ...]
