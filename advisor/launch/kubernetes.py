@@ -50,7 +50,7 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
 
 def _kustomization(request: Request) -> ScriptFile:
     image, _, tag = request.image.partition("@")[0].rpartition(":")
-    if "/" in tag or not image:  # a registry's port is no tag, and an image may have none
+    if "/" in tag or not image:  # a registry's port is not a tag, and an image may have none
         image, tag = request.image, "latest"
     plan = sh.comment([plan_line(request.plan)])
     text = lines("kustomization.yaml", plan=plan, manifest=NAME, image=image, tag=tag)
