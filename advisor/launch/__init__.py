@@ -13,8 +13,9 @@ from types import ModuleType
 from advisor.errors import PlanError, QuestionError, unknown
 from advisor.launch import sglang, trtllm, vllm
 from advisor.launch import words as c
+from advisor.launch.drafting import DRAFTER
 from advisor.launch.layout import Server, servers, span
-from advisor.launch.request import Request, server_command
+from advisor.launch.request import Request, server_command, with_drafts
 from advisor.launch.script import Options, ScriptFile
 from advisor.launch.vendor import vendor_of
 from advisor.launch.words import Command, quoted
@@ -136,7 +137,7 @@ def launch_line(problem: Problem, plan: Plan) -> str:
         return ""
     try:
         found = plan_servers(problem, plan)
-        first: Command = words.serve(problem, plan, span(found[0]))
+        first = with_drafts(words, problem, words.serve(problem, plan, span(found[0])), DRAFTER)
         wanted = c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)
         model: c.Word = c.MODEL if wanted else c.checked_name("model", problem.model.repo)
         return _line(problem, found, first.bind({c.MODEL: model, c.CONFIG: "trtllm.yaml"}), wanted)
