@@ -114,7 +114,7 @@ def _config(problem: Problem, plan: Plan) -> dict[str, object]:
         config["pp_partition"] = list(plan.layer_split)
     if _CACHE[model.kv_format] != "auto":
         config["kv_cache_config"] = {"dtype": _CACHE[model.kv_format]}
-    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(model.weight_format)
     if dtype:
         config["dtype"] = dtype
     return config

@@ -152,7 +152,7 @@ def _formats(model: ModelSpec) -> list[Flag]:
     flags = []
     if c.needs_online_fp8(model):
         flags.append(Flag(name="--quantization", value="fp8", why="16-bit weights become fp8 while they load"))
-    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(model.weight_format)
     if dtype:
         flags.append(Flag(name="--dtype", value=dtype))
     if model.kv_format not in _CACHE:
