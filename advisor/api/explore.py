@@ -31,7 +31,7 @@ def explore(asked: Question, advice: Advice | None = None) -> Exploration:
     advice = advice or answer(asked)
     shown = chosen(advice)
     most = most_users(shown, asked.problem.workload)
-    predictor = Predictor(asked.problem, asked.calibration)
+    predictor = Predictor(asked.problem, asked.calibration, asked.others)
     curves = Curves(predictor, most_users=most)
     ttft_margin, tpot_margin = margins(asked)
     explored = tuple(Explored(prediction=p, curve=curves.of(p.plan), tied=p.plan in advice.ties) for p in shown)
