@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from advisor.roofline.memory import rank_memory
+from advisor.roofline.memory import context_shortfall, rank_memory
 from advisor.search.ceiling import with_ceiling
 from advisor.search.certainty import objective
 from advisor.search.changes import larger, smaller_models
@@ -88,10 +88,13 @@ def _best(predictor: Predictor, shapes: list[Plan]) -> Prediction | None:
         most = problem.cluster.gpus // replica.replica_gpus
         if load.mode in ("single_stream", "closed_loop", "static_batch"):
             most = min(most, load.users)
+        if load.goal == "cost":
+            most = min(most, 1)  # further replicas make tokens no cheaper
         if not most or refusal(problem, replica) or block_refusal(problem, replica):
             continue
         plan = with_ceiling(problem, placer.placed(replace(replica, dp=most)))
-        if rank_memory(problem, plan).shortfall_bytes <= 0:
+        memory = rank_memory(problem, plan)
+        if memory.shortfall_bytes <= 0 and not context_shortfall(problem, plan, memory):
             found.append(predictor.screen(plan))
     kept = [p for p in found if p.within_limits]
     return min(kept, key=lambda p: objective(p, load).value) if kept else None
