@@ -37,6 +37,9 @@ def reason(cause: Cause | None, workload: Workload) -> str:
         b, does = in_words(cause.other), _verb(cause.other, "does", "do")
         keeps = _verb(cause.first, "keeps", "keep")
         return f"{_capital(a)} {keeps} the limits and {b} {does} not ({_miss(cause, workload)})."
+    if cause.kind == "nearest":
+        nearest = f"{a} {_verb(cause.first, 'comes', 'come')} nearest to the limits, before {in_words(cause.other)}"
+        return f"{_capital(nearest)} ({_miss(cause, workload)})."
     clauses = [_compared(cause, cause.other, workload), *_physics(cause, cause.other, workload)]
     return _capital("; ".join(clause for clause in clauses if clause)) + "."
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from advisor.roofline.memory import context_shortfall, rank_memory
 from advisor.search.ceiling import with_ceiling
 from advisor.search.certainty import objective
-from advisor.search.changes import larger, smaller_models
+from advisor.search.changes import NODE_GPUS, filled, smaller_models
 from advisor.search.legal import block_refusal, refusal
 from advisor.search.order import shape
 from advisor.search.place import Placer
@@ -20,7 +20,6 @@ from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 
 SHAPES = 2  # of the best replica shapes are asked about, and the first with half its tp
-MOST_GPUS = 64  # one more GPU of a larger machine changes nothing that one would notice
 
 
 def what_ifs(predictor: Predictor, advice: Advice) -> tuple[WhatIf, ...]:
@@ -45,10 +44,9 @@ def _changes(problem: Problem) -> Iterator[tuple[str, Problem]]:
     bridged = _bridged(cluster.node)
     if bridged is not None:
         yield "NVLink bridges", replace(problem, cluster=replace(cluster, node=bridged))
-    if cluster.nodes == 1 and cluster.gpus < MOST_GPUS and cluster.node.is_uniform:
-        more = next(larger(cluster), None)
-        if more is not None and more.nodes == 1:
-            yield "one more GPU", replace(problem, cluster=more)
+    if cluster.nodes == 1 and cluster.gpus < NODE_GPUS and cluster.node.is_uniform:
+        more = filled(cluster.node, cluster.gpus + 1)
+        yield "one more GPU", replace(problem, cluster=replace(cluster, node=more))
 
 
 def _bridged(node: Node) -> Node | None:
