@@ -18,6 +18,7 @@ from advisor.specs.cluster import Cluster, Node, Pair
 from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 from advisor.specs.workload import Goal, Mode, Workload
 from advisor.units import parse, show
 
@@ -56,10 +57,29 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     profile: Engine = load_engine(engine.engine, engine.engine_version)
     own = where.calibration
     found = load_calibration(machine.device) if own is None else read_calibration(Path(own), machine.device)
-    problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
-    others = {d.name: load_calibration(d) for d in machine.node.devices if d.name != machine.device.name}
+    speculation, said_speculation = _speculation(engine)
+    problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile, speculation=speculation)
     left_out = [note for note in found.notes if "left out" in note]
-    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *left_out), others=others)
+    others = {d.name: load_calibration(d) for d in machine.node.devices if d.name != machine.device.name}
+    said = (*said_machine, *said_model, *said_workload, *said_speculation, *left_out)
+    return Question(problem=problem, calibration=found, said=said, others=others)
+
+
+def _speculation(engine: EngineChoice) -> tuple[Speculation | None, list[str]]:
+    """How tokens are drafted, and what is assumed of their acceptance."""
+    from advisor.catalog.speculation import load_speculation
+
+    if not engine.speculate:
+        if engine.acceptance:
+            raise QuestionError("--acceptance says how many drafted tokens are accepted: give --speculate as well, e.g. mtp:3.")
+        return None, []
+    found = load_speculation(engine.speculate, acceptance=engine.acceptance)
+    if engine.acceptance:
+        return found, []
+    return found, [
+        f"{found.label} is taken to yield {found.length:.2f} tokens a step ({found.length_low:.2f} to {found.length_high:.2f} are "
+        "published; --acceptance)."
+    ]
 
 
 def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec, list[str]]:

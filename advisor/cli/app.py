@@ -25,6 +25,8 @@ VERBS: dict[str, str] = {
     "explain": "Where one plan's time and memory go, and who is which rank.",
     "explore": "The answer as one HTML file with sliders.",
     "estimate": "Figures of one plan, or of a CSV file of configurations.",
+    "simulate": "Percentiles of a plan under a load: a trace, arrivals or users.",
+    "size": "The fewest GPUs, or dollars, for a service within its limits.",
     "launch": "Scripts that start a plan.",
     "compare": "A load generator's result beside the prediction.",
     "probe": "The GPUs and links of this machine, or of a pasted topology.",

@@ -24,6 +24,9 @@ def recommend(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the answer as one HTML file too, as `explore` does.", show_default=False)
     ] = None,
+    disaggregate: Annotated[
+        str, typer.Option("--disaggregate", help="Prefill and decode apart: auto (more than 8 GPUs), never or only.")
+    ] = "auto",
     compare: Annotated[
         str, typer.Option("--compare", help="GPUs to set side by side, e.g. h100,h200,l40s; in place of --gpu.", show_default=False)
     ] = "",
@@ -36,13 +39,13 @@ def recommend(
     Without --gpu the machine here is read; without a GPU here, eight H100 are assumed. Without --users or --rate, as many users
     as fit within the limits. Exit code 1 when nothing fits.
     """
-    from advisor.api.answer import answer, write_launch
+    from advisor.api.answer import answer, chosen, write_launch
     from advisor.api.question import question
 
     if compare:
         return _compared(model, compare, given, as_json=as_json)
     asked = question(model=model, **given)
-    advice = answer(asked)
+    advice = answer(asked, disaggregate=chosen(disaggregate))
     written = write_launch(asked, advice, launch) if launch else ()
     if html is not None:
         from advisor.api.explore import explore, write_page

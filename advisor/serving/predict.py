@@ -62,6 +62,12 @@ class Predictor:
         """What the times of a plan rest on: the calibration of the slowest of its devices."""
         return self._others.get(stage_device(self.problem, plan).name, self.calibration) if self._others else self.calibration
 
+    def lines_of(self, calibration: Calibration) -> Lines:
+        """What links reach by one of the calibrations, prepared once."""
+        if calibration.name not in self._lines:
+            self._lines[calibration.name] = Lines(calibration)
+        return self._lines[calibration.name]
+
     def under(self, workload: Workload) -> Predictor:
         """The same question under another load; step models are shared, for none depends on the load."""
         other = copy(self)
@@ -98,42 +104,57 @@ class Predictor:
         shape = _Shape(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus)
         if shape not in self._models:
             calibration = self.calibration_of(plan)
-            if calibration.name not in self._lines:
-                self._lines[calibration.name] = Lines(calibration)
-            lines = self._lines[calibration.name]
+            lines = self.lines_of(calibration)
             self._models[shape] = StepModel(self.problem, plan, calibration, fabrics=fabrics, lines=lines)
         return self._models[shape]
 
 
 def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
     problem, calibration = predictor.problem, predictor.calibration_of(plan)
-    given = plan.settings
-    try:
-        settings = given or default_settings(problem, plan)
-        plan = replace(plan, settings=settings)
-        memory = rank_memory(problem, plan)
-    except ValueError as error:
-        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
-    workload = problem.workload
-    if memory.shortfall_bytes > 0 or memory.kv_tokens < workload.context_tokens:
-        raise PlanError(
-            f"{plan.label} does not fit: one sequence of {workload.context_tokens:,.0f} tokens is "
-            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
-            "use more GPUs, fewer bytes a weight or a shorter context."
-        )
-    if short := context_shortfall(problem, plan, memory):
-        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
-    if given is None:
-        settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
+    plan, memory, capacity = fitted(problem, plan)
     model = predictor.step_model(plan)
-    capacity = Capacity(
-        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
-    )
-    served, notes = _serve(model, workload, capacity, plan.dp, screen)
-    plan = replace(plan, settings=replace(settings, max_sequences=_ceiling(problem, plan, settings, served)))
+    served, notes = _serve(model, problem.workload, capacity, plan.dp, screen)
+    assert plan.settings is not None
+    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
 
 
+def fitted(problem: Problem, plan: Plan) -> tuple[Plan, RankMemory, Capacity]:
+    """The plan with its settings, the memory of its fullest rank, and what bounds a replica. Raises PlanError where it cannot run
+    or does not fit."""
+    plan = settings_of(problem, plan)
+    settings, memory = plan.settings, rank_memory(problem, plan)
+    assert settings is not None
+    capacity = Capacity(
+        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
+    )
+    return plan, memory, capacity
+
+
+def settings_of(problem: Problem, plan: Plan) -> Plan:
+    """The plan with settings, the engine's defaults where it has none. Raises PlanError where it cannot run or does not fit."""
+    try:
+        settings = plan.settings or default_settings(problem, plan)
+        settled = replace(plan, settings=settings)
+        memory = rank_memory(problem, settled)
+    except ValueError as error:
+        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
+    needed = problem.workload.context_tokens
+    if memory.shortfall_bytes > 0 or memory.kv_tokens < needed:
+        raise PlanError(
+            f"{plan.label} does not fit: one sequence of {needed:,.0f} tokens is "
+            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
+            "use more GPUs, fewer bytes a weight or a shorter context."
+        )
+    if short := context_shortfall(problem, settled, memory):
+        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
+    if plan.settings is None:
+        settled = replace(settled, settings=replace(settings, max_context_tokens=largest_context(problem, settled, memory)))
+    return settled
+
+
+MOST_SIMULATED = 2048  # users of a replica; more take over ten seconds, and only wait longer
+MOST_REQUESTS = 16_384  # of a burst; the mean over more is the same
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
 
 
@@ -155,16 +176,30 @@ def _serve(model: StepModel, workload: Workload, capacity: Capacity, dp: int, sc
     if workload.mode == "offline":
         return saturated(model, workload, capacity, workload.users / dp), ()
     if workload.mode in ("static_batch", "single_stream"):
-        return run_burst(model, workload, capacity, users=0, requests=max(1, math.ceil(workload.users / dp))), ()
+        return run_burst(
+            model, workload, capacity, users=0, requests=min(MOST_REQUESTS, max(1, math.ceil(workload.users / dp)))
+        ), ()
     if workload.mode == "open_loop":
         return _arrivals(model, workload, capacity, dp, screen)
     if workload.mode == "closed_loop":
         users = max(1.0, workload.users / dp)
+        if users > MOST_SIMULATED:
+            fewer, notes = _serve(model, replace(workload, users=MOST_SIMULATED), capacity, 1, screen)
+            return _queued_behind(fewer, users - MOST_SIMULATED), notes
         if workload.start == "burst":
-            requests = max(round(users), round(workload.requests / dp))
+            requests = min(MOST_REQUESTS, max(round(users), round(workload.requests / dp)))
             return run_burst(model, workload, capacity, users=max(1, round(users)), requests=requests), ()
         return _users(model, workload, capacity, users, screen), ()
     return _as_much_as_fits(model, workload, capacity, screen)
+
+
+def _queued_behind(served: Served, more: float) -> Served:
+    """The same replica with so many more users than it can run at once: each waits until those before it are served.
+
+    Little's law: users / rate = latency, and the rate stays. Left out: nothing else changes with a longer queue.
+    """
+    wait_s = more / served.requests_per_s
+    return replace(served, ttft_s=served.ttft_s + wait_s, latency_s=served.latency_s + wait_s)
 
 
 def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int, screen: bool) -> tuple[Served, tuple[str, ...]]:
@@ -172,7 +207,7 @@ def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int,
     rate_per_s = workload.rate_per_s / dp
     if workload.start == "burst":
         share = replace(workload, rate_per_s=rate_per_s)
-        return run_burst(model, share, capacity, users=0, requests=max(1, round(workload.requests / dp))), ()
+        return run_burst(model, share, capacity, users=0, requests=min(MOST_REQUESTS, max(1, round(workload.requests / dp)))), ()
     served = open_loop(model, workload, capacity, rate_per_s)
     if served.overloaded:
         carried = served.requests_per_s * dp
@@ -228,7 +263,8 @@ def _prediction(
 
     def estimate(figure: str, value: float) -> Estimate:
         spread = spread_for(problem.engine, calibration, figure, problem.model)
-        width = Z90 * math.hypot(spread.shared, spread.independent)
+        accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
+        width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
         return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
 
     replicas = plan.dp

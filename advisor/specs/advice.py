@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from advisor.specs.deployment import DeploymentPrediction
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction, Rejected
 from advisor.specs.workload import Goal, Workload
@@ -98,6 +99,30 @@ class NetworkNeed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolsAdvice:
+    """Prefill and decode apart, beside the best plan of one kind of replica: `choices` are deployments of pools, best first.
+
+    `gain` is by what factor the first is better in the goal's figure (below 1: worse), `sigma` the standard deviation of its
+    logarithm; None where no plan of one kind fits. `ahead` says that it is better by more than that, or alone keeps the limits.
+    """
+
+    choices: tuple[DeploymentPrediction, ...]
+    ahead: bool
+    gain: float | None
+    sigma: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeculationAdvice:
+    """Whether drafting pays for the first plan: TPOT with and without it under the load asked for, and the users of the deployment
+    from which on it no longer does (None: it pays as far as the cache reaches; 0: it never pays)."""
+
+    tpot_s: float
+    plain_tpot_s: float
+    pays_below_users: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """`choices` best first. `front` holds the plans that no other beats in both latency and tokens/s per GPU.
 
@@ -108,7 +133,8 @@ class Advice:
     with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
     the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
     that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed; `what_ifs` what changes of the
-    machine or the model would bring.
+    machine or the model would bring. `pools` has deployments with prefill and decode apart, where they were looked at;
+    `speculation` whether drafting pays, where it was asked for.
     """
 
     choices: tuple[Prediction, ...]
@@ -131,6 +157,8 @@ class Advice:
     what_ifs: tuple[WhatIf, ...] = field(default=())
     network_need: NetworkNeed | None = None
     expected: Prediction | None = None
+    pools: PoolsAdvice | None = None
+    speculation: SpeculationAdvice | None = None
     notes: tuple[str, ...] = field(default=())
 
 
