@@ -54,7 +54,7 @@ def tie_words(advice: Advice) -> str:
     why = {
         "fewest_gpus": "it uses the fewest GPUs",
         "simplest": "it is the simplest",
-        "best_figure": "none of the others needs fewer GPUs or is simpler",
+        "best_figure": "it has the better figures or the larger cache",
     }
     plans = f"{len(advice.ties)} plans are" if len(advice.ties) > 2 else "Two plans are"
     return (

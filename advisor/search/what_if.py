@@ -44,7 +44,7 @@ def _changes(problem: Problem) -> Iterator[tuple[str, Problem]]:
     bridged = _bridged(cluster.node)
     if bridged is not None:
         yield "NVLink bridges", replace(problem, cluster=replace(cluster, node=bridged))
-    if cluster.nodes == 1 and cluster.gpus < NODE_GPUS and cluster.node.is_uniform:
+    if cluster.nodes == 1 and cluster.gpus < NODE_GPUS and cluster.node.is_uniform and not cluster.node.pairs:
         more = filled(cluster.node, cluster.gpus + 1)
         yield "one more GPU", replace(problem, cluster=replace(cluster, node=more))
 
