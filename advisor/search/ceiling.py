@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from advisor.roofline.memory import default_settings, largest_context, rank_memory
+from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.specs.plan import Plan, Settings
 from advisor.specs.problem import Problem
 
@@ -29,7 +29,10 @@ def with_ceiling(problem: Problem, plan: Plan) -> Plan:
             sequences = min(sequences, _as_many_as_fit(problem, plan, settings))
     else:
         sequences = min(most, _as_many_as_fit(problem, plan, settings))
-    return _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, sequences)))
+    found = _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, sequences)))
+    # The longest request that was asked for goes before many short ones.
+    short = context_shortfall(problem, found, rank_memory(problem, found))
+    return least_ceiling(problem, plan) if short else found
 
 
 def least_ceiling(problem: Problem, plan: Plan) -> Plan:
