@@ -182,7 +182,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
 def in_short(problem: Problem) -> Asked:
     """The question in one flat value."""
     model, cluster, engine = problem.model, problem.cluster, problem.engine
-    part = model.formats.experts if model.is_moe else model.formats.ffn
+    part = model.weight_format
     return Asked(
         model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=machine_words(cluster),
         gpus=cluster.gpus, nodes=cluster.nodes, engine=engine.name, engine_version=engine.version, workload=problem.workload,

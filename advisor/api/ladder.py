@@ -34,8 +34,7 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
     batches = tuple(b for b in BATCHES if b <= settings.max_sequences)
     prefill_tokens = workload.input_tokens - workload.prefix_cached_tokens
     context = workload.input_tokens + workload.output_tokens / 2
-    formats = problem.model.formats
-    compute = FORMATS[formats.experts if problem.model.is_moe else formats.ffn].compute
+    compute = FORMATS[problem.model.weight_format].compute
     device = problem.cluster.device
 
     def rung(plan: Plan) -> LadderRung:

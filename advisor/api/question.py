@@ -25,7 +25,8 @@ from advisor.units import parse, show
 if TYPE_CHECKING:
     from typing import Unpack
 
-SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
+# The chance with which limits are kept where as many users as fit are asked for; a limit on the mean would be missed half the time.
+SURE = 0.9
 MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
@@ -43,7 +44,7 @@ class Question:
 
 
 def question(*, model: str, **options: Unpack[Options]) -> Question:
-    """The problem that these options state. Raises QuestionError (one sentence) where they cannot be meant."""
+    """The problem that these options state. Raises QuestionError (one sentence) where they are impossible."""
     from advisor.catalog.calibrations import load_calibration, read_calibration
     from advisor.catalog.engines import load_engine
 
@@ -201,7 +202,7 @@ def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
 
 
 def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
-    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a word about it."""
+    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a note that they are assumed."""
     gpu, gpus, nodes, cluster, node, network = asked.gpu, asked.gpus, asked.nodes, asked.cluster, asked.node, asked.network
     for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value is not None and value < 1:

@@ -209,7 +209,7 @@ def _base(file: ClusterFile, devices: Sequence[Device]) -> tuple[Node, str]:
             said = f"{all_of_them[0].upper()}{all_of_them[1:]} are taken as {held.assumed} (node {held.name})."
             return build_node(held, device_sheet(first.name), n), said if held.assumed and n > 1 else ""
     link = slot_link("phb", devices)
-    said = "Every pair of GPUs is taken to meet at a host bridge, for want of a link." if n > 1 and not file.link else ""
+    said = "No link given: every pair of GPUs is assumed to meet at a host bridge (PHB)." if n > 1 and not file.link else ""
     return Node(name=file.name, devices=tuple(devices), default_link=link), said
 
 

@@ -31,7 +31,7 @@ def smaller_models(problem: Problem) -> Iterator[tuple[str, ModelSpec]]:
 
 
 def _weight_bytes(model: ModelSpec) -> float:
-    return FORMATS[model.formats.experts if model.is_moe else model.formats.ffn].bytes_per_value
+    return FORMATS[model.weight_format].bytes_per_value
 
 
 def gpus_option(cluster: Cluster) -> str:

@@ -265,7 +265,7 @@ def _prediction(
         spread = spread_for(problem.engine, calibration, figure, problem.model)
         accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
         width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
-        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), independent=spread.independent)
 
     replicas = plan.dp
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:

@@ -42,7 +42,8 @@ def test_for_one_user_the_figures_are_those_of_one_token(prediction: Build) -> N
 
 def test_a_tie_is_one_group_with_what_decided(prediction: Build) -> None:
     plans = [
-        prediction(label, rate=rate, own=0.1) for label, rate in (("tp=2,pp=2,dp=2", 1010), ("tp=4,dp=2", 1000), ("tp=8", 990))
+        prediction(label, rate=rate, independent=0.1)
+        for label, rate in (("tp=2,pp=2,dp=2", 1010), ("tp=4,dp=2", 1000), ("tp=8", 990))
     ]
     advice = rank(plans, Workload(input_tokens=1024, output_tokens=512), ())
     assert tie_words(advice) == (
