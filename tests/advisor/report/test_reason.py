@@ -28,7 +28,7 @@ def test_the_reason_names_the_physics(prediction: Build) -> None:
     found = said(tp8, tp4)
     assert found == (
         "Two replicas of tp=4 make 6,000 output tokens/s, tp=8 3,750, though a user of tp=8 gets a token every 20 ms rather than "
-        "26 ms; all-reduce takes tp=8 4.9 times the GPU time for each output token (31% of what it spends)."
+        "26 ms; for each output token the GPUs of tp=8 spend 4.9 times as long on all-reduce (31% of their time)."
     )
 
 
