@@ -28,13 +28,14 @@ def answer(asked: Question) -> Advice:
     from advisor.search.confidence import sure
     from advisor.search.curve import with_curve
     from advisor.search.network import network_need
+    from advisor.search.percentiles import decided
     from advisor.search.refine import refined
     from advisor.search.remedy import remedies
     from advisor.serving.predict import Predictor
 
     predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
-    advice = with_curve(predictor, refined(predictor, advice))
+    advice = with_curve(predictor, decided(predictor, refined(predictor, advice)))
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),

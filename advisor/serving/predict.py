@@ -123,6 +123,8 @@ def settings_of(problem: Problem, plan: Plan) -> Plan:
     return settled
 
 
+# Of requests in flight with open arrivals, whose number varies like a Poisson one: above it one in a thousand waits for a place.
+DEVIATIONS = 3.0
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
 
 
@@ -132,6 +134,8 @@ def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -
     if workload.mode == "offline" or served.overloaded:
         return settings.max_sequences
     in_flight = served.requests_per_s * served.latency_s / plan.adp
+    if workload.mode == "open_loop":
+        in_flight += DEVIATIONS * math.sqrt(in_flight)
     if workload.users:
         in_flight = workload.users / plan.dp / plan.adp
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
