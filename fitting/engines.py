@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
 
 import yaml
@@ -56,9 +57,9 @@ from fitting.spreads import SpreadKey, completed
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 130  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED, MOST_USERS_SCORED = 400, 600  # rows that error bars come from
-MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
+SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
+SCORED = 120  # rows that error bars come from
+MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 # Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
@@ -66,7 +67,7 @@ BEYOND = math.log(6)  # a row this far off ran under conditions it does not stat
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention")
 BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
-FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
+FEWEST_ROWS = 4  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0
@@ -88,14 +89,13 @@ def _start(
 
 
 # The engines whose kernels the tables hold.
-TABLED = (("vllm", "2025"), ("vllm", "2026"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
+TABLED = (("vllm", "2025"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
 # Orders of magnitude: a Python scheduler (1 to 4 ms a step), a C++ one (0.3 ms), a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
 START = {
     # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
     ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4, context_s=1e-7, ranks_s=1e-3),
     ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
-    ("vllm", "2026"): _start(step_s=1.5e-3, overlap=0.7, kernel_s=1.2e-5, request_s=0.03),
     ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.04),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             engine, without = _fit(found, desk, (name, version), given.processes)
             left_out = {key: other for key, other in left_out.items() if key[:2] != (name, version)}
             left_out |= {(name, version, group): other for group, other in without}
-        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS_SCORED)]
+        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS)]
         engine = _with_error_bars(engine, sampled, left_out, desk)
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
@@ -155,18 +155,23 @@ def _by_engine(rows: Rows, desk: Desk) -> dict[tuple[str, str], list[tuple[Point
 def _sample(
     found: list[tuple[Point, Mapping[str, str | None]]], size: int, *, most_users: float = math.inf
 ) -> list[tuple[Point, Mapping[str, str | None]]]:
-    """`size` rows in turn from every (model, GPU, mode, format, plan), each ordered by a hash of the row's id."""
+    """`size` rows in turn from every (source, model, GPU, mode, format), each ordered by a hash of the row's id, the piles by one
+    of their names: a sample smaller than there are piles favours none."""
     piles: dict[tuple[str, ...], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
-    for point, row in sorted(found, key=lambda pair: hashlib.sha256(pair[0].id.encode()).hexdigest()):
+    for point, row in sorted(found, key=lambda pair: _hash(pair[0].id)):
         if not row.get("anomaly") and not unstated(point) and point.workload.users <= most_users:
-            key = (point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype, point.plan.label)
-            piles[key].append((point, row))
+            piles[(point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype)].append((point, row))
+    in_order = [pile for _, pile in sorted(piles.items(), key=lambda item: _hash("/".join(item[0])))]
     chosen: list[tuple[Point, Mapping[str, str | None]]] = []
     depth = 0
-    while len(chosen) < size and any(len(pile) > depth for pile in piles.values()):
-        chosen += [pile[depth] for _, pile in sorted(piles.items()) if len(pile) > depth]
+    while len(chosen) < size and any(len(pile) > depth for pile in in_order):
+        chosen += [pile[depth] for pile in in_order if len(pile) > depth]
         depth += 1
     return chosen[:size]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _fit(
@@ -258,8 +263,11 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
     kernels (family), and wider (default); of all rows, of each family, and of families left out (unseen)."""
     spreads: dict[SpreadKey, Spread] = {}
     errors = scatter([0.0])
-    for near, kind, group, own in _TRIALS:
-        found, _ = score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))
+    global _TRIED
+    _TRIED = (engine, rows, left_out, desk)
+    with get_context("fork").Pool(len(_TRIALS)) as pool:
+        scored = pool.map(_tried, range(len(_TRIALS)))
+    for (near, kind, *_), found in zip(_TRIALS, scored, strict=True):
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
         if near == "device":
             usable = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
@@ -274,6 +282,16 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         residual_median=round(errors.median, 4),
         residual_p90=round(errors.p90, 4),
     )
+
+
+_TRIED: tuple[Engine, Rows, LeftOut, Desk]  # handed to forked workers
+
+
+def _tried(number: int) -> list[Row]:
+    """The rows of one trial, scored."""
+    engine, rows, left_out, desk = _TRIED
+    *_, group, own = _TRIALS[number]
+    return score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))[0]
 
 
 def _by_spread(rows: Sequence[Row], near: str, kind: str) -> dict[SpreadKey, list[tuple[str, float]]]:
@@ -341,7 +359,7 @@ def _published(rows: Rows) -> str:
     columns = [
         "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
         "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "input_tokens", "output_tokens", "mode", "load",
-        "request_rate_per_s", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
+        "request_rate_per_s", "speculation", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
     ]  # fmt: skip
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")

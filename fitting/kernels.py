@@ -158,7 +158,7 @@ def stream_reach(plain: Reach) -> Reach:
 def fit_wires(folder: Path, devices: dict[str, Device]) -> dict[str, dict[str, WireReach]]:
     """Lines of every device's own links, by key. Those of a PCIe server stand for its paths over bridges and sockets alike."""
     groups: dict[tuple[str, Op, str], dict[int, list[WireSample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in [*tables.collectives(folder), *tables.point_to_point(folder)]:
+    for sample in [*tables.collectives(folder), *tables.point_to_point(folder), *tables.expert_exchanges(folder)]:
         if sample.hardware in devices and (kept := _kept(sample, devices[sample.hardware])):
             op: Op = "all_gather" if kept.op == "reduce_scatter" else kept.op
             groups[kept.hardware, op, kept.algorithm][kept.ranks].append(kept)
@@ -247,9 +247,9 @@ def meshed(folder: Path, lines: dict[str, WireReach], link_bytes_per_s: float) -
                 bandwidth=rounded(share),
                 provenance=Provenance(source=source, closeness="default"),
             )
-    for ranks, own in per_rank({count: fit for (name, count), fit in fits.items() if name == "rocm"}).items():
-        for number_of, line in enumerate(own, 1):
-            found[f"all_reduce/rocm/nvlink/{ranks}/{number_of}"] = line
+    for count, own in per_rank({ranks_of: fit for (name, ranks_of), fit in fits.items() if name == "rocm"}).items():
+        for place, line in enumerate(own, 1):
+            found[f"all_reduce/rocm/nvlink/{count}/{place}"] = line
     return found
 
 

@@ -19,6 +19,8 @@ from advisor.specs.trace import Request
 class Fixed:
     """Decode steps of 10 ms, and `prompt_s` more for each thousand prompt tokens; no host time."""
 
+    queries, tokens_per_step = 1, 1.0
+
     def __init__(self, scheduler: Scheduler, *, page_tokens: int = 1, decode_s: float = 0.010, prompt_s: float = 0.1) -> None:
         engine = load_engine("vllm")
         host = replace(engine.host, request_s=0.0, admit_s=0.0, wait_steps=0.0, token_s=0.0)

@@ -16,6 +16,7 @@ from advisor.catalog.machines import list_devices, load_cluster
 from advisor.catalog.models import requantise
 from advisor.errors import AdvisorError, QuestionError
 from advisor.roofline.memory import rank_memory
+from advisor.search.ceiling import least_ceiling
 from advisor.search.legal import block_refusal, refusal
 from advisor.search.place import Placer
 from advisor.search.space import needs
@@ -29,9 +30,9 @@ from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 
 FORMATS_OFFERED = ("bf16", "fp8", "int4")
-INPUTS_OFFERED = (1024, 4096, 16384, 65536)
-OTHER_GPUS, OTHER_FORMATS, OTHER_INPUTS = 3, 2, 3
-MOST_SHAPES = 8
+INPUTS_OFFERED = (1024, 4096, 16384)
+OTHER_GPUS, OTHER_FORMATS, OTHER_INPUTS = 3, 1, 2
+MOST_SHAPES = 6
 MOST_PROCESSES = 8
 
 
@@ -135,7 +136,7 @@ def _plans(problem: Problem, calibration: Calibration, shapes: Sequence[Plan], *
     )
     for shape in _shapes(problem, shapes):
         reason = refusal(problem, shape) or block_refusal(problem, shape) or unstartable(shape)
-        memory = None if reason else rank_memory(problem, placer.placed(shape))
+        memory = None if reason else rank_memory(problem, least_ceiling(problem, placer.placed(shape)))
         if memory is not None and memory.shortfall_bytes > 0:
             reason = needs(memory)
         if reason:

@@ -15,9 +15,12 @@ from advisor.specs.cluster import Cluster
 from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+USUAL_DRAFTS = 3  # of the MTP recipes of InferenceX and of the engines' documentation
+NODE_GPUS = 8  # of an HGX board
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +43,23 @@ class Desk:
 
     def problem(self, point: Point) -> Problem:
         """The point as a problem. Raises the AdvisorError of the first name that is not known."""
-        return Problem(model=self.model(point), cluster=self.cluster(point), workload=point.workload, engine=self.engine(point))
+        return Problem(
+            model=self.model(point), cluster=self.cluster(point), workload=point.workload, engine=self.engine(point),
+            speculation=self.speculation(point),
+        )  # fmt: skip
+
+    def speculation(self, point: Point) -> Speculation | None:
+        """The drafting of the row; None where it has none, or does not say whether it has (`mtp or none`).
+
+        A method without a number drafts `USUAL_DRAFTS` tokens.
+        """
+        from advisor.catalog.speculation import load_speculation
+
+        named = point.speculation.lower()
+        if not named or "none" in named:
+            return None
+        text = named if ":" in named else f"{named}:{USUAL_DRAFTS}"
+        return load_speculation(text, acceptance=point.acceptance)
 
     def model(self, point: Point) -> ModelSpec:
         """The model in the row's number formats."""
@@ -81,7 +100,13 @@ class Desk:
 
         def load() -> Cluster:
             each = max(1, -(-point.gpus // point.nodes))
-            return load_cluster(gpu=point.hardware, gpus=each, nodes=point.nodes, interconnect=point.interconnect)
+            try:
+                return load_cluster(gpu=point.hardware, gpus=each, nodes=point.nodes, interconnect=point.interconnect)
+            except QuestionError:
+                if point.deployment is None or point.nodes > 1:
+                    raise
+            whole = -(-each // NODE_GPUS) * NODE_GPUS  # the workers of pools need not fill the last node
+            return load_cluster(gpu=point.hardware, gpus=whole, interconnect=point.interconnect)
 
         return _once(self.clusters, (point.hardware, point.gpus, point.nodes, point.interconnect), load)
 

@@ -58,13 +58,14 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
 
     Raises QuestionError or PlanError (one sentence) where the plan cannot be started so.
     """
-    from advisor.launch import benchmark
+    from advisor.launch import benchmark, dashboard
 
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
     request = _request(problem, prediction, options or Options(), target)
     writer = import_module(f"advisor.launch.{target}")
-    return (*writer.render(request), benchmark.render(request))
+    panels = (dashboard.render(request),) if request.options.dashboard else ()
+    return (*writer.render(request), benchmark.render(request), *panels)
 
 
 def _request(problem: Problem, prediction: Prediction, options: Options, target: str) -> Request:
@@ -85,7 +86,7 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
         )
     wanted = "" if options.checkpoint else c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)
     checkpoint = options.checkpoint or ("" if wanted else problem.model.repo)
-    image = options.image or problem.engine.image
+    image = options.image or vendor.image(problem)
     return Request(
         problem=problem, prediction=prediction, engine=words, servers=found, command=first, options=options,
         checkpoint=c.checked_name("model", checkpoint) if checkpoint else "", wanted=wanted,

@@ -15,7 +15,7 @@ from advisor.launch.layout import Span
 from advisor.launch.patience import start_s
 from advisor.launch.pod import beyond_domain, channel, pod, trays
 from advisor.launch.request import Request, server_command
-from advisor.launch.script import ScriptFile, header
+from advisor.launch.script import ScriptFile, header, plan_line
 from advisor.launch.storage import Storage, claim, storage
 from advisor.launch.template import lines
 
@@ -45,7 +45,16 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
     if request.options.autoscale:
         documents.append(_scaled(request, name))
     text = [*sh.comment(opening), *(row for document in documents for row in ("---", *document))]
-    return (ScriptFile(name=NAME, text="\n".join([*text, ""])),)
+    return (ScriptFile(name=NAME, text="\n".join([*text, ""])), _kustomization(request))
+
+
+def _kustomization(request: Request) -> ScriptFile:
+    image, _, tag = request.image.partition("@")[0].rpartition(":")
+    if "/" in tag or not image:  # a registry's port is no tag, and an image may have none
+        image, tag = request.image, "latest"
+    plan = sh.comment([plan_line(request.plan)])
+    text = lines("kustomization.yaml", plan=plan, manifest=NAME, image=image, tag=tag)
+    return ScriptFile(name="kustomization.yaml", text="\n".join([*text, ""]))
 
 
 def _use(request: Request, name: str, weights: Storage) -> list[str]:

@@ -19,6 +19,12 @@ PROGRAM = ("sglang", "serve")
 HEALTH = "/health"
 METRICS = "/metrics"
 REQUESTS_METRICS = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+METRIC_NAMES = {  # docs.sglang.io, production metrics
+    "ttft": "sglang:time_to_first_token_seconds",
+    "tpot": "sglang:inter_token_latency_seconds",
+    "tokens": "sglang:generation_tokens_total",
+    "cache": "sglang:token_usage",
+}
 BALANCER = "sglang-router"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
@@ -124,7 +130,7 @@ def asked(options: Options, plan: Plan) -> list[Flag]:
     if options.served_name:
         flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
     if options.tool_parser:
-        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser))
+        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser, why=c.template_note(options.chat_template)))
     if options.reasoning_parser:
         flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
     if options.loras:

@@ -20,6 +20,7 @@ LAUNCHER = "trtllm-llmapi-launch"
 HEALTH = "/health"
 METRICS = "/prometheus/metrics"
 REQUESTS_METRICS = ()
+METRIC_NAMES: dict[str, str] = {}
 BALANCER = "nginx"
 ONLINE_FP8 = False
 SPLIT_VARIABLE = ""

@@ -19,6 +19,12 @@ PROGRAM = ("vllm", "serve")
 HEALTH = "/health"
 METRICS = "/metrics"
 REQUESTS_METRICS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+METRIC_NAMES = {  # docs.vllm.ai, production metrics
+    "ttft": "vllm:time_to_first_token_seconds",
+    "tpot": "vllm:request_time_per_output_token_seconds",
+    "tokens": "vllm:generation_tokens_total",
+    "cache": "vllm:kv_cache_usage_perc",
+}
 BALANCER = "nginx"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "VLLM_PP_LAYER_PARTITION"
@@ -159,7 +165,9 @@ def asked(options: Options, plan: Plan) -> list[Flag]:
     if options.served_name:
         flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
     if options.tool_parser:
-        flags += [Flag(name="--enable-auto-tool-choice"), Flag(name="--tool-call-parser", value=options.tool_parser)]
+        note = c.template_note(options.chat_template)
+        flags.append(Flag(name="--enable-auto-tool-choice"))
+        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser, why=note))
     if options.reasoning_parser:
         flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
     if options.loras:

@@ -154,6 +154,11 @@ def needs_online_fp8(model: ModelSpec) -> bool:
     return weight_format(model) == "fp8" and not model.quantisation
 
 
+def template_note(template: str) -> str:
+    """What a tool parser needs beside it, as a comment."""
+    return f"reliable with --chat-template and the engine's examples/{template}" if template else ""
+
+
 def refuse(engine: str, reason: str) -> PlanError:
     """The plan cannot be launched on `engine`, as an error to raise."""
     return PlanError(f"{engine} cannot start this plan: {reason}.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from advisor.roofline import draft
 from advisor.roofline.attention import local_kv_heads, projection_work
 from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_layers
 from advisor.roofline.work import Gemm
@@ -69,23 +70,36 @@ def sequence_cache_bytes(model: ModelSpec, plan: Plan, engine: Engine, stage: in
 
     A window keeps its tokens plus those `in_flight` in a step and a page; a recurrent state does not grow.
     """
-    total, values, value_bytes = 0.0, 0.0, FORMATS[model.kv_format].bytes_per_value
-    for layer, count in count_equal(stage_layers(model, plan, engine, stage)):
-        mixer = layer.mixer
-        if isinstance(mixer, GroupedAttention):
-            if mixer.shares_kv:
-                continue
-            kept = _window_tokens(mixer.window_tokens, tokens, in_flight, engine) if mixer.window_tokens else tokens
-            values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim) + mixer.index_head_dim
-            total += count * kept * values * value_bytes
-        elif isinstance(mixer, LatentAttention):
-            values = tokens * mixer.cache_values_per_token()
-            if mixer.window_tokens:
-                values += _window_tokens(mixer.window_tokens, tokens, in_flight, engine) * (mixer.kv_rank + mixer.rope_dim)
-            total += count * values * value_bytes
-        elif mixer is not None:
-            total += count * mixer.state_values * STATE_BYTES / plan.tp
-    return total
+    layers = count_equal(stage_layers(model, plan, engine, stage))
+    return sum(count * layer_cache_bytes(layer, model, plan, engine, tokens, in_flight=in_flight) for layer, count in layers)
+
+
+def layer_cache_bytes(layer: Layer, model: ModelSpec, plan: Plan, engine: Engine, tokens: float, *, in_flight: float) -> float:
+    """Bytes one sequence of `tokens` holds on one rank in one layer."""
+    mixer, value_bytes = layer.mixer, FORMATS[model.kv_format].bytes_per_value
+    if isinstance(mixer, GroupedAttention):
+        if mixer.shares_kv:
+            return 0.0
+        kept = _window_tokens(mixer.window_tokens, tokens, in_flight, engine) if mixer.window_tokens else tokens
+        values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim) + mixer.index_head_dim
+        return kept * values * value_bytes
+    if isinstance(mixer, LatentAttention):
+        latents = tokens * mixer.cache_values_per_token()
+        if mixer.window_tokens:
+            latents += _window_tokens(mixer.window_tokens, tokens, in_flight, engine) * (mixer.kv_rank + mixer.rope_dim)
+        return latents * value_bytes
+    return mixer.state_values * STATE_BYTES / plan.tp if mixer is not None else 0.0
+
+
+def drafter_bytes(problem: Problem, plan: Plan, tokens: float, *, in_flight: float) -> tuple[float, float]:
+    """(weights, cache of one sequence of `tokens`) that the drafter adds to a rank of the last stage; its embedding and, for mtp,
+    its vocabulary are the target's own."""
+    model, speculation = problem.model, problem.speculation
+    layer = draft.draft_layer(model, speculation) if speculation else None
+    if speculation is None or layer is None:
+        return 0.0, 0.0
+    weights = layer_weight_bytes(layer, draft.drafting(model, speculation), plan) + draft.joined_bytes(model, plan, speculation)
+    return weights, layer_cache_bytes(layer, model, plan, problem.engine, tokens, in_flight=in_flight)
 
 
 def _window_tokens(window: int, tokens: float, in_flight: float, engine: Engine) -> float:
@@ -179,7 +193,9 @@ def rank_memory(problem: Problem, plan: Plan) -> RankMemory:
 def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) -> RankMemory:
     model, engine, rule = problem.model, problem.engine, problem.engine.memory
     total, usable = _device_bytes(problem, plan, stage)
-    weights = stage_weight_bytes(model, plan, engine, stage)
+    tokens, in_flight = max(1.0, problem.workload.context_tokens), settings.token_budget / settings.max_sequences
+    drafter, drafted = drafter_bytes(problem, plan, tokens, in_flight=in_flight) if stage == plan.pp - 1 else (0.0, 0.0)
+    weights = stage_weight_bytes(model, plan, engine, stage) + drafter
     activations = activation_bytes(problem, plan, settings)
     other = rule.context_bytes + rule.graph_bytes + (rule.collective_bytes if plan.replica_gpus > 1 else 0.0)
     if rule.of == "total":
@@ -188,8 +204,7 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
         room = min(total * settings.memory_fraction, usable - activations - other) - weights
     else:
         room = (usable - weights - activations - other) * settings.memory_fraction
-    tokens = max(1.0, problem.workload.context_tokens)
-    each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=settings.token_budget / settings.max_sequences)
+    each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=in_flight) + drafted
     kv = max(0.0, room)
     # A stage without any cache leaves the batch ceiling as the only limit.
     capacity = kv / each * tokens if each > 0 else settings.max_sequences * tokens

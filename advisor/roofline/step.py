@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from advisor.roofline import graph
+from advisor.roofline import draft, graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.comm import Lines, collective_s
 from advisor.roofline.compute import DeviceRates, kernel_s
@@ -40,6 +40,7 @@ from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 
+EXPERT_EXCHANGE = ("experts",)  # kernels that send tokens to their experts: DeepEP's, TensorRT-LLM's over NVLink
 EXACT_UP_TO = 16  # token counts up to here are evaluated one by one; above, on a grid of quarter octaves
 GRID = sorted({*range(1, EXACT_UP_TO + 1), *(round(2 ** (e / 4)) for e in range(16, 96))})
 CONTEXTS = [16, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304]
@@ -55,6 +56,8 @@ class StepModel:
         self.plan = plan
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
+        self.queries = problem.speculation.verified if problem.speculation else 1
+        self.tokens_per_step = problem.speculation.length if problem.speculation else 1.0
         self.problem = replace(problem, model=as_computed(problem.model, self.engine, self.device))
         self._fabrics, self._lines = fabrics, lines
         self._rates = DeviceRates(self.device, calibration, self.engine.name)
@@ -74,7 +77,8 @@ class StepModel:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
         if isinstance(work, Collective):
             fabric = self._fabrics.axis(work.axis)
-            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=self.engine.all_reduces)
+            kernels = EXPERT_EXCHANGE if work.op == "all_to_all" else self.engine.all_reduces
+            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=kernels)
             return each * work.count * self._scale.collective
         if isinstance(work, Stream):
             return kernel_s(work, self._rates) * self.engine.fused_elementwise
@@ -110,13 +114,13 @@ class StepModel:
         return self.works_s(graph.expert_work(self.problem.model, self.plan, self.stages[stage], tokens))
 
     def decode_attention_s(self, stage: int, decodes: float, context: float) -> float:
-        """Attention of `decodes` single tokens over `context` cached ones each."""
+        """Attention of `decodes` sequences over `context` cached tokens each: one token of each, or those that a step verifies."""
         if decodes <= 0:
             return 0.0
         return self._interpolated("decode", stage, decodes, max(1.0, context), self._decode_exact)
 
     def _decode_exact(self, stage: int, decodes: float, context: float) -> float:
-        batch = Batch(decodes=decodes, context=context)
+        batch = Batch(decodes=decodes, context=context, queries=self.queries)
         return self.works_s(graph.sequence_work(self.problem.model, self.plan, self.stages[stage], batch))
 
     def prefill_attention_s(self, stage: int, new: float, past: float) -> float:
@@ -130,6 +134,30 @@ class StepModel:
             batch = Batch(prefills=1, new=new, past=past)
             found = self.works_s(graph.sequence_work(self.problem.model, self.plan, self.stages[stage], batch))
             self._memo[key] = found
+        return found
+
+    def draft_s(self, decodes: float, context: float) -> float:
+        """All passes of the drafter after a verify step of `decodes` sequences, (D3)."""
+        if self.problem.speculation is None or decodes <= 0:
+            return 0.0
+        return self._interpolated("draft", self.plan.pp - 1, decodes, max(1.0, context), self._draft_exact)
+
+    def _draft_exact(self, stage: int, decodes: float, context: float) -> float:
+        model, speculation = self.problem.model, self.problem.speculation
+        assert speculation is not None
+        return self.works_s(draft.draft_step_work(model, self.plan, speculation, sequences=decodes, context=context))
+
+    def draft_prefill_s(self, new: float, past: float) -> float:
+        """The drafter's own layer over a prompt chunk of `new` tokens over `past` cached ones."""
+        speculation = self.problem.speculation
+        if speculation is None or new <= 0:
+            return 0.0
+        new, past = _rounded(new), _rounded(past)
+        key = ("draft_prefill", 0, new, past)
+        found = self._memo.get(key)
+        if found is None:
+            works = draft.draft_prefill_work(self.problem.model, self.plan, speculation, new=new, past=past)
+            found = self._memo[key] = self.works_s(works)
         return found
 
     def head_s(self, sequences: float) -> float:
@@ -215,17 +243,18 @@ class StepModel:
         adp, count = self.plan.adp, len(chunks)
         share = math.ceil(count / adp / heavy) / count if adp > 1 and count else 1 / heavy
         new_tokens = share * sum(new for new, _ in chunks)
-        tokens = decodes + new_tokens
+        tokens = decodes * self.queries + new_tokens
         if tokens <= 0:
             return 0.0
         total = self.tokens_s(stage, tokens) + self.decode_attention_s(stage, decodes, context)
-        mean = decodes + sum(new for new, _ in chunks) / adp / heavy
+        mean = decodes * self.queries + sum(new for new, _ in chunks) / adp / heavy
         if mean < tokens:  # the experts see all ranks' tokens, not the busiest rank's adp times
             total += self.experts_s(stage, mean) - self.experts_s(stage, tokens)
         for new, past in chunks:
             total += share * self.prefill_attention_s(stage, new, past)
         if stage == self.plan.pp - 1:
-            total += self.head_s(max(1.0, decodes + share * count))
+            total += self.head_s(max(1.0, decodes * self.queries + share * count)) + self.draft_s(decodes, context)
+            total += share * sum(self.draft_prefill_s(new, past) for new, past in chunks)
         graphed = not new_tokens and tokens <= self.engine.graphs_up_to
         return total if graphed else _no_faster(total, self._launches(stage) * self.engine.host.kernel_s)
 

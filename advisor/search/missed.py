@@ -28,7 +28,7 @@ def where_limits_are_missed(predictor: Predictor, advice: Advice) -> tuple[Remed
     first, workload = advice.choices[0], predictor.problem.workload
     if advice.implied_ttft_s:
         workload = replace(workload, ttft_limit_s=advice.implied_ttft_s)
-    held = Predictor(replace(predictor.problem, workload=workload), predictor.calibration)
+    held = predictor.about(replace(predictor.problem, workload=workload))
     found = [_more_replicas(held, first), *_smaller(held, first), _lighter(held, first), *_wider(held, first)]
     return tuple(remedy for remedy in found if remedy)
 
@@ -46,7 +46,7 @@ def _more_replicas(predictor: Predictor, first: Prediction) -> Remedy | None:
             continue
         enlarged = replace(problem, cluster=cluster)
         plan = with_ceiling(enlarged, _filled(cluster, first.plan))
-        if Predictor(enlarged, predictor.calibration).screen(plan).within_limits:
+        if predictor.about(enlarged).screen(plan).within_limits:
             return Remedy(change=gpus_option(cluster), plan=plan)
         tries += 1
         if tries > EXTRA_NODES:
@@ -74,7 +74,7 @@ def _smaller(predictor: Predictor, first: Prediction) -> Iterator[Remedy]:
 
 def _kept(problem: Problem, predictor: Predictor) -> Plan | None:
     """The best plan of a changed problem, where it keeps the limits."""
-    advice = advise(Predictor(problem, predictor.calibration))
+    advice = advise(predictor.about(problem))
     return advice.choices[0].plan if advice.choices and advice.limits_met else None
 
 

@@ -16,6 +16,7 @@ class Scaled:
         self._model, self._factor = model, factor
         self.engine: Engine = model.engine
         self.plan: Plan = model.plan
+        self.queries, self.tokens_per_step = model.queries, model.tokens_per_step
 
     def decode_s(self, sequences: float, context: float) -> float:
         """Seconds between two tokens of each of `sequences`."""

@@ -66,6 +66,7 @@ class Simulator:
         self._ending: list[tuple[int, int, Sequence]] = []  # heap by the step of the last token; preempted ones stay behind, stale
         self._phases = [0] * self.page_tokens  # decoding sequences by the step at which they need their next block
         self._context = 0  # tokens of all decoding sequences
+        self._part_token = 0.0  # what verify steps have yielded beyond whole tokens
         self._order = 0
         self._run_steps = 0  # equal decode steps that are planned from now on, and the seconds of each
         self._run_step_s = 0.0
@@ -152,12 +153,17 @@ class Simulator:
 
     # What the rules ask and do.
 
+    @property
+    def verified(self) -> int:
+        """Tokens that the decoding sequences take of a step's budget: one each, or with speculative decoding K + 1."""
+        return len(self.alive) * self.model.queries
+
     def blocks_of(self, tokens: int) -> int:
         """Cache blocks of so many tokens."""
         return -(-tokens // self.page_tokens)
 
     def blocks_due(self, steps: int) -> int:
-        """Blocks that the decoding sequences need for so many steps more."""
+        """Blocks that the decoding sequences need for so many tokens more of each."""
         if not self.rules.grows:
             return 0
         page, step, phases = self.page_tokens, self.decode_steps, self._phases
@@ -195,6 +201,12 @@ class Simulator:
         self.prefilling.append(sequence)
         self.give(sequence, tokens)
         return sequence
+
+    def join(self, tokens: int) -> None:
+        """The head of the queue decodes from now on: its prompt was computed elsewhere and its cache is here."""
+        sequence = self.admit(tokens)
+        self.prefilling.remove(sequence)
+        self._begin(sequence)
 
     def give(self, sequence: Sequence, tokens: int) -> None:
         """The blocks that a sequence that prefills still lacks for so many tokens."""
@@ -252,7 +264,7 @@ class Simulator:
         taken_s = self.model.mixed_s(count, context, [(new, sequence.done) for sequence, new in chunks])
         self._pass(taken_s, 1, count)
         if count:
-            self._advance(1)
+            self._advance(self._yielded(1))
         for sequence, new in chunks:
             sequence.done += new
             if sequence.done >= sequence.known:
@@ -265,11 +277,11 @@ class Simulator:
         count = len(self.alive)
         while self._ending[0][2].last_step != self._ending[0][0]:
             heapq.heappop(self._ending)
-        steps = self._ending[0][0] - self.decode_steps
-        if self.rules.grows and count * (steps // self.page_tokens + 1) > self.free_blocks:
-            steps = self._fitting(steps)
-        self._run_steps = steps
-        self._run_step_s = self._decode_s(count, self._context // count + steps // 2)
+        tokens = self._ending[0][0] - self.decode_steps
+        if self.rules.grows and count * (tokens // self.page_tokens + 1) > self.free_blocks:
+            tokens = self._fitting(tokens)
+        self._run_steps = math.ceil(tokens / self.model.tokens_per_step)
+        self._run_step_s = self._decode_s(count, self._context // count + tokens // 2)
 
     def _steps_left(self) -> int:
         """Steps of the run: all, or as many as are begun before a request joins an empty queue."""
@@ -283,8 +295,14 @@ class Simulator:
         count = len(self.alive)
         self._pass(self._run_step_s, steps, count)
         self._run_steps = 0
-        self._advance(steps)
+        self._advance(self._yielded(steps))
         self._retire()
+
+    def _yielded(self, steps: int) -> int:
+        """Tokens that each decoding sequence gets from so many steps, one a step without speculative decoding."""
+        tokens = steps * self.model.tokens_per_step + self._part_token
+        self._part_token = tokens % 1.0
+        return int(tokens)
 
     def _decode_s(self, count: int, context: int) -> float:
         """Seconds of a decode step; contexts are rounded to seven binary digits (below 1%), so that most are asked for again."""
@@ -319,12 +337,12 @@ class Simulator:
             self._ahead_s = each_s
         self._front_end.stream(decodes / each_s, taken_s)
 
-    def _advance(self, steps: int) -> None:
-        """Every decoding sequence gets so many tokens."""
-        self._take(self.blocks_due(steps))
-        self.decode_steps += steps
-        self._context += steps * len(self.alive)
-        self.rules.decoded(steps)
+    def _advance(self, tokens: int) -> None:
+        """Every decoding sequence gets so many tokens; what a verify step yields beyond its last one is dropped when it ends."""
+        self._take(self.blocks_due(tokens))
+        self.decode_steps += tokens
+        self._context += tokens * len(self.alive)
+        self.rules.decoded(tokens)
 
     def _begin(self, sequence: Sequence) -> None:
         """The prompt is computed: its last step has sent a token, and the sequence decodes."""
@@ -353,9 +371,10 @@ class Simulator:
 
     def _end(self, sequence: Sequence) -> None:
         del self.alive[sequence]
-        self._context -= sequence.final
+        dropped = self.decode_steps - sequence.last_step
+        self._context -= sequence.final + dropped
         self._phases[self._phase(sequence)] -= 1
-        self._release(sequence, sequence.request.output_tokens)
+        self._release(sequence, sequence.request.output_tokens + dropped)
         if self.prefix_cache is not None and not sequence.prefix:
             self.prefix_cache.leave(self.blocks_of(sequence.final - 1))
         sequence.last_step = -1

@@ -124,7 +124,8 @@ class Engine:
     "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted,
     `fitted_families` the families of models (`ModelSpec.family`). `spreads` are the residuals of rows left out of the fit by figure
     and closeness ("tpot/fitted", "tpot/device", "tpot/family", "tpot/default"), and of each family or of families left out
-    ("tpot/fitted/MoE", "tpot/fitted/unseen"). `source` says where the figures are from.
+    ("tpot/fitted/MoE", "tpot/fitted/unseen"). `image` is its container for NVIDIA GPUs, `rocm_images` those for AMD's by the
+    beginning of their target (gfx942). `source` says where the figures are from.
     """
 
     name: str
@@ -159,3 +160,4 @@ class Engine:
     residual_p90: float | None = None
     flags_version: str = ""
     image: str = ""
+    rocm_images: tuple[tuple[str, str], ...] = ()

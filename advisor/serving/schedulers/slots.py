@@ -31,7 +31,7 @@ class SlotRules:
                 break
             simulator.admit(final)
         mixed = self._rules.mixed_steps
-        budget = self._budget - (len(simulator.alive) if mixed else 0)
+        budget = self._budget - (simulator.verified if mixed else 0)
         chunks: Chunks = []
         for sequence in simulator.prefilling:
             new = min(sequence.left, budget) if self._rules.chunked_prefill else sequence.left

@@ -26,7 +26,7 @@ class TrtllmRules:
     def schedule(self, simulator: Simulator) -> tuple[bool, Chunks]:
         """Generation first, then contexts in order, as far as `max_num_tokens` reaches."""
         paused = self._pause(simulator)
-        budget = self._budget - len(simulator.alive)
+        budget = self._budget - simulator.verified
         chunks: Chunks = []
         kept = simulator.blocks_due(1)
         for sequence in simulator.prefilling:

@@ -31,7 +31,7 @@ class VllmRules:
             if chunks:
                 return False, chunks
         preempted = _make_room(simulator)
-        budget = self._budget - len(simulator.alive)
+        budget = self._budget - simulator.verified
         chunks, cut_off = self._continue(simulator, budget)
         if self._rules.mixed_steps and not preempted and not cut_off:
             budget -= sum(new for _, new in chunks)

@@ -18,6 +18,7 @@ import yaml
 from launch_questions import FLAGS, SETTINGS, cluster, model, prediction, problem
 from launch_schemas import COMPOSE, LEADER_WORKER_SET
 
+from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model, requantise
 from advisor.errors import AdvisorError, PlanError, QuestionError
@@ -228,6 +229,66 @@ def test_header_tells_figures_with_units_and_versions():
     assert "time to first token    310 ms, 90% within 248 ms to 388 ms" in text
     assert "with vllm 0.33.0 as tp=4,pp=1,dp=1" in text
     assert "Written by advisor " in text
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_what_was_asked_for_is_what_the_engine_takes(engine, target, check_launch):
+    parsers = {"vllm": ("hermes", "qwen3", "deepep_low_latency"), "sglang": ("qwen25", "qwen3", "deepep")}[engine]
+    options = Options(
+        served_name="my model", tool_parser=parsers[0], reasoning_parser=parsers[1], loras=("sql=org/adapter", "legal=org/other"),
+        kv_offload_gib=64, expert_backend=parsers[2], balance_experts=True,
+    )  # fmt: skip
+    files = render(problem(engine, **MOE), prediction(Plan(tp=8, ep=8)), target=target, options=options)
+    text = files[0].text
+    for wanted in ("my model", "sql=org/adapter", "legal=org/other", *parsers):
+        assert wanted in text
+    for line in engine_commands(text):
+        assert check_launch.check(engine, line, strict=True)[:2] == (True, ""), line
+    assert parse(text) == prediction(Plan(tp=8, ep=8)).plan
+    with pytest.raises(PlanError, match="need expert parallelism"):
+        render(problem(engine), prediction(Plan(tp=8)), target=target, options=Options(balance_experts=True))
+
+
+@pytest.mark.parametrize(("engine", "gpu", "image"), [
+    ("vllm", "mi300x", "vllm/vllm-openai-rocm:v0.33.0"), ("sglang", "mi300x", "lmsysorg/sglang:v0.5.23-rocm700-mi30x"),
+    ("sglang", "mi355x", "lmsysorg/sglang:v0.5.23-rocm700-mi35x"),
+])  # fmt: skip
+def test_amd_gpus_have_images_and_variables_of_their_own(engine, gpu, image, check_launch):
+    asked = replace(problem(engine, machine=load_cluster(gpu=gpu, gpus=8)), engine=load_engine(engine))
+    for target in TARGETS:
+        text = render(asked, prediction(Plan(tp=4, gpus=(3, 2, 1, 0))), target=target)[0].text
+        assert "nvidia" not in text.lower()
+        assert parse(text).tp == 4
+        if target in ("docker", "compose", "kubernetes"):
+            assert image in text
+        if target != "kubernetes":
+            assert "HIP_VISIBLE_DEVICES" in text
+        for line in engine_commands(text):
+            assert check_launch.check(engine, line, strict=True)[0]
+    with pytest.raises(PlanError, match="trtllm has no launch scripts for GPUs of amd"):
+        render(problem("trtllm", machine=load_cluster(gpu=gpu, gpus=8)), prediction(Plan()), target="bash")
+
+
+@pytest.mark.parametrize("tool", ["vllm", "aiperf"])
+def test_the_benchmark_asks_for_the_served_name_with_the_key(tool):
+    options = Options(served_name="my model", load_tool=tool)
+    text = render(problem(), prediction(Plan()), target="bash", options=options)[1].text
+    assert {"vllm": "--served-model-name 'my model'", "aiperf": "--model 'my model'"}[tool] in text
+    assert {"vllm": "export OPENAI_API_KEY=$API_KEY", "aiperf": '--api-key "$API_KEY"'}[tool] in text
+    plain = render(problem(), prediction(Plan()), target="bash", options=Options(load_tool=tool))[1].text
+    assert '--model "$MODEL"' in plain
+    assert "my model" not in plain
+
+
+def test_names_that_would_be_options_or_lines_are_refused():
+    for bad in ("--x", "a\nb", "noequals", "=path", "a b=/x"):
+        with pytest.raises(QuestionError):
+            render(problem(), prediction(Plan()), target="bash", options=Options(loras=(bad,)))
+    with pytest.raises(QuestionError):
+        render(problem(), prediction(Plan()), target="bash", options=Options(served_name="-x"))
+    with pytest.raises(PlanError, match="--served-name is written for vllm and sglang"):
+        render(problem("trtllm"), prediction(Plan()), target="bash", options=Options(served_name="x"))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -197,6 +197,8 @@ def test_replicas_share_the_load_and_nothing_else() -> None:
 class _Fixed:
     """A replica whose steps take 10 ms, and 20 ms more for each prefill they carry; no host time."""
 
+    tokens_per_step = 1.0
+
     def __init__(self) -> None:
         engine = load_engine("vllm")
         host = replace(engine.host, request_s=0.0, wait_steps=0.0, token_s=0.0)
