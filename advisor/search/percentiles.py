@@ -68,9 +68,10 @@ def _offered(workload: Workload) -> Offered:
 
 
 def _holds(predictor: Predictor, plan: Plan, workload: Workload, *, met: bool) -> float:
-    """The largest load at which the plan keeps every limit, to 2%; 0 where it does at no load."""
+    """The largest load at which the plan keeps every limit with the engine's own batch ceiling, to 2%; 0 where it does at none."""
     asked = workload.rate_per_s if workload.mode == "open_loop" else float(workload.users)
     low, high = (asked, 2 * asked) if met else (0.0, asked)
+    plan = replace(plan, settings=None)
     for _ in range(STEPS):
         middle = (low + high) / 2 if low else high / 2
         if _keeps(predictor, plan, _at(workload, middle)):
