@@ -160,7 +160,6 @@ def _predicted(predictor: Predictor, plan: Plan) -> Prediction:
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
-    from advisor.roofline.memory import rank_memory
     from advisor.search.ceiling import least_ceiling
     from advisor.search.legal import refusal
     from advisor.search.place import Placer
@@ -175,7 +174,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     if reason:
         raise PlanError(f"{reason}.")
     plan = Placer(problem).placed(plan)
-    memory = rank_memory(problem, least_ceiling(problem, plan))
+    _, memory = least_ceiling(problem, plan)
     if memory.shortfall_bytes > 0:
         raise PlanError(f"{plan.label} does not fit: a rank {needs(memory)}; split it further, or take fewer bytes a weight.")
     return plan
@@ -184,7 +183,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
 def in_short(problem: Problem) -> Asked:
     """The question in one flat value."""
     model, cluster, engine = problem.model, problem.cluster, problem.engine
-    part = model.formats.experts if model.is_moe else model.formats.ffn
+    part = model.weight_format
     return Asked(
         model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=machine_words(cluster),
         gpus=cluster.gpus, nodes=cluster.nodes, engine=engine.name, engine_version=engine.version, workload=problem.workload,

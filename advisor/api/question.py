@@ -15,7 +15,7 @@ from advisor.api.limits import limits_of
 from advisor.api.options import EngineChoice, Load, Machine, Options, parts_of
 from advisor.errors import MachineError, QuestionError, unknown
 from advisor.specs.calibration import Calibration
-from advisor.specs.cluster import Cluster, Node, Pair
+from advisor.specs.cluster import MOST_GPUS, Cluster, Node, Pair
 from advisor.specs.engine import Engine
 from advisor.specs.limit import Limit, Timed
 from advisor.specs.model import ModelSpec
@@ -27,8 +27,8 @@ from advisor.units import show
 if TYPE_CHECKING:
     from typing import Unpack
 
-SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
-MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
+# The chance with which limits are kept where as many users as fit are asked for; a limit on the mean would be missed half the time.
+SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Question:
 
 
 def question(*, model: str, **options: Unpack[Options]) -> Question:
-    """The problem that these options state. Raises QuestionError (one sentence) where they cannot be meant."""
+    """The problem that these options state. Raises QuestionError (one sentence) where they are impossible."""
     from advisor.catalog.calibrations import load_calibration, read_calibration
     from advisor.catalog.engines import load_engine
 
@@ -199,7 +199,7 @@ def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
 
 
 def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
-    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a word about it."""
+    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a note that they are assumed."""
     gpu, gpus, nodes, cluster, node, network = asked.gpu, asked.gpus, asked.nodes, asked.cluster, asked.node, asked.network
     for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value is not None and value < 1:

@@ -79,11 +79,12 @@ def _what_ifs(advice: Advice) -> str:
     load = advice.asked.workload if advice.asked else None
     faster = load is not None and (load.goal == "latency" or load.mode in ("single_stream", "open_loop"))
     what = "the speed of an answer" if faster else ("the tokens for the money" if load and load.goal == "cost" else "the tokens/s")
-    parts = []
-    for x in advice.what_ifs:
-        gain = f"{show_count(x.times, digits=2)} times {what} ({short(x.plan)})"
-        parts.append(f"{x.change} {gain if abs(x.times - 1) > SAME else 'nothing'}")
-    return f"What would bring more: {'; '.join(parts)}."
+    gains = [
+        f"{x.change} {show_count(x.times, digits=2)} times {what} ({short(x.plan)})" for x in advice.what_ifs if x.times > 1 + SAME
+    ]
+    others = [x.change for x in advice.what_ifs if x.times <= 1 + SAME]
+    nothing = f"no more with {' or '.join(others)}" if others else ""
+    return f"What would bring more: {'; '.join([*gains, *([nothing] if nothing else [])])}."
 
 
 def _helps(advice: Advice) -> list[str]:

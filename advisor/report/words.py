@@ -48,7 +48,7 @@ def served(advice: Advice) -> str:
             return f"{running:,} of {load.users:,} users at once, {load.users - running:,} wait"
         return count(load.users, "user")
     users = count(max(1, math.floor(in_flight(p))), "user")
-    if advice.expected is None:
+    if advice.expected is None or not advice.limits_met:
         return users
     expected = math.floor(in_flight(advice.expected))
     return f"{users} with {load.confidence * 100:.0f}% certainty within the limits ({expected:,} expected)"

@@ -175,6 +175,8 @@ def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served, c
         in_flight += DEVIATIONS * math.sqrt(in_flight)
     if workload.users:
         in_flight = workload.users / plan.dp / plan.adp
+    elif workload.mode == "open_loop":  # Poisson arrivals: one in a thousand moments has three standard deviations more
+        in_flight += 3 * math.sqrt(in_flight)
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
@@ -237,8 +239,6 @@ def _as_much_as_fits(model: StepModel, workload: Workload, capacity: Capacity, s
     if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
         return _users(model, workload, capacity, 1.0, screen), ()
     served = as_much_as_fits(model, workload, capacity)
-    if not _within(workload, served.ttft_s, served.tpot_s):
-        return served, ("a single request already misses the limits",)
     return served, ()
 
 
@@ -274,7 +274,7 @@ def _prediction(
         spread = spread_for(problem.engine, calibration, figure, problem.model)
         accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
         width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
-        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), independent=spread.independent)
 
     replicas = plan.dp
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:

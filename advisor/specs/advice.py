@@ -38,7 +38,7 @@ class Remedy:
 
 
 TieReason = Literal["fewest_gpus", "simplest", "best_figure"]
-CauseKind = Literal["only_plan", "limits", "figures"]
+CauseKind = Literal["only_plan", "limits", "nearest", "figures"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,8 @@ class Contrast:
 class Cause:
     """Why the first plan is before the best plan of another replica shape (`other`; None where there is none).
 
-    `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "figures", the figure of the goal decides.
+    `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "nearest", none
+    does and the first comes nearest; "figures", the figure of the goal decides.
     `figures` are ttft_s, tpot_s, latency_s, output_tokens_per_s and output_tokens_per_s_per_gpu of both. `part` is the part of an
     output token's cost that speaks most for the first: seconds on its way where the goal is latency or one user is served,
     GPU-seconds otherwise; `token_cost` is the sum of all parts. `cached_sequences` is set where the other's cache limits its load.

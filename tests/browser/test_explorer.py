@@ -127,6 +127,7 @@ def test_a_limit_is_dragged_with_the_mouse_and_moved_with_keys(page: Any) -> Non
     page.go(x="tpot")
     line = page.page.locator("[data-key='limit-tpot']")
     before = float(line.get_attribute("aria-valuenow"))
+    page.page.locator("#figure-plans").scroll_into_view_if_needed()
     box = line.locator("line").first.bounding_box()
     page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.page.mouse.down()
