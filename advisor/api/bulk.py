@@ -66,7 +66,7 @@ def _calibration(path: Path) -> Calibration:
     parse = parse_json if path.suffix == ".json" else parse_yaml
     device = parse(read_text(path), origin=str(path)).get("device")
     if not isinstance(device, str):
-        raise ProfileError(f"{path} is no calibration file: it names no device.")
+        raise ProfileError(f"{path} is not a calibration file: it names no device.")
     return read_calibration(path, load_device(device))
 
 
@@ -78,7 +78,7 @@ def read_rows(path: Path) -> list[Row]:
         rows: list[Row] = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
         names = reader.fieldnames
     except (UnicodeDecodeError, csv.Error) as error:
-        raise QuestionError(f"{shown(path)} is no CSV file: {error}.") from None
+        raise QuestionError(f"{shown(path)} is not a CSV file: {error}.") from None
     missing = [name for name in ("hardware", "engine", "model", "mode") if name not in (names or ())]
     if missing:
         raise QuestionError(

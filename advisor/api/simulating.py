@@ -263,7 +263,7 @@ def _histogram(option: str, path: Path) -> Lengths:
     try:
         return Lengths(tokens=tuple(t for t, _ in pairs), weights=tuple(w for _, w in pairs))
     except ValueError as error:
-        raise QuestionError(f"{shown(path)} is no histogram of lengths: {error}.") from None
+        raise QuestionError(f"{shown(path)} is not a histogram of lengths: {error}.") from None
 
 
 def request_rows(records: Iterable[Record]) -> str:

@@ -26,7 +26,7 @@ from advisor.specs.model import MoeFfn
 
 PRIOR = {"decode": 0.25, "prefill": 0.3, "collective": 0.5, "host": 0.5}
 FEW = len(PRIOR)  # rows; fewer cannot tell four corrections apart
-HALVINGS = 6  # of a step that leads away from the rows, because the model is no straight line
+HALVINGS = 6  # of a step that leads away from the rows, because the model is not a straight line
 STEP = 0.05  # of a logarithm: how far a scale is moved to see what follows
 CONTRADICTION = 1.5  # the same question answered twice, further apart than this
 SPREAD_NAMES = {

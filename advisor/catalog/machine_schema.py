@@ -26,7 +26,7 @@ def quantity(unit: str, *, low: float, high: float) -> Callable[[object], float]
             raise ValueError(f"write it with its unit, in {unit}")
         number = parse(value, unit)
         if not (math.isfinite(number) and low <= number <= high):
-            raise ValueError(f"{value!r} is no possible figure")
+            raise ValueError(f"{value!r} is not a possible figure")
         return number
 
     return read

@@ -58,7 +58,7 @@ def read_sheet(data: dict[str, Any], *, origin: str) -> tuple[ModelSheet, ModelS
     try:
         sheet = ModelSheet.model_validate(data)
     except ValidationError as error:
-        raise ProfileError(f"{origin} is no valid model sheet: {first_problem(error)}.") from None
+        raise ProfileError(f"{origin} is not a valid model sheet: {first_problem(error)}.") from None
     fields = Fields(sheet.config, sheet.name)
     source = "; ".join(f"{x.link} ({x.what}, read {x.read})" for x in sheet.sources)
     spec = read_fields(fields, None, source=source, repo=sheet.repo)

@@ -105,7 +105,7 @@ def _rows(path: Path) -> list[dict[str, str | None]]:
         reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig")))
         rows = [{str(key): value for key, value in row.items() if isinstance(value, str | None)} for row in reader]
     except (UnicodeDecodeError, csv.Error):
-        raise QuestionError(f"{path} is no CSV file; give measured runs as `advisor compare --out` writes them.") from None
+        raise QuestionError(f"{path} is not a CSV file; give measured runs as `advisor compare --out` writes them.") from None
     if not rows or "hardware" not in rows[0]:
         raise QuestionError(f"{path} has no rows with a `hardware` column; give measured runs as `advisor compare --out` writes.")
     return rows

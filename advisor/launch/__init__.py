@@ -84,7 +84,7 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
     if options.ray and target != "bash":
         raise QuestionError(f"--ray is written for bash, not for {target}; leave it out.")
     if not 1 <= options.port <= 65000:
-        raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
+        raise QuestionError(f"--port {options.port} is not a port; give 1 to 65000.")
     found = plan_servers(problem, plan)
     first = server_command(words, problem, plan, span(found[0]), options)
     if any(len(set(server.gpus)) > 1 for server in found) and (first.per_rank or target in ("slurm", "kubernetes")):
@@ -112,7 +112,7 @@ def _check(options: Options) -> None:
     for adapter in options.loras:
         name, _, path = c.checked_name("adapter", adapter).partition("=")
         if not name or not path or any(ch.isspace() or ch == "," for ch in name):
-            raise QuestionError(f"--lora {adapter!r} is no adapter: give NAME=PATH, the path a folder or a model id.")
+            raise QuestionError(f"--lora {adapter!r} is not an adapter: give NAME=PATH, the path a folder or a model id.")
     if options.kv_offload_gib < 0 or options.autoscale < 0:
         raise QuestionError("--kv-offload and --autoscale are not negative; leave them out for none.")
 

@@ -63,7 +63,7 @@ def result_of(data: Any) -> LoadResult:
         return _of_vllm(data)
     if isinstance(data, Mapping) and isinstance(data.get("time_to_first_token"), Mapping):
         return _of_aiperf(data)
-    raise QuestionError("the file is no result of `vllm bench serve --save-result` or `aiperf profile`; give its JSON file.")
+    raise QuestionError("the file is not a result of `vllm bench serve --save-result` or `aiperf profile`; give its JSON file.")
 
 
 def _number(data: Mapping[str, Any], key: str, scale: float = 1.0) -> float | None:

@@ -97,7 +97,7 @@ def checked_url(text: str) -> str:
     """The URL without its path. Raises QuestionError where it is none: it goes into a command."""
     match = re.fullmatch(r"(https?://[A-Za-z0-9.\-]+(?::\d{1,5})?|https?://\[[0-9a-fA-F:]+\](?::\d{1,5})?)(?:/v1)?/?", text)
     if not match:
-        raise QuestionError(f"--endpoint {text!r} is no address of a server; write it as http://127.0.0.1:8000.")
+        raise QuestionError(f"--endpoint {text!r} is not an address of a server; write it as http://127.0.0.1:8000.")
     return match[1]
 
 

@@ -82,7 +82,7 @@ def _load(workload: Workload) -> str:
 
 
 def _doubt(name: str, estimate: Estimate, limit_s: float) -> str:
-    """The chance that a limit is kept, where it is no certainty."""
+    """The chance that a limit is kept, where it is not a certainty."""
     sure = chance(limit_s, estimate)
     if sure > SURE:
         return ""

@@ -91,7 +91,7 @@ def _expert_refusal(engine: Engine, model: ModelSpec, plan: Plan) -> str:
     spread = plan.adp > 1 and plan.ep == plan.stage_gpus  # over all ranks: engines copy popular experts to fill them
     if plan.ep not in degrees and not spread:
         return (
-            f"ep={plan.ep} is no expert degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
+            f"ep={plan.ep} is not a degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
         )
     width = _expert_width(model)
     if width and width % plan.expert_tp:

@@ -33,7 +33,7 @@ WINDOW, DECIDING = 1200, 6000  # requests of the busiest parts: the 99th percent
 HALVINGS = 4  # of the share, to 6%
 HOUR_S = 3600.0
 LEAST = 300  # requests of a run; where a share has fewer, as many at its rate
-IDLE = 0.1  # of what a replica carries by the formula: one that misses the limits with so little to do is no answer
+IDLE = 0.1  # of what a replica carries by the formula: one that misses the limits with so little to do is not an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

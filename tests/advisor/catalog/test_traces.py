@@ -66,7 +66,7 @@ def test_a_line_that_cannot_be_meant_is_counted_or_refused(tmp_path: Path, line:
     found = read_trace(path)
     assert (len(found.requests), found.skipped) == (1, 1)
     assert found.reason.startswith("line 3: ")
-    with pytest.raises(QuestionError, match=r"line 3 of .* is no request"):
+    with pytest.raises(QuestionError, match=r"line 3 of .* is not a request"):
         read_trace(path, strict=True)
 
 

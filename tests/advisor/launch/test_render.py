@@ -338,7 +338,7 @@ def test_a_changed_script_is_told():
     text = files("vllm", "bash", "tp")[0].text
     with pytest.raises(AdvisorError, match="the script was changed"):
         parse(text.replace("--tensor-parallel-size 4", "--tensor-parallel-size 8"))
-    with pytest.raises(AdvisorError, match="no launch script"):
+    with pytest.raises(AdvisorError, match="not a launch script"):
         parse("echo hello")
 
 

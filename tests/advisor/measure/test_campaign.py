@@ -315,7 +315,7 @@ def test_without_a_load_generator_one_sentence(tools: Path) -> None:
 
 @pytest.mark.parametrize("text", ["http://h:80; rm -rf /", "file:///etc/passwd", "127.0.0.1:8000", "http://$(id)", ""])
 def test_an_endpoint_that_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(QuestionError, match="is no address of a server"):
+    with pytest.raises(QuestionError, match="is not an address of a server"):
         checked_url(text)
 
 
