@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from advisor.api.options import EngineChoice, Load, Machine, Options, parts_of
 from advisor.errors import MachineError, QuestionError, unknown
 from advisor.specs.calibration import Calibration
-from advisor.specs.cluster import Cluster, Node, Pair
+from advisor.specs.cluster import MOST_GPUS, Cluster, Node, Pair
 from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # The chance with which limits are kept where as many users as fit are asked for; a limit on the mean would be missed half the time.
 SURE = 0.9
-MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

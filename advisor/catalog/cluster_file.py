@@ -13,7 +13,7 @@ from advisor.catalog.machine_schema import validated
 from advisor.catalog.nodes import build_node, carries, network_of, network_sheet, node_sheet, slot_link
 from advisor.catalog.shipped import sheet_names
 from advisor.errors import ProfileError, QuestionError
-from advisor.specs.cluster import NVLINKS, Cluster, Device, Link, Network, Node, Pair
+from advisor.specs.cluster import MOST_GPUS, NVLINKS, Cluster, Device, Link, Network, Node, Pair
 from advisor.units import parse
 from advisor.untrusted import parse_json, parse_yaml, read_text
 
@@ -47,6 +47,8 @@ def cluster_of(data: dict[str, Any], *, origin: str) -> Cluster:
     file = validated(ClusterFile, data, origin=origin)
     try:
         node, said = _node(file)
+        if (gpus := file.nodes * len(node.devices)) > MOST_GPUS:
+            raise QuestionError(f"{gpus} GPUs are more than any machine has; give at most {MOST_GPUS}.")
         network, said_network = _network(file, node)
         assumed = " ".join(filter(None, (file.assumed, said, said_network)))
         return Cluster(node=node, nodes=file.nodes, network=network, assumed=assumed)

@@ -29,6 +29,9 @@ TARGETS = ("bash", "docker", "compose", "kubernetes", "slurm")
 ENGINES: dict[str, ModuleType] = {"vllm": vllm, "sglang": sglang, "trtllm": trtllm}
 
 
+MOST_GPUS = 32_768  # of one set of scripts: it names each server, in 0.6 MB for so many
+
+
 def engine_words(engine: Engine) -> ModuleType:
     """The file that speaks `engine`. Raises PlanError where the flags of that engine or version are not known."""
     words = ENGINES.get(engine.name)
@@ -63,6 +66,11 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
 
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
+    if prediction.plan.world > MOST_GPUS:
+        raise QuestionError(
+            f"scripts for {prediction.plan.world:,} GPUs are not written, {MOST_GPUS:,} are the most: write those of one part with "
+            "--gpus and --nodes, and start it as often as there are parts."
+        )
     request = _request(problem, prediction, options or Options(), target)
     writer = import_module(f"advisor.launch.{target}")
     panels = (dashboard.render(request),) if request.options.dashboard else ()

@@ -231,7 +231,7 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
 def _device_bytes(problem: Problem, plan: Plan, stage: int) -> tuple[float, float]:
     """Total and usable memory of the smallest device among the ranks of a stage."""
     node, size = problem.cluster.node, len(problem.cluster.node.devices)
-    if not plan.gpus and node.is_uniform and not node.free_bytes:
+    if node.is_uniform and not node.free_bytes:  # whichever GPUs the ranks stand on
         return node.devices[0].memory_bytes, node.devices[0].memory_bytes
     ranks = [r for r in range(plan.world) if plan.coordinates(r).stage == stage]
     gpus = [plan.gpu(rank) % size for rank in ranks]
