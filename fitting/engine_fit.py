@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TTFT_WEIGHT = 0.4
 STEP = 0.02  # of the logarithm of a coefficient, for a forward difference
 STALE = 0.1  # slopes are taken anew after a move larger than this
+ENOUGH = 0.01  # of the loss: a round that gains less ends the fit
 SOFT = 0.1  # residuals beyond 10% count linearly
 
 
@@ -144,7 +145,7 @@ def fit_engine(
     measured: bool = True,
     groups: Callable[[Case], Sequence[str]] = lambda case: (),
     processes: int = 1,
-    rounds: int = 6,
+    rounds: int = 4,
 ) -> Fitted:
     """Solve (F1) by damped Gauss-Newton from the engine's present values; `groups` names what each case is left out with.
 
@@ -167,14 +168,15 @@ def fit_engine(
         for damping in (1.0, 0.5, 0.25, 0.1):
             trial = x + damping * move
             after = at(trial)
-            if _loss(after, trial, spread) < before:
+            if (reached := _loss(after, trial, spread)) < before:
                 break
         else:
             break
         x, best, moved = trial, after, float(np.max(np.abs(damping * move)))
-        if moved < 0.01:
+        if moved < 0.01 or reached > (1 - ENOUGH) * before:
             break
-    slopes = _slopes(cases, engine, names, x, processes)
+    if moved > STALE:
+        slopes = _slopes(cases, engine, names, x, processes)
     left_out = []
     for group in sorted({name for case in cases for name in groups(case)}):
         kept = [r for r in best if group not in groups(cases[r.case])]

@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from multiprocessing import get_context
 from pathlib import Path
 
 import yaml
@@ -38,7 +39,7 @@ from advisor.calibrate.accuracy import (
 )
 from advisor.calibrate.cases import Case
 from advisor.calibrate.corrections import SPREAD_NAMES
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.recipes import unstated
 from advisor.calibrate.residuals import scatter, spread_of
@@ -56,9 +57,9 @@ from fitting.spreads import SpreadKey, completed
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 130  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED, MOST_USERS_SCORED = 400, 600  # rows that error bars come from
-MOST_USERS = 160  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
+SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
+SCORED = 120  # rows that error bars come from
+MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
 # Scales of their own beyond the engine's: for an architecture, for a format on it, and for a device whose kernels nobody
@@ -66,7 +67,7 @@ BEYOND = math.log(6)  # a row this far off ran under conditions it does not stat
 BY_ARCHITECTURE = ("decode", "prefill", "collective")
 BY_FORMAT = ("decode", "prefill", "attention")
 BY_DEVICE = ("decode", "prefill", "collective", "attention", "experts", "host")
-FEWEST_ROWS = 8  # of an architecture, format or device in the sample, for a scale of its own
+FEWEST_ROWS = 4  # of an architecture, format or device in the sample, for a scale of its own
 # What each may add to its engine's scale, as a share of that scale's own spread: kernels that were measured leave little to an
 # architecture; an engine may run another kernel for a format than the one that was measured.
 ARCHITECTURE_SHARE, FORMAT_SHARE, BORROWED_SHARE = 0.3, 0.5, 5.0
@@ -88,14 +89,13 @@ def _start(
 
 
 # The engines whose kernels the tables hold.
-TABLED = (("vllm", "2025"), ("vllm", "2026"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
+TABLED = (("vllm", "2025"), ("sglang", "2025"), ("trtllm", "2025"), ("trtllm", "2026"))
 # Orders of magnitude: a Python scheduler (1 to 4 ms a step), a C++ one (0.3 ms), a compiled loop (0.1 ms);
 # 5 to 20 us to launch a kernel from C++ or Python; tens of ms for HTTP, tokeniser and first scheduling.
 START = {
     # Block tables are lists, made into tensors each step and sent to the other ranks' processes (vLLM 0.6, model_runner.py).
     ("vllm", "2024"): _start(step_s=4e-3, sequence_s=1e-4, context_s=1e-7, ranks_s=1e-3),
     ("vllm", "2025"): _start(step_s=1.5e-3, overlap=0.2, kernel_s=1.2e-5, request_s=0.03),
-    ("vllm", "2026"): _start(step_s=1.5e-3, overlap=0.7, kernel_s=1.2e-5, request_s=0.03),
     ("sglang", "2025"): _start(step_s=8e-4, overlap=0.5, kernel_s=2e-5, request_s=0.04),
     ("trtllm", "2024"): _start(step_s=3e-4, sequence_s=1e-5, overlap=0.7),
     ("trtllm", "2025"): _start(step_s=1e-3, overlap=0.5, kernel_s=2e-5, request_s=0.03),
@@ -116,22 +116,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
     rows = [*read_points(given.points.read_text(encoding="utf-8")), *engine_rows(given.points.parent)]
-    desk = _desk()
-    by_engine = _by_engine(rows, desk)
+    lookup = _lookup()
+    by_engine = _by_engine(rows, lookup)
     left_out: dict[tuple[str, str, str], Engine] = published.left_out()
     for (name, version), found in sorted(by_engine.items(), reverse=True):
         if given.only and f"{name}-{version}" not in given.only:
             continue
         engine = load_engine(name, version)
         if not given.bars:
-            engine, without = _fit(found, desk, (name, version), given.processes)
+            engine, without = _fit(found, lookup, (name, version), given.processes)
             left_out = {key: other for key, other in left_out.items() if key[:2] != (name, version)}
             left_out |= {(name, version, group): other for group, other in without}
-        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS_SCORED)]
-        engine = _with_error_bars(engine, sampled, left_out, desk)
+        sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS)]
+        engine = _with_error_bars(engine, sampled, left_out, lookup)
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
-        desk.engines.clear()  # what was just written is read again
+        lookup.engines.clear()  # what was just written is read again
         reload()
         print(f"{name} {version}: {engine.points} rows, median {engine.residual_median:.1%}, p90 {engine.residual_p90:.1%}")
     (given.profiles / "published" / "points.csv").write_text(_published(rows), encoding="utf-8")
@@ -139,12 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _by_engine(rows: Rows, desk: Desk) -> dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]]:
+def _by_engine(rows: Rows, lookup: Lookup) -> dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]]:
     found: dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
     for row in rows:
         try:
             point = point_of_row(row)
-            engine = desk.engine(point)
+            engine = lookup.engine(point)
         except AdvisorError as error:
             print(f"{row.get('id')}: {error}", file=sys.stderr)
             continue
@@ -155,32 +155,37 @@ def _by_engine(rows: Rows, desk: Desk) -> dict[tuple[str, str], list[tuple[Point
 def _sample(
     found: list[tuple[Point, Mapping[str, str | None]]], size: int, *, most_users: float = math.inf
 ) -> list[tuple[Point, Mapping[str, str | None]]]:
-    """`size` rows in turn from every (model, GPU, mode, format, plan), each ordered by a hash of the row's id."""
+    """`size` rows in turn from every (source, model, GPU, mode, format), each ordered by a hash of the row's id, the piles by one
+    of their names: a sample smaller than there are piles favours none."""
     piles: dict[tuple[str, ...], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
-    for point, row in sorted(found, key=lambda pair: hashlib.sha256(pair[0].id.encode()).hexdigest()):
+    for point, row in sorted(found, key=lambda pair: _hash(pair[0].id)):
         if not row.get("anomaly") and not unstated(point) and point.workload.users <= most_users:
-            key = (point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype, point.plan.label)
-            piles[key].append((point, row))
+            piles[(point.source, point.model, point.hardware, point.workload.mode, point.weight_dtype)].append((point, row))
+    in_order = [pile for _, pile in sorted(piles.items(), key=lambda item: _hash("/".join(item[0])))]
     chosen: list[tuple[Point, Mapping[str, str | None]]] = []
     depth = 0
-    while len(chosen) < size and any(len(pile) > depth for pile in piles.values()):
-        chosen += [pile[depth] for _, pile in sorted(piles.items()) if len(pile) > depth]
+    while len(chosen) < size and any(len(pile) > depth for pile in in_order):
+        chosen += [pile[depth] for pile in in_order if len(pile) > depth]
         depth += 1
     return chosen[:size]
 
 
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _fit(
-    found: list[tuple[Point, Mapping[str, str | None]]], desk: Desk, key: tuple[str, str], processes: int
+    found: list[tuple[Point, Mapping[str, str | None]]], lookup: Lookup, key: tuple[str, str], processes: int
 ) -> tuple[Engine, tuple[tuple[str, Engine], ...]]:
     cases, points = [], {}
     for point, row in _sample(found, SAMPLE, most_users=MOST_USERS):
         try:
-            problem = desk.problem(point)
+            problem = lookup.problem(point)
         except AdvisorError:
             continue
         measured = {name: value for name, value in figures_of_row(row).items() if _counts(point, name)}
         case = Case(
-            id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster),
+            id=point.id, problem=problem, plan=point.plan, calibration=lookup.coefficients(problem.cluster),
             measured=tuple(measured.items()),
         )  # fmt: skip
         cases.append(case)
@@ -233,12 +238,12 @@ def _often(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count >= FEWEST_ROWS)
 
 
-def _desk(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Desk | None = None) -> Desk:
-    """A desk of shipped figures only, with what another one has already looked up."""
-    desk = Desk(online=False, local=False, own=own, fitted=fitted)
+def _lookup(*, exact: bool = True, fitted: tuple[Engine, ...] = (), known: Lookup | None = None) -> Lookup:
+    """A lookup of shipped figures only, with what another one has already found."""
+    lookup = Lookup(online=False, local=False, exact=exact, fitted=fitted)
     if known is not None:
-        desk.models, desk.clusters = known.models, known.clusters
-    return desk
+        lookup.models, lookup.clusters = known.models, known.clusters
+    return lookup
 
 
 def _counts(point: Point, figure: str) -> bool:
@@ -253,16 +258,19 @@ _TRIALS: tuple[tuple[str, str, Group, bool], ...] = (
 )  # fmt: skip
 
 
-def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) -> Engine:
+def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, lookup: Lookup) -> Engine:
     """The engine with the spreads of its rows: without their model (fitted), without their GPU (device), without their GPU and its
     kernels (family), and wider (default); of all rows, of each family, and of families left out (unseen)."""
     spreads: dict[SpreadKey, Spread] = {}
     errors = scatter([0.0])
-    for near, kind, group, own in _TRIALS:
-        found, _ = score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))
+    global _TRIED
+    _TRIED = (engine, rows, left_out, lookup)
+    with get_context("fork").Pool(len(_TRIALS)) as pool:
+        scored = pool.map(_tried, range(len(_TRIALS)))
+    for (near, kind, *_), found in zip(_TRIALS, scored, strict=True):
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
         if near == "device":
-            usable = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
+            usable = [row for row in usable if closeness(lookup.coefficients(lookup.cluster(row.point))) == "device"]
         if (near, kind) == ("fitted", ""):
             errors = scatter([r.log for r in usable if r.figure != "ttft_s"] or [r.log for r in usable])
         for key, pairs in _by_spread(usable, near, kind).items():
@@ -274,6 +282,16 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         residual_median=round(errors.median, 4),
         residual_p90=round(errors.p90, 4),
     )
+
+
+_TRIED: tuple[Engine, Rows, LeftOut, Lookup]  # handed to forked workers
+
+
+def _tried(number: int) -> list[Row]:
+    """The rows of one trial, scored."""
+    engine, rows, left_out, lookup = _TRIED
+    *_, group, exact = _TRIALS[number]
+    return score(rows, left_out, group=group, lookup=_lookup(exact=exact, fitted=(engine,), known=lookup))[0]
 
 
 def _by_spread(rows: Sequence[Row], near: str, kind: str) -> dict[SpreadKey, list[tuple[str, float]]]:
@@ -341,7 +359,7 @@ def _published(rows: Rows) -> str:
     columns = [
         "id", "source", "url", "date", "hardware", "interconnect", "nodes", "gpus", "engine", "engine_version", "model",
         "weight_dtype", "kv_dtype", "tp", "pp", "dp", "ep", "input_tokens", "output_tokens", "mode", "load",
-        "request_rate_per_s", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
+        "request_rate_per_s", "speculation", "ttft_s", "tpot_s", "latency_s", "decode_tokens_per_s", "output_tokens_per_s",
     ]  # fmt: skip
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
@@ -352,7 +370,7 @@ def _published(rows: Rows) -> str:
 
 
 def _report(rows: Rows, left_out: LeftOut) -> None:
-    scored, failed = score(rows, left_out, desk=_desk())
+    scored, failed = score(rows, left_out, lookup=_lookup())
     for line in scoreboard(scored):
         r = line.reached
         print(f"{line.target.name}: n={r.points} median {r.median:.1%} p90 {r.p90:.1%} bias {r.bias:+.1%} covered {r.covered:.0%}")

@@ -30,6 +30,7 @@ class Machine:
     )
     node: str = field(default="", metadata=_help("Node sheet: how the GPUs of a node are linked, e.g. pcie-2-socket."))
     network: str = field(default="", metadata=_help("Network between nodes, e.g. ib-400g."))
+    price: float | None = field(default=None, metadata=_help("US dollars an hour of one GPU; the sheet's price otherwise."))
     calibration: Path | str | None = field(
         default=None, metadata=_help("Calibration file; this machine's own or the shipped one otherwise.")
     )
@@ -37,12 +38,18 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which engine serves, and the number formats that it loads the model in."""
+    """Which engine serves, the number formats that it loads the model in, and how it drafts tokens."""
 
     engine: str = field(default="vllm", metadata=_help("vllm, sglang or trtllm."))
     engine_version: str = field(default="", metadata=_help("Engine version; the newest profile otherwise."))
     dtype: str = field(default="", metadata=_help("Number format of the weights, e.g. bf16, fp8, int4-awq."))
     kv_dtype: str = field(default="", metadata=_help("Number format of the KV cache, e.g. fp8."))
+    speculate: str = field(
+        default="", metadata=_help("Speculative decoding, METHOD:TOKENS: mtp:3, eagle3:3 or ngram:4 (with --acceptance).")
+    )
+    acceptance: str = field(
+        default="", metadata=_help("Tokens a verify step yields, e.g. 2.6, or one acceptance rate for each drafted token.")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +87,14 @@ class Options(TypedDict, total=False):
     cluster: Path | str | Cluster | None
     node: str
     network: str
+    price: float | None
     calibration: Path | str | None
     engine: str
     engine_version: str
     dtype: str
     kv_dtype: str
+    speculate: str
+    acceptance: str
     preset: str
     input_tokens: int | None
     output_tokens: int | None

@@ -17,17 +17,19 @@ FLOOR = 0.03  # no figure is known better than 3%: repeats of the same benchmark
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scatter:
-    """Median and 90th percentile of |predicted / measured - 1|, and the share of intervals that held the measured figure."""
+    """Median and 90th percentile of |predicted / measured - 1|, the share of measured figures inside the 90% interval, and how
+    many times its upper end is its lower one in the median (`width`)."""
 
     points: int
     median: float
     p90: float
     bias: float
     covered: float | None = None
+    width: float | None = None
 
 
-def scatter(logs: Sequence[float], covered: Sequence[bool] = ()) -> Scatter:
-    """Summary of ln(measured / predicted); `bias` is the middle predicted / measured - 1."""
+def scatter(logs: Sequence[float], covered: Sequence[bool] = (), widths: Sequence[float] = ()) -> Scatter:
+    """Summary of ln(measured / predicted); `bias` is the middle predicted / measured - 1, `widths` are upper over lower ends."""
     errors = sorted(abs(math.expm1(-value)) for value in logs)
     return Scatter(
         points=len(errors),
@@ -35,6 +37,7 @@ def scatter(logs: Sequence[float], covered: Sequence[bool] = ()) -> Scatter:
         p90=quantile(errors, 0.9),
         bias=math.expm1(-statistics.median(logs)),
         covered=sum(covered) / len(covered) if covered else None,
+        width=statistics.median(widths) if widths else None,
     )
 
 

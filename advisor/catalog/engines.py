@@ -24,11 +24,10 @@ _NAMES = {
 # All-reduce kernels that engines bring beside NCCL's and RCCL's, as calibrations name their lines.
 ALL_REDUCES = ("custom", "lamport", "rocm")
 # The first release of a profile's year, where a version is given as the engine numbers it. Dates: the release pages of
-# vllm-project/vllm (0.7.0: January 2025; 0.14.0: January 2026, asynchronous scheduling by default, vllm#27614),
-# sgl-project/sglang (0.4.2: January 2025), NVIDIA/TensorRT-LLM (0.18: March 2025; 0.17 of January 2025 was tuned as the 2024
-# line; 1.1: November 2025, the line of 2026).
+# vllm-project/vllm (0.7.0: January 2025), sgl-project/sglang (0.4.2: January 2025), NVIDIA/TensorRT-LLM (0.18: March 2025; 0.17 of
+# January 2025 was tuned as the 2024 line; 1.1: November 2025, the line of 2026).
 _FIRST_RELEASE = {
-    "vllm": ((2025, (0, 7)), (2026, (0, 14))),
+    "vllm": ((2025, (0, 7)),),
     "sglang": ((2025, (0, 4, 2)),),
     "trtllm": ((2025, (0, 18)), (2026, (1, 1))),
 }

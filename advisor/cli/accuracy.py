@@ -15,25 +15,26 @@ def accuracy(
     markdown: Annotated[bool, typer.Option("--markdown", help="The whole page of docs/accuracy.md.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Predicted beside published figures, each row's own model (then GPU) left out of the fit."""
-    from advisor.calibrate.accuracy import ANOTHER_GPU, gpu_group, plan_choices, score, scoreboard
-    from advisor.calibrate.lookup import Desk
+    """Predicted beside published figures, each row's own model (then its family, then its GPU) left out of the fit."""
+    from advisor.calibrate.accuracy import family_group, gpu_group, score
+    from advisor.calibrate.lookup import Lookup
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
     from advisor.report.terminal import progress
 
     rows, without = published_rows(), left_out()
     scored, failed = score(progress(rows, "without their model", total=len(rows)), without)
+    families, _ = score(progress(rows, "without their family", total=len(rows)), without, group=family_group)
     elsewhere, _ = score(
         progress(rows, "without their GPU", total=len(rows)),
         without,
         group=gpu_group,
-        desk=Desk(online=False, local=False, own=False),
+        lookup=Lookup(online=False, local=False, exact=False),
     )
-    by_model, by_gpu, choices = scoreboard(scored), scoreboard(elsewhere, ANOTHER_GPU), plan_choices(scored)
+    board = report.Board.of(scored, families, elsewhere)
     if as_json:
-        emit(report.accuracy_json(by_model, by_gpu, choices, scored))
+        emit(report.accuracy_json(board, scored))
     elif markdown:
-        emit(report.accuracy_markdown(by_model, by_gpu, choices, scored, failed))
+        emit(report.accuracy_markdown(board, scored, failed))
     else:
-        emit(report.accuracy_page(by_model, by_gpu, choices, scored, misses=misses, screen=screen()))
+        emit(report.accuracy_page(board, scored, misses=misses, screen=screen()))

@@ -77,7 +77,8 @@ class Scheduler:
     carries no decodes (vLLM before v1, SGLang, engines with one static batch). vLLM: `reserve_prompt` admits only where blocks for
     the whole prompt are free, `watermark` is the share of blocks that an admission leaves free. SGLang: `max_prefill_tokens`
     bounds a prefill batch beside the chunk. TensorRT-LLM: `guaranteed_no_evict` reserves prompt and output of every request, else
-    (MAX_UTILIZATION) requests are admitted by what they need now and paused when the cache is full.
+    (MAX_UTILIZATION) requests are admitted by what they need now and paused when the cache is full. `prefix_cache`: blocks of ended
+    requests are found again by prompts that begin the same.
     """
 
     family: Literal["vllm", "sglang", "trtllm", "slots"]
@@ -86,6 +87,7 @@ class Scheduler:
     reserve_prompt: bool = True
     watermark: float = 0.0
     max_prefill_tokens: int = 0
+    prefix_cache: bool = False
     guaranteed_no_evict: bool = True
 
     @property

@@ -20,9 +20,9 @@ def test_every_profile_loads_under_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "version", "found"),
     [
-        ("vllm", "", "vllm-2026"), ("vllm", "0.6.1", "vllm-2024"), ("vLLM", "v0.19.0", "vllm-2026"), ("vllm", "0.13.0", "vllm-2025"),
+        ("vllm", "", "vllm-2025"), ("vllm", "0.6.1", "vllm-2024"), ("vLLM", "v0.19.0", "vllm-2025"),
         ("vllm", "0.5.3.post1", "vllm-2024"),
-        ("vllm", "nightly-5b8c30d62b754b57", "vllm-2026"), ("vllm", "2024", "vllm-2024"), ("vllm", "2030", "vllm-2026"),
+        ("vllm", "nightly-5b8c30d62b754b57", "vllm-2025"), ("vllm", "2024", "vllm-2024"), ("vllm", "2030", "vllm-2025"),
         ("trtllm", "0.17", "trtllm-2024"), ("TensorRT-LLM", "1.0.0rc3", "trtllm-2025"), ("trt-llm", "0.9.0", "trtllm-2024"),
         ("sglang", "0.4.6.post1", "sglang-2025"), ("sglang", "2024-10", "sglang-2025"), ("llama.cpp", "", "llamacpp-2024"),
         ("gpt-fast", "", "gpt-fast-2024"), ("lmdeploy", "0.2.0", "lmdeploy-2024"),
