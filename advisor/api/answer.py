@@ -159,7 +159,6 @@ def _predicted(predictor: Predictor, plan: Plan) -> Prediction:
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
-    from advisor.roofline.memory import rank_memory
     from advisor.search.ceiling import least_ceiling
     from advisor.search.legal import refusal
     from advisor.search.place import Placer
@@ -174,7 +173,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     if reason:
         raise PlanError(f"{reason}.")
     plan = Placer(problem).placed(plan)
-    memory = rank_memory(problem, least_ceiling(problem, plan))
+    _, memory = least_ceiling(problem, plan)
     if memory.shortfall_bytes > 0:
         raise PlanError(f"{plan.label} does not fit: a rank {needs(memory)}; split it further, or take fewer bytes a weight.")
     return plan

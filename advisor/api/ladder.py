@@ -41,7 +41,7 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
         plan = with_ceiling(problem, placer.placed(plan))
         memory = rank_memory(problem, plan)
         return LadderRung(
-            plan=plan, fits=rank_memory(problem, least_ceiling(problem, plan)).shortfall_bytes <= 0, memory=memory,
+            plan=plan, fits=least_ceiling(problem, plan)[1].shortfall_bytes <= 0, memory=memory,
             decode=tuple(
                 predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),

@@ -15,7 +15,6 @@ from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.machines import list_devices, load_cluster
 from advisor.catalog.models import requantise
 from advisor.errors import AdvisorError, QuestionError
-from advisor.roofline.memory import rank_memory
 from advisor.search.ceiling import least_ceiling
 from advisor.search.legal import block_refusal, refusal
 from advisor.search.place import Placer
@@ -130,7 +129,7 @@ def _plans(problem: Problem, calibration: Calibration, shapes: Sequence[Plan], *
     )
     for shape in _shapes(problem, shapes):
         reason = refusal(problem, shape) or block_refusal(problem, shape) or unstartable(shape)
-        memory = None if reason else rank_memory(problem, least_ceiling(problem, placer.placed(shape)))
+        memory = None if reason else least_ceiling(problem, placer.placed(shape))[1]
         if memory is not None and memory.shortfall_bytes > 0:
             reason = needs(memory)
         if reason:
