@@ -204,7 +204,7 @@ def states(folder: Path) -> Iterator[Sample]:
             continue
         batch, new, heads = int(row["batch_size"]), int(row["seq_len"]), float(row["num_v_heads"])
         values, rule = float(row["head_k_dim"]) * float(row["head_v_dim"]), RULES[op]
-        shape = (batch, new, int(float(row["num_k_heads"])), int(heads))
+        shape = (batch, new, row["num_k_heads"], row["num_v_heads"])
         if phase == "context" and new >= 16:
             scan = StateScan(name="state", batch=batch, new=new, heads=heads, head_values=values, rule=rule)
             yield _sample(row, f"state_scan/{rule}", scan, shape)
@@ -248,7 +248,7 @@ def index_scores(folder: Path) -> Iterator[Sample]:
         )
 
 
-def _sample(row: dict[str, str], key: str, work: Kernel, shape: tuple[int, ...]) -> Sample:
+def _sample(row: dict[str, str], key: str, work: Kernel, shape: tuple[object, ...]) -> Sample:
     return Sample(
         hardware=row["hardware"],
         key=key,

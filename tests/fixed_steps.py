@@ -9,11 +9,11 @@ from typing import cast
 from advisor.catalog.engines import load_engine
 from advisor.roofline.step import StepModel
 from advisor.serving.capacity import Capacity
-from advisor.serving.request import Request
 from advisor.serving.schedulers import rules_of
 from advisor.serving.simulator import Simulator
 from advisor.specs.engine import Scheduler
 from advisor.specs.plan import Plan
+from advisor.specs.trace import Request
 
 
 class Fixed:

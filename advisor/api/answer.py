@@ -16,6 +16,7 @@ from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 
 if TYPE_CHECKING:
+    from advisor.launch.script import Options
     from advisor.serving.predict import Predictor
 
 Disaggregate = Literal["auto", "never", "only"]
@@ -39,15 +40,16 @@ def answer(asked: Question, *, disaggregate: Disaggregate = "auto") -> Advice:
     from advisor.search.network import network_need
     from advisor.search.refine import refined
     from advisor.search.remedy import remedies
+    from advisor.search.what_if import what_ifs
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
     advice = with_curve(predictor, refined(predictor, advice))
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),
-        remedies=remedies(predictor, advice),
+        remedies=remedies(predictor, advice), what_ifs=what_ifs(predictor, advice),
     )  # fmt: skip
     if disaggregate == "only" or (disaggregate == "auto" and asked.problem.cluster.gpus > ONE_BOARD):
         advice = replace(advice, pools=_pools(predictor, advice))
@@ -100,9 +102,23 @@ def write_launch(asked: Question, advice: Advice, folder: Path) -> tuple[Path, .
     if not advice.choices:
         return ()
     from advisor.launch import render
-    from advisor.launch.script import write
+    from advisor.launch.script import Options, write
 
-    return write(render(asked.problem, advice.choices[0], target="bash"), folder, force=False)
+    options = with_chat_format(asked.problem, Options())
+    return write(render(asked.problem, advice.choices[0], target="bash", options=options), folder, force=False)
+
+
+def with_chat_format(problem: Problem, options: Options) -> Options:
+    """The launch options with the parsers of the model's family, as far as the engine's documentation names them."""
+    from advisor.catalog.chat_formats import chat_format
+
+    found, engine = chat_format(problem.model), problem.engine.name
+    if found is None:
+        return options
+    return replace(
+        options, tool_parser=found.tool.get(engine, ""), reasoning_parser=found.reasoning.get(engine, ""),
+        chat_template=found.template.get(engine, ""),
+    )  # fmt: skip
 
 
 def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
@@ -112,7 +128,7 @@ def estimate_plan(asked: Question, plan: str | Plan) -> Prediction:
     from advisor.search.confidence import sure
     from advisor.serving.predict import Predictor
 
-    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration)
+    predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     return _predicted(predictor, with_ceiling(predictor.problem, legal_plan(predictor.problem, plan)))
 
 
@@ -143,7 +159,6 @@ def _predicted(predictor: Predictor, plan: Plan) -> Prediction:
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
-    from advisor.roofline.memory import rank_memory
     from advisor.search.ceiling import least_ceiling
     from advisor.search.legal import refusal
     from advisor.search.place import Placer
@@ -158,7 +173,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     if reason:
         raise PlanError(f"{reason}.")
     plan = Placer(problem).placed(plan)
-    memory = rank_memory(problem, least_ceiling(problem, plan))
+    _, memory = least_ceiling(problem, plan)
     if memory.shortfall_bytes > 0:
         raise PlanError(f"{plan.label} does not fit: a rank {needs(memory)}; split it further, or take fewer bytes a weight.")
     return plan
@@ -167,7 +182,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
 def in_short(problem: Problem) -> Asked:
     """The question in one flat value."""
     model, cluster, engine = problem.model, problem.cluster, problem.engine
-    part = model.formats.experts if model.is_moe else model.formats.ffn
+    part = model.weight_format
     return Asked(
         model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=machine_words(cluster),
         gpus=cluster.gpus, nodes=cluster.nodes, engine=engine.name, engine_version=engine.version, workload=problem.workload,

@@ -30,6 +30,7 @@ class Machine:
     )
     node: str = field(default="", metadata=_help("Node sheet: how the GPUs of a node are linked, e.g. pcie-2-socket."))
     network: str = field(default="", metadata=_help("Network between nodes, e.g. ib-400g."))
+    price: float | None = field(default=None, metadata=_help("US dollars an hour of one GPU; the sheet's price otherwise."))
     calibration: Path | str | None = field(
         default=None, metadata=_help("Calibration file; this machine's own or the shipped one otherwise.")
     )
@@ -86,6 +87,7 @@ class Options(TypedDict, total=False):
     cluster: Path | str | Cluster | None
     node: str
     network: str
+    price: float | None
     calibration: Path | str | None
     engine: str
     engine_version: str

@@ -6,14 +6,15 @@ Free of typer, so that the Python API asks through the same door.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from advisor.api.options import EngineChoice, Load, Machine, Options, parts_of
 from advisor.errors import MachineError, QuestionError, unknown
 from advisor.specs.calibration import Calibration
-from advisor.specs.cluster import Cluster, Node, Pair
+from advisor.specs.cluster import MOST_GPUS, Cluster, Node, Pair
 from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
@@ -24,21 +25,25 @@ from advisor.units import parse, show
 if TYPE_CHECKING:
     from typing import Unpack
 
-SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
-MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
+# The chance with which limits are kept where as many users as fit are asked for; a limit on the mean would be missed half the time.
+SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A problem with the calibration to answer it by, and what has to be `said` before the answer."""
+    """A problem with the calibration to answer it by, and what has to be `said` before the answer.
+
+    `calibration` is of the first GPU; in a box of several kinds `others` are those of the other GPUs, by name.
+    """
 
     problem: Problem
     calibration: Calibration
     said: tuple[str, ...]
+    others: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 def question(*, model: str, **options: Unpack[Options]) -> Question:
-    """The problem that these options state. Raises QuestionError (one sentence) where they cannot be meant."""
+    """The problem that these options state. Raises QuestionError (one sentence) where they are impossible."""
     from advisor.catalog.calibrations import load_calibration, read_calibration
     from advisor.catalog.engines import load_engine
 
@@ -47,6 +52,7 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     spec, said_model = _model(model, engine, online=options.get("online", True))
     workload = _with_context(spec, workload, load.context)
     machine, said_machine = _machine(where)
+    machine = _priced(machine, where.price)
     _check_cache(spec, machine)
     profile: Engine = load_engine(engine.engine, engine.engine_version)
     own = where.calibration
@@ -54,9 +60,9 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     speculation, said_speculation = _speculation(engine)
     problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile, speculation=speculation)
     left_out = [note for note in found.notes if "left out" in note]
-    return Question(
-        problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *said_speculation, *left_out)
-    )
+    others = {d.name: load_calibration(d) for d in machine.node.devices if d.name != machine.device.name}
+    said = (*said_machine, *said_model, *said_workload, *said_speculation, *left_out)
+    return Question(problem=problem, calibration=found, said=said, others=others)
 
 
 def _speculation(engine: EngineChoice) -> tuple[Speculation | None, list[str]]:
@@ -195,7 +201,7 @@ def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
 
 
 def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
-    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a word about it."""
+    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a note that they are assumed."""
     gpu, gpus, nodes, cluster, node, network = asked.gpu, asked.gpus, asked.nodes, asked.cluster, asked.node, asked.network
     for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value is not None and value < 1:
@@ -217,6 +223,16 @@ def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
     if node or network or (nodes or 1) > 1:
         return _assumed(gpus, nodes=nodes, node=node, network=network, why="No --gpu was given")
     return _found(gpus)
+
+
+def _priced(machine: Cluster, usd_per_hour: float | None) -> Cluster:
+    """The machine with every GPU at this price; at the prices of their sheets where there is none."""
+    if usd_per_hour is None:
+        return machine
+    if not (math.isfinite(usd_per_hour) and 0 < usd_per_hour <= 1000):
+        raise QuestionError(f"--price {usd_per_hour:g} is not possible; give the US dollars that one GPU costs in an hour.")
+    devices = tuple(replace(device, price_usd_per_hour=usd_per_hour, price_date="") for device in machine.node.devices)
+    return replace(machine, node=replace(machine.node, devices=devices))
 
 
 def _read(path: Path | str) -> Cluster:

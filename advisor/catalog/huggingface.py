@@ -1,6 +1,6 @@
 """A Hugging Face config.json (and modelopt's hf_quant_config.json) -> ModelSpec.
 
-The files are data from strangers: every figure is checked, nothing of them is executed, and what cannot be modelled is
+The files are untrusted: every figure is checked, nothing of them is executed, and what cannot be modelled is
 refused by a sentence that names it.
 """
 

@@ -32,7 +32,7 @@ def quantity(unit: str, *, low: float, high: float) -> Callable[[object], float]
     return read
 
 
-# The bounds are those of sense, not of products: a figure outside is a slip of a unit.
+# No product comes near these bounds: a figure outside has the wrong unit.
 Bytes = Annotated[float, BeforeValidator(quantity("B", low=2.0**26, high=1e14))]
 CacheBytes = Annotated[float, BeforeValidator(quantity("B", low=2.0**10, high=1e12))]
 Bandwidth = Annotated[float, BeforeValidator(quantity("B/s", low=1e6, high=1e15))]

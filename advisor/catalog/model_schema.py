@@ -64,7 +64,7 @@ def read_sheet(data: dict[str, Any], *, origin: str) -> tuple[ModelSheet, ModelS
     spec = read_fields(fields, None, source=source, repo=sheet.repo)
     if unread := fields.unread():
         raise ProfileError(
-            f"{origin}: nothing reads config field {unread[0][:60]!r} of this architecture; remove it or mend its name."
+            f"{origin}: nothing reads config field {unread[0][:60]!r} of this architecture; remove it or correct its name."
         )
     if sheet.weights is not None:
         spec = _with_formats(spec, sheet.weights, origin)
@@ -82,8 +82,9 @@ def _with_formats(spec: ModelSpec, parts: PartFormats, origin: str) -> ModelSpec
         embedding=_known(parts.embedding or plain, origin),
         head=_known(parts.head or plain, origin),
     )
-    main = formats.experts if spec.is_moe else formats.ffn
-    return replace(spec, formats=formats, quantisation="" if FORMATS[main].bytes_per_value >= 2 else main)
+    stated = replace(spec, formats=formats)
+    main = stated.weight_format
+    return replace(stated, quantisation="" if FORMATS[main].bytes_per_value >= 2 else main)
 
 
 def _known(name: str, origin: str) -> str:

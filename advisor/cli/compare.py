@@ -16,7 +16,7 @@ from advisor.errors import QuestionError
 from advisor.files import locked, read_bounded, shown, write_whole
 
 if TYPE_CHECKING:
-    from advisor.measure.load_result import Line
+    from advisor.measure.load_result import Comparison
     from advisor.specs.plan import Plan
 
 _MOST_RESULT_BYTES = 256_000_000  # vLLM writes every request's times: about 200 bytes a request
@@ -99,7 +99,7 @@ def _plan(text: str, script: Path | None) -> str | Plan:
         raise QuestionError(f"{shown(script)} is no text (UTF-8); give the launch script that was run.") from None
 
 
-def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Line]) -> str:
+def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Comparison]) -> str:
     from advisor.units import show, show_count
 
     def text(value: float, unit: str) -> str:

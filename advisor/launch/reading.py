@@ -42,7 +42,8 @@ def read(text: str) -> Plan:
         raise ProfileError(f"the commands of the script cannot be read: {error}.") from None
     if started is None:
         node_of_ranks = part and "openssh-server" in text  # the engine's command is in the head's file
-        if node_of_ranks or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
+        names_another = "kind: Kustomization" in text  # a base that points at the manifest
+        if node_of_ranks or names_another or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
             return said
         raise ProfileError("the file starts no vllm, sglang or trtllm-serve; it is no launch script of the advisor.")
     try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from advisor.report.plot import Dot, scatter
 from advisor.report.pools import pools_lines, speculation_words
-from advisor.report.reason import tie_words
+from advisor.report.reason import SAME, tie_words
 from advisor.report.screen import PLAIN, Screen
 from advisor.report.words import asked_for, count, rate, seconds, served, short
 from advisor.search.front import fills, front, per_gpu
@@ -67,10 +67,24 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
     for text in (*said, _idle(advice, idle)):
         if text:
             lines.append(screen.wrap(_sentence(text), indent="  "))
+    lines += [screen.wrap(_what_ifs(advice), indent="  ")] if advice.what_ifs else []
     lines += _helps(advice)
     if advice.launch:
         lines += ["", *screen.shell(advice.launch)]
     return lines
+
+
+def _what_ifs(advice: Advice) -> str:
+    """What changes would bring, in the figure of the goal."""
+    load = advice.asked.workload if advice.asked else None
+    faster = load is not None and (load.goal == "latency" or load.mode in ("single_stream", "open_loop"))
+    what = "the speed of an answer" if faster else ("the tokens for the money" if load and load.goal == "cost" else "the tokens/s")
+    gains = [
+        f"{x.change} {show_count(x.times, digits=2)} times {what} ({short(x.plan)})" for x in advice.what_ifs if x.times > 1 + SAME
+    ]
+    others = [x.change for x in advice.what_ifs if x.times <= 1 + SAME]
+    nothing = f"no more with {' or '.join(others)}" if others else ""
+    return f"What would bring more: {'; '.join([*gains, *([nothing] if nothing else [])])}."
 
 
 def _helps(advice: Advice) -> list[str]:

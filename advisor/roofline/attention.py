@@ -206,6 +206,9 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
     elif isinstance(mixer, LatentAttention):
         H = mixer.heads / tp
         if batch.prefills:
+            # Beyond its top-k a sparse prompt attends in latent space, as decode does: the chosen latents differ by query,
+            # and expanding them for each would cost more (FlashMLA's sparse prefill).
+            latent = bool(mixer.index_topk) and batch.past + batch.new > mixer.index_topk and not mixer.absorbed
             works.append(
                 LatentPrefill(
                     name="attention",
@@ -213,8 +216,8 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     new=batch.new,
                     past=batch.past,
                     heads=H,
-                    head_dim=mixer.head_dim,
-                    value_dim=mixer.v_head_dim,
+                    head_dim=mixer.kv_rank + mixer.rope_dim if latent else mixer.head_dim,
+                    value_dim=mixer.kv_rank if latent else mixer.v_head_dim,
                     kv_rank=mixer.kv_rank,
                     rope_dim=mixer.rope_dim,
                     topk=mixer.index_topk,

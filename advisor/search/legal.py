@@ -1,4 +1,4 @@
-"""What the model, the engine and the machine allow: why a plan cannot run, apart from memory, and how to mend it.
+"""What the model, the engine and the machine allow: why a plan cannot run, apart from memory, and what to use instead.
 
 An engine's rules are fields of its profile; this is the one place that reads them.
 """
@@ -14,7 +14,7 @@ from advisor.specs.problem import Problem
 
 
 def refusal(problem: Problem, plan: Plan) -> str:
-    """Why this plan cannot run, apart from memory, with the mend; empty when it can."""
+    """Why this plan cannot run, apart from memory, and what to use instead; empty when it can."""
     model, engine, cluster = problem.model, problem.engine, problem.cluster
     used = {"tp": plan.tp, "pp": plan.pp, "dp": plan.dp, "ep": plan.ep, "adp": plan.adp}
     for axis, degree in used.items():
@@ -113,8 +113,8 @@ def block_refusal(problem: Problem, plan: Plan) -> str:
             parts.append((layer.ffn.expert_width, plan.expert_tp, model.formats.of("experts"), "ep"))
     for width, ways, form, axis in parts:
         if ways > 1 and form.name in strict and (width % ways or (width // ways) % form.block):
-            mend = "a smaller tp" if axis == "tp" else "a smaller tp or expert parallelism"
-            return f"{width} / {ways} = {width / ways:g} cuts {form.name} blocks of {form.block}; use {mend}"
+            instead = "a smaller tp" if axis == "tp" else "a smaller tp or expert parallelism"
+            return f"{width} / {ways} = {width / ways:g} cuts {form.name} blocks of {form.block}; use {instead}"
     return ""
 
 

@@ -6,13 +6,15 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from advisor.serving.load import burst_requests
 from advisor.serving.pools import Pools, Tandem, carried, decode_rate
-from advisor.serving.request import Record, Request
+from advisor.serving.record import Record
 from advisor.serving.schedulers import rules_of
 from advisor.serving.schedulers.decode_pool import DecodePoolRules
 from advisor.serving.simulator import Simulator
+from advisor.specs.trace import Request
 from advisor.specs.workload import Workload
 
 
@@ -20,9 +22,10 @@ def run_pools(pools: Pools, workload: Workload, *, users: int, requests: int) ->
     """So many requests of a closed loop, from the first burst to the last token."""
     run = PoolsRun(pools, burst_requests(workload, requests))
     run.run(users)
-    count, end_s = len(run.decoded), max(record.end_s for record in run.decoded)
-    decode_s = [record.end_s - record.arrival_s + pools.transfer_s for record in run.decoded]
-    tokens = [record.output_tokens - 1 for record in run.decoded]
+    decoded = run.decoded
+    count, end_s = len(decoded), max(record.end_s for record in decoded)
+    decode_s = [record.end_s - record.arrival_s + pools.transfer_s for record in decoded]
+    tokens = [record.output_tokens - 1 for record in decoded]
     ttft_s = math.fsum(record.ttft_s for record in run.prefilled) / count
     rate = count / end_s
     return Tandem(
@@ -38,7 +41,7 @@ def run_pools(pools: Pools, workload: Workload, *, users: int, requests: int) ->
 
 
 class PoolsRun:
-    """All workers of both pools, each on its own clock; the one that is furthest behind takes the next step.
+    """All workers of both pools, each on its own clock; whoever has the next thing to do does it.
 
     A request goes to the prefill worker with the fewest requests. With its first token it leaves for the decode worker with the
     fewest, where its cache is `transfer_s` later.
@@ -55,49 +58,45 @@ class PoolsRun:
         self._decode = [
             Simulator(pools.decode, decode, DecodePoolRules(rules, most=decode.max_sequences)) for _ in range(pools.decode_workers)
         ]
-        # What each worker holds; a prefill worker computes first what came first, so that its answers come in that order.
+        for at, worker in enumerate(self._prefill):
+            worker.answered = partial(self._hand_over, at)
+        for at, worker in enumerate(self._decode):
+            worker.answered = partial(self._answered, at)
+        # A prefill worker computes first what came first, so that its answers come in that order.
         self._computing = [deque[Request]() for _ in self._prefill]
-        self._decoding = [0] * len(self._decode)
-        self.prefilled: list[Record] = []
-        self.decoded: list[Record] = []
+
+    @property
+    def prefilled(self) -> list[Record]:
+        """What the prefill workers answered: one token each."""
+        return [record for worker in self._prefill for record in worker.records]
+
+    @property
+    def decoded(self) -> list[Record]:
+        """What the decode workers answered; `arrival_s` is when the cache was there."""
+        return [record for worker in self._decode for record in worker.records]
 
     def run(self, users: int) -> None:
         """Serve everything, so many requests at a time."""
-        active = {*self._prefill, *self._decode}
+        workers = [*self._prefill, *self._decode]
         for _ in range(users):
             self._send(0.0)
-        while active:
-            worker = min(active, key=lambda w: w.now_s)
-            others_s = min((w.now_s for w in active if w is not worker), default=math.inf)
-            known = len(worker.records)
-            if not worker.step(others_s + self._pools.transfer_s):
-                active.discard(worker)
-            for record in worker.records[known:]:
-                if worker in self._prefill:
-                    active.add(self._hand_over(self._prefill.index(worker), record))
-                else:
-                    active |= self._answered(self._decode.index(worker), record)
+        while (at_s := min(worker.next_s for worker in workers)) < math.inf:
+            for worker in workers:
+                if worker.next_s <= at_s:
+                    worker.step(at_s)
 
-    def _send(self, now_s: float) -> set[Simulator]:
+    def _send(self, now_s: float) -> None:
         """The next request of the load to a prefill worker, which answers with one token; nothing where all are sent."""
         request = next(self._upcoming, None)
-        if request is None:
-            return set()
-        at = min(range(len(self._prefill)), key=lambda i: len(self._computing[i]))
-        self._computing[at].append(request)
-        self._prefill[at].send(replace(request, arrival_s=now_s, output_tokens=1))
-        return {self._prefill[at]}
+        if request is not None:
+            at = min(range(len(self._prefill)), key=lambda i: self._prefill[i].outstanding)
+            self._computing[at].append(request)
+            self._prefill[at].send(replace(request, arrival_s=now_s, output_tokens=1))
 
-    def _hand_over(self, prefill: int, record: Record) -> Simulator:
-        self.prefilled.append(record)
+    def _hand_over(self, prefill: int, now_s: float) -> None:
         request = self._computing[prefill].popleft()
-        at = min(range(len(self._decode)), key=lambda i: self._decoding[i])
-        self._decoding[at] += 1
-        arrival_s = record.end_s + self._pools.transfer_s
-        self._decode[at].send(replace(request, arrival_s=arrival_s, cached_tokens=request.input_tokens))
-        return self._decode[at]
+        at = min(range(len(self._decode)), key=lambda i: self._decode[i].outstanding)
+        self._decode[at].send(replace(request, arrival_s=now_s + self._pools.transfer_s, cached_tokens=request.input_tokens))
 
-    def _answered(self, decode: int, record: Record) -> set[Simulator]:
-        self._decoding[decode] -= 1
-        self.decoded.append(record)
-        return self._send(record.end_s)
+    def _answered(self, decode: int, now_s: float) -> None:
+        self._send(now_s)

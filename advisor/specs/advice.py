@@ -37,7 +37,7 @@ class Remedy:
 
 
 TieReason = Literal["fewest_gpus", "simplest", "best_figure"]
-CauseKind = Literal["only_plan", "limits", "figures"]
+CauseKind = Literal["only_plan", "limits", "nearest", "figures"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,8 @@ class Contrast:
 class Cause:
     """Why the first plan is before the best plan of another replica shape (`other`; None where there is none).
 
-    `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "figures", the figure of the goal decides.
+    `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "nearest", none
+    does and the first comes nearest; "figures", the figure of the goal decides.
     `figures` are ttft_s, tpot_s, latency_s, output_tokens_per_s and output_tokens_per_s_per_gpu of both. `part` is the part of an
     output token's cost that speaks most for the first: seconds on its way where the goal is latency or one user is served,
     GPU-seconds otherwise; `token_cost` is the sum of all parts. `cached_sequences` is set where the other's cache limits its load.
@@ -76,6 +77,15 @@ class Cause:
     def figure(self, name: str) -> Contrast:
         """A figure by name."""
         return next(figure for figure in self.figures if figure.name == name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """A change of the question after which the goal's figure is `times` better (below 1: worse), with the plan that then has it."""
+
+    change: str
+    plan: Plan
+    times: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +132,9 @@ class Advice:
     says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one. `expected` is the first plan
     with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
     the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
-    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed. `pools` has deployments with
-    prefill and decode apart, where they were looked at; `speculation` whether drafting pays, where it was asked for.
+    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed; `what_ifs` what changes of the
+    machine or the model would bring. `pools` has deployments with prefill and decode apart, where they were looked at;
+    `speculation` whether drafting pays, where it was asked for.
     """
 
     choices: tuple[Prediction, ...]
@@ -143,8 +154,27 @@ class Advice:
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
     limits: tuple[str, ...] = field(default=())
+    what_ifs: tuple[WhatIf, ...] = field(default=())
     network_need: NetworkNeed | None = None
     expected: Prediction | None = None
     pools: PoolsAdvice | None = None
     speculation: SpeculationAdvice | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """One GPU of a comparison: its advice, or `refused`, why the question cannot be asked of it. Prices are of one GPU."""
+
+    gpu: str
+    advice: Advice | None = None
+    refused: str = ""
+    usd_per_hour: float | None = None
+    price_date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The same question on several machines, best first."""
+
+    machines: tuple[Compared, ...]

@@ -27,14 +27,13 @@ class DecodePoolRules:
         """First come first served, as long as there is room; the youngest makes room where the others need it."""
         while self.grows and simulator.blocks_due(1) > simulator.free_blocks and len(simulator.alive) > 1:
             simulator.waiting.appendleft(simulator.preempt(next(reversed(simulator.alive))))
-        kept = simulator.blocks_of(RESERVED_TOKENS) * len(simulator.alive) if self.grows else 0
+        reserved = simulator.blocks_of(RESERVED_TOKENS) if self.grows else 0
         while simulator.waiting and len(simulator.alive) < self._most:
             head = simulator.waiting[0]
-            need = simulator.blocks_of(head.known if self.grows else head.final)
-            if simulator.alive and need + kept > simulator.free_blocks:
+            tokens = head.known if self.grows else head.final
+            if simulator.alive and simulator.blocks_of(tokens) + reserved * len(simulator.alive) > simulator.free_blocks:
                 break
-            simulator.join(need)
-            kept += simulator.blocks_of(RESERVED_TOKENS) if self.grows else 0
+            simulator.join(tokens)
         return True, []
 
     def decoded(self, steps: int) -> None:

@@ -179,3 +179,10 @@ def test_wide_expert_groups_send_a_token_to_the_ranks_of_its_experts_alone() -> 
     wide = exchanged(32)
     assert wide["dispatch"] == ("all_to_all", pytest.approx(3.29e6, rel=0.01))
     assert wide["combine"] == ("all_to_all", pytest.approx(2 * 3.29e6, rel=0.01))
+
+
+def test_a_sparse_prompt_beyond_its_top_k_attends_in_latent_space() -> None:
+    mixer = next(x.mixer for x in load_model("deepseek-v3.2", online=False).spec.layers)
+    short, long = (attention_work(mixer, 8, Batch(prefills=1, new=new), "bf16")[0] for new in (2048, 4096))
+    assert (short.head_dim, short.value_dim) == (192, 128)
+    assert (long.head_dim, long.value_dim) == (576, 512)

@@ -63,3 +63,12 @@ def test_limits_are_tightened_by_the_quantile_of_the_error() -> None:
     assert 0.03 < limit_s < 0.05
     same = question(model="70b", gpu="h100", gpus=8, tpot="50ms", confidence=0.5)
     assert sure(same.problem, same.calibration) is same.problem
+
+
+def test_a_rate_leaves_the_batch_room_for_arrivals_that_come_together() -> None:
+    advice = advisor.recommend("70b", gpu="h100", gpus=4, rate=3, ttft="300ms", tpot="30ms")
+    first = advice.choices[0]
+    assert first.within_limits
+    assert first.ttft_s.value < 0.3  # as it is simulated with the ceiling that is launched
+    assert first.plan.settings is not None
+    assert first.plan.settings.max_sequences > 1.2 * first.sequences

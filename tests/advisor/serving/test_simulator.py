@@ -12,8 +12,8 @@ from fixed_steps import Fixed, replica, requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.serving.request import Request
 from advisor.specs.engine import Scheduler
+from advisor.specs.trace import Request
 
 ONE_SLOT = Scheduler(family="slots", chunked_prefill=False, mixed_steps=False)
 VLLM = Scheduler(family="vllm", chunked_prefill=True, mixed_steps=True)
@@ -91,7 +91,7 @@ def test_running_equal_steps_at_once_changes_nothing(rules: Scheduler) -> None:
         simulator = replica(Fixed(rules), kv_tokens=250, budget=64)
         tiny = [Request(arrival_s=5.0 + i, input_tokens=1, output_tokens=1) for i in range(3)]
         simulator.run([*sent, *tiny] if disturbed else sent)
-        ends.append([round(r.end_s, 9) for r in simulator.records[:4]])
+        ends.append([round(r.end_s, 9) for r in list(simulator.records)[:4]])
     assert ends[0] == ends[1]
 
 
