@@ -38,6 +38,7 @@ def answer(asked: Question, *, disaggregate: Disaggregate = "auto") -> Advice:
     from advisor.search.curve import with_curve
     from advisor.search.drafting import drafting_advice
     from advisor.search.network import network_need
+    from advisor.search.percentiles import decided
     from advisor.search.refine import refined
     from advisor.search.remedy import remedies
     from advisor.search.what_if import what_ifs
@@ -45,7 +46,7 @@ def answer(asked: Question, *, disaggregate: Disaggregate = "auto") -> Advice:
 
     predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
-    advice = with_curve(predictor, refined(predictor, advice))
+    advice = with_curve(predictor, decided(predictor, refined(predictor, advice)))
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),

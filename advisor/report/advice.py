@@ -8,7 +8,7 @@ from advisor.report.plot import Dot, scatter
 from advisor.report.pools import pools_lines, speculation_words
 from advisor.report.reason import SAME, tie_words
 from advisor.report.screen import PLAIN, Screen
-from advisor.report.words import asked_for, count, rate, seconds, served, short
+from advisor.report.words import asked_for, assumed_lines, count, rate, seconds, served, short
 from advisor.search.front import fills, front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
@@ -41,7 +41,7 @@ def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Scre
 
 def _assumed(advice: Advice, screen: Screen) -> list[str]:
     rest = [sentence for sentence in advice.said if "are assumed" not in sentence]
-    return ["", screen.bold("Assumed"), *(screen.wrap(sentence, indent="    ", first="  ") for sentence in rest)] if rest else []
+    return assumed_lines(rest, screen)
 
 
 def _recommendation(advice: Advice, screen: Screen) -> list[str]:

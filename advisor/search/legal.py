@@ -90,9 +90,7 @@ def _expert_refusal(engine: Engine, model: ModelSpec, plan: Plan) -> str:
     degrees = expert_degrees(engine, model, tp=plan.tp, adp=plan.adp)
     spread = plan.adp > 1 and plan.ep == plan.stage_gpus  # over all ranks: engines copy popular experts to fill them
     if plan.ep not in degrees and not spread:
-        return (
-            f"ep={plan.ep} is not a degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
-        )
+        return f"ep={plan.ep} is not a degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
     width = _expert_width(model)
     if width and width % plan.expert_tp:
         return f"experts of width {width} do not divide by {plan.expert_tp}; use a larger ep"

@@ -115,7 +115,7 @@ def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
     model = predictor.step_model(plan)
     served, notes = _serve(model, problem.workload, capacity, plan.dp, screen)
     assert plan.settings is not None
-    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served)))
+    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served, calibration)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
 
 
@@ -153,17 +153,26 @@ def settings_of(problem: Problem, plan: Plan) -> Plan:
     return settled
 
 
+# Of requests in flight with open arrivals, whose number varies like a Poisson one: above it one in a thousand waits for a place.
+DEVIATIONS = 3.0
 MOST_SIMULATED = 2048  # users of a replica; more take over ten seconds, and only wait longer
 MOST_REQUESTS = 16_384  # of a burst; the mean over more is the same
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
 
 
-def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -> int:
-    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it."""
+def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served, calibration: Calibration) -> int:
+    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it.
+
+    With open arrivals it is what is in flight where answers take as long as the 90% interval allows, and its variation.
+    """
     workload = problem.workload
     if workload.mode == "offline" or served.overloaded:
         return settings.max_sequences
     in_flight = served.requests_per_s * served.latency_s / plan.adp
+    if workload.mode == "open_loop":
+        spread = spread_for(problem.engine, calibration, "latency", problem.model)
+        in_flight *= math.exp(Z90 * math.hypot(spread.shared, spread.independent))
+        in_flight += DEVIATIONS * math.sqrt(in_flight)
     if workload.users:
         in_flight = workload.users / plan.dp / plan.adp
     elif workload.mode == "open_loop":  # Poisson arrivals: one in a thousand moments has three standard deviations more

@@ -21,8 +21,8 @@ OPTIONS = (
 )  # fmt: skip
 NUMBERS = ("-1", "0", "1", "3", "131072", "131073", "1e9", "99999999999999999999", "nan", "inf", "1e-320", "", "two", "0x10", "８")
 TEXTS = ("x" * 5000, "\x1b[31mred", "a\nb", "../..", "/dev/zero", "/", ".", "", " ", "tp=0", "tp=2,tp=4", "tp=99999999", "dp=4096",
-         "-h", "--", "500ms", "-5ms", "1e400s", "$(id)", "'; id; '", "\udcff", "é", "%s%n", "{}", "tp=8,pp=1,dp=1,ep=9", "nvfp4",
-         "int4-awq")  # fmt: skip
+         "-h", "--", "500ms", "-5ms", "1e400s", "$(id)", "'; id; '", "\udcff", "é", "%s%n", "{}", "tp=8,pp=1,dp=1,ep=9",
+         "nvfp4", "int4-awq")  # fmt: skip
 
 
 def _arguments(dice: Random, verb: str) -> list[str]:

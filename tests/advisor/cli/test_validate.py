@@ -189,7 +189,7 @@ def test_the_suite_prints_a_table_with_the_bounds_of_the_same_run(
     assert run(["validate", "--suite", "--offline"]) == 0
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 4 * (len(SUITE_BATCHES) + 3)
+    assert len(rows) == 4 * (len(SUITE_BATCHES) + 3 + 2)
     assert "copy 4.2 TB/s" in out
     assert "matrix products up to 671 TFLOP/s" in out
     assert all(row.endswith(" 93% |") for row in rows)  # 3.9 of 4.2 TB/s

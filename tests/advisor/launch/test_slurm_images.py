@@ -44,7 +44,7 @@ def test_the_model_and_the_cache_are_mounted_where_they_are(job):
     assert found["HF_HOME"] == f"{folder}/hub"
     assert "--ntasks=1" in found["options"]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
+    assert process.wait(30) == 143
 
 
 def test_a_path_that_pyxis_would_split_is_refused(job):
