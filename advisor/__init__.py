@@ -31,8 +31,8 @@ def recommend(model: str, **options: Unpack[Options]) -> Advice:
 
     Machine: gpu, gpus, nodes, cluster (a file, or a `Cluster`), node, network, price, calibration (a file).
     Engine: engine, engine_version, dtype, kv_dtype, speculate, acceptance.
-    Load: preset, input_tokens, output_tokens, users, rate, prefix_cached_tokens, context, ttft, tpot,
-    e2e, confidence, goal.
+    Load: preset, input_tokens, output_tokens, users, rate, prefix_cached_tokens, context, ttft, tpot, e2e,
+    confidence, goal.
     online: False never asks the Hugging Face hub. `advisor recommend --help` says what each means.
 
     `Advice.choices` is empty when nothing fits; `Advice.rejected` and `Advice.remedies` then say by how much and what helps.
