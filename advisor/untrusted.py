@@ -59,7 +59,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a key is no plain word", problem_mark=key.start_mark)
+            raise yaml.MarkedYAMLError(problem="a key is not a plain word", problem_mark=key.start_mark)
         if key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"the key {key.value[:40]!r} stands twice", problem_mark=key.start_mark)
         seen.add(key.value)

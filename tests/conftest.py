@@ -16,7 +16,7 @@ pytest_plugins = ["small_world"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz", type=int, default=0, help="how many cases tests/fuzz tries, with new seeds (2000 known ones otherwise)")
+    parser.addoption("--fuzz", type=int, default=0, help="cases of tests/fuzz, with new seeds (2000 known ones otherwise)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -38,6 +38,7 @@ def answer(asked: Question, *, disaggregate: Disaggregate = "auto") -> Advice:
     from advisor.search.curve import with_curve
     from advisor.search.drafting import drafting_advice
     from advisor.search.network import network_need
+    from advisor.search.percentiles import decided
     from advisor.search.refine import refined
     from advisor.search.remedy import remedies
     from advisor.search.what_if import what_ifs
@@ -45,7 +46,7 @@ def answer(asked: Question, *, disaggregate: Disaggregate = "auto") -> Advice:
 
     predictor = Predictor(sure(asked.problem, asked.calibration), asked.calibration, asked.others)
     advice = ranked_by_capacity(predictor, advise(predictor, cannot_start(asked.problem)))
-    advice = with_curve(predictor, refined(predictor, advice))
+    advice = with_curve(predictor, decided(predictor, refined(predictor, advice)))
     advice = replace(
         advice, asked=in_short(asked.problem), reason=reason(advice.cause, asked.problem.workload),
         network_need=network_need(predictor, advice.choices), expected=expected(predictor, asked.problem.workload, advice),
@@ -159,7 +160,6 @@ def _predicted(predictor: Predictor, plan: Plan) -> Prediction:
 
 def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     """The plan of a text, checked and placed. Raises PlanError with one sentence."""
-    from advisor.roofline.memory import rank_memory
     from advisor.search.ceiling import least_ceiling
     from advisor.search.legal import refusal
     from advisor.search.place import Placer
@@ -174,7 +174,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
     if reason:
         raise PlanError(f"{reason}.")
     plan = Placer(problem).placed(plan)
-    memory = rank_memory(problem, least_ceiling(problem, plan))
+    _, memory = least_ceiling(problem, plan)
     if memory.shortfall_bytes > 0:
         raise PlanError(f"{plan.label} does not fit: a rank {needs(memory)}; split it further, or take fewer bytes a weight.")
     return plan
@@ -183,7 +183,7 @@ def legal_plan(problem: Problem, plan: str | Plan) -> Plan:
 def in_short(problem: Problem) -> Asked:
     """The question in one flat value."""
     model, cluster, engine = problem.model, problem.cluster, problem.engine
-    part = model.formats.experts if model.is_moe else model.formats.ffn
+    part = model.weight_format
     return Asked(
         model=model.name, params=model.params, weight_format=part, kv_format=model.kv_format, machine=machine_words(cluster),
         gpus=cluster.gpus, nodes=cluster.nodes, engine=engine.name, engine_version=engine.version, workload=problem.workload,

@@ -15,7 +15,7 @@ from pathlib import Path
 from advisor.api.answer import predicted
 from advisor.api.cores import on_cores
 from advisor.calibrate.cases import Predictors
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import FIGURES, Point, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
@@ -66,7 +66,7 @@ def _calibration(path: Path) -> Calibration:
     parse = parse_json if path.suffix == ".json" else parse_yaml
     device = parse(read_text(path), origin=str(path)).get("device")
     if not isinstance(device, str):
-        raise ProfileError(f"{path} is no calibration file: it names no device.")
+        raise ProfileError(f"{path} is not a calibration file: it names no device.")
     return read_calibration(path, load_device(device))
 
 
@@ -78,7 +78,7 @@ def read_rows(path: Path) -> list[Row]:
         rows: list[Row] = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
         names = reader.fieldnames
     except (UnicodeDecodeError, csv.Error) as error:
-        raise QuestionError(f"{shown(path)} is no CSV file: {error}.") from None
+        raise QuestionError(f"{shown(path)} is not a CSV file: {error}.") from None
     missing = [name for name in ("hardware", "engine", "model", "mode") if name not in (names or ())]
     if missing:
         raise QuestionError(
@@ -131,19 +131,19 @@ def _pieces(order: Sequence[int], rows: Sequence[Row], about: int) -> list[list[
 
 
 def _answers(rows: Sequence[Row], calibration: Calibration | None, online: bool) -> list[dict[str, object]]:
-    desk, predictors = Desk(online=online), Predictors()
+    lookup, predictors = Lookup(online=online), Predictors()
     if calibration is not None:
-        desk.calibrations[load_device(calibration.device).name] = calibration
-    return [_answer(desk, predictors, row) for row in rows]
+        lookup.calibrations[load_device(calibration.device).name] = calibration
+    return [_answer(lookup, predictors, row) for row in rows]
 
 
-def _answer(desk: Desk, predictors: Predictors, row: Row) -> dict[str, object]:
+def _answer(lookup: Lookup, predictors: Predictors, row: Row) -> dict[str, object]:
     """The answer to one row; a bad row says why."""
     name = (row.get("id") or "").strip()
     try:
         point = point_of_row(row)
-        problem = desk.problem(point)
-        predictor = predictors.of(problem, desk.coefficients(problem.cluster))
+        problem = lookup.problem(point)
+        predictor = predictors.of(problem, lookup.coefficients(problem.cluster))
         prediction = _predicted(predictor, problem, point)
     except PlanError as error:
         return {"id": name, "status": "infeasible", "reason": str(error)}

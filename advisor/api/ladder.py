@@ -34,15 +34,14 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
     batches = tuple(b for b in BATCHES if b <= settings.max_sequences)
     prefill_tokens = workload.input_tokens - workload.prefix_cached_tokens
     context = workload.input_tokens + workload.output_tokens / 2
-    formats = problem.model.formats
-    compute = FORMATS[formats.experts if problem.model.is_moe else formats.ffn].compute
+    compute = FORMATS[problem.model.weight_format].compute
     device = problem.cluster.device
 
     def rung(plan: Plan) -> LadderRung:
         plan = with_ceiling(problem, placer.placed(plan))
         memory = rank_memory(problem, plan)
         return LadderRung(
-            plan=plan, fits=rank_memory(problem, least_ceiling(problem, plan)).shortfall_bytes <= 0, memory=memory,
+            plan=plan, fits=least_ceiling(problem, plan)[1].shortfall_bytes <= 0, memory=memory,
             decode=tuple(
                 predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),

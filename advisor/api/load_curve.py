@@ -1,7 +1,7 @@
 """Figures of a plan by users in flight: points just close enough that a straight line between neighbours is right.
 
-Each load has the batch ceiling that goes with it, as `estimate` sets it, and is answered by the formula that compares plans: to
-simulate some fifty loads of a hundred plans takes minutes.
+Each load has the batch ceiling that goes with it, as `estimate` sets it. The load is answered by the formula that compares plans:
+to simulate it at some fifty loads of a hundred plans takes minutes.
 """
 
 from __future__ import annotations

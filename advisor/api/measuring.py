@@ -16,7 +16,7 @@ from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
 from advisor.measure.campaign import Measured, Torch, ask_torch, run_all
 from advisor.measure.jobs import Candidate, Settings, job_for, own_batch, runner_problem, suite, suite_job, whole_batch
-from advisor.measure.load_result import Result, point_row
+from advisor.measure.load_result import LoadResult, point_row
 from advisor.measure.ranks import Nodes
 from advisor.measure.results import Results, default_path
 from advisor.measure.validation import PlanResult, Validation, engine_result, order_of, plan_result, share_of_bound
@@ -247,7 +247,7 @@ def validate_engine(
     )  # fmt: skip
 
 
-def _points(result: Result, problem: Problem, plan: Plan) -> list[Mapping[str, str | None]]:
+def _points(result: LoadResult, problem: Problem, plan: Plan) -> list[Mapping[str, str | None]]:
     """The run as a row that corrects a calibration; none for a plan that rows cannot say."""
     try:
         return [point_row(result, problem, plan, name=plan.label, date=date.today().isoformat())]

@@ -66,8 +66,13 @@ class Load:
         default=None,
         metadata=_help("Longest request, prompt and answer together; what costs little otherwise.", also="--max-model-len"),
     )
-    ttft: str | float | None = field(default=None, metadata=_help("Limit on the mean time to first token, e.g. 500ms or 2s."))
-    tpot: str | float | None = field(default=None, metadata=_help("Limit on the mean time per output token, e.g. 30ms."))
+    ttft: str | float | None = field(
+        default=None, metadata=_help("Limit on the time to first token: of the mean, e.g. 500ms, or p90=2s.")
+    )
+    tpot: str | float | None = field(
+        default=None, metadata=_help("Limit on the time per output token: of the mean, e.g. 30ms, or p99=50ms.")
+    )
+    e2e: str = field(default="", metadata=_help("Limit on the whole request, e.g. p95=20s or 10s for the mean."))
     confidence: float | None = field(
         default=None,
         metadata=_help("Chance of keeping the limits where as many users as fit are asked for; 0.9 otherwise."),
@@ -104,6 +109,7 @@ class Options(TypedDict, total=False):
     context: int | None
     ttft: str | float | None
     tpot: str | float | None
+    e2e: str
     confidence: float | None
     goal: str
     online: bool

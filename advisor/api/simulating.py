@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from advisor.api.limits import limits_of, seconds_of
 from advisor.api.options import Options
 from advisor.errors import QuestionError, unknown
 from advisor.specs.arrivals import ArrivalKind, Arrivals
 from advisor.specs.lengths import Lengths, fixed, lognormal
-from advisor.specs.limit import Limit, Timed
 from advisor.specs.trace import Request, Trace
-from advisor.units import parse, show_count
+from advisor.units import show_count
 
 if TYPE_CHECKING:
     from advisor.api.question import Question
@@ -68,7 +68,7 @@ def simulate_plan(*, model: str, plan: str, load: LoadWords, bounds: Bounds | No
     from advisor.serving.predict import Predictor
     from advisor.serving.simulate import simulate
 
-    limits = limits_of(load)
+    limits = limits_of(ttft=load.ttft, tpot=load.tpot, e2e=load.e2e)
     offered, means, said = offered_load(load)
     given = cast(Options, {**options, **_options_of(load, means)})
     asked = question(model=model, **given)
@@ -189,7 +189,7 @@ def _arrivals(load: LoadWords) -> Arrivals:
         raise QuestionError("--users send their next request after an answer; leave out --rate and --arrivals.")
     if load.users is None and load.rate is None and kind != "burst":
         raise QuestionError("no load was given: say --trace FILE, --rate 5 (requests per second), or --users 64.")
-    think_s = _seconds("--think", load.think) if load.think else 0.0
+    think_s = seconds_of("--think", load.think) if load.think else 0.0
     try:
         return Arrivals(
             requests=load.requests or REQUESTS, kind=cast(ArrivalKind, kind), rate_per_s=(load.rate or 0.0) * load.scale,
@@ -232,7 +232,6 @@ def _users(arrivals: Arrivals, inputs: Lengths, outputs: Lengths) -> Callable[[]
 # Words.
 
 _LOGNORMAL = re.compile(r"lognormal\(\s*(?:mean\s*=\s*)?([\d.]+)\s*,\s*(?:p90\s*=\s*)?([\d.]+)\s*\)")
-_LIMIT = re.compile(r"(?:(mean|p\d{1,2}(?:\.\d+)?)\s*=\s*)?(.+)")
 
 
 def lengths_of(option: str, text: str) -> Lengths:
@@ -264,37 +263,7 @@ def _histogram(option: str, path: Path) -> Lengths:
     try:
         return Lengths(tokens=tuple(t for t, _ in pairs), weights=tuple(w for _, w in pairs))
     except ValueError as error:
-        raise QuestionError(f"{shown(path)} is no histogram of lengths: {error}.") from None
-
-
-def limits_of(load: LoadWords) -> tuple[Limit, ...]:
-    """The limits: --ttft p90=2s, several separated by commas; without a percentile the mean."""
-    found: list[Limit] = []
-    for figure in get_args(Timed):
-        for text in filter(None, (part.strip() for part in str(getattr(load, figure)).split(","))):
-            found.append(limit_of(cast(Timed, figure), text))
-    return tuple(found)
-
-
-def limit_of(figure: Timed, text: str) -> Limit:
-    """One limit: p90=2s, mean=1s, or 2s."""
-    match = _LIMIT.fullmatch(text.lower())
-    assert match is not None
-    share = 0.0 if match[1] in (None, "mean") else float(match[1][1:]) / 100
-    try:
-        return Limit(figure=figure, seconds=_seconds(f"--{figure}", match[2]), share=share)
-    except ValueError as error:
-        raise QuestionError(f"--{figure} {text[:60]!r} is not possible: {error}; write it as p90=2s.") from None
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        seconds = parse(text.strip(), "s")
-    except ValueError:
-        raise QuestionError(f"{option} {text[:60]!r} is not a time with a unit; write it as 500ms, 2s or p90=2s.") from None
-    if not (math.isfinite(seconds) and 0 < seconds < 1e7):
-        raise QuestionError(f"{option} {text[:60]!r} is not possible; it must be above 0.")
-    return seconds
+        raise QuestionError(f"{shown(path)} is not a histogram of lengths: {error}.") from None
 
 
 def request_rows(records: Iterable[Record]) -> str:

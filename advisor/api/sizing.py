@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from advisor.api.limits import limits_of
 from advisor.api.options import Options
-from advisor.api.simulating import LoadWords, limits_of, offered_load
+from advisor.api.simulating import LoadWords, offered_load
 from advisor.errors import QuestionError
 from advisor.specs.cluster import Cluster
+from advisor.specs.limit import Limit
 from advisor.specs.sizing import Size, Sizing
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def size_service(
         raise QuestionError(f"--confidence {confidence:g} is not possible; give a chance from 0.5 to below 1, e.g. 0.9.")
     if load.users:
         raise QuestionError("a service is sized for a trace or a rate; leave out --users (`advisor recommend --users` fits a box).")
-    limits = limits_of(load)
+    limits = limits_of(ttft=load.ttft, tpot=load.tpot, e2e=load.e2e)
     if not limits:
         raise QuestionError("no limit was given: say --ttft p90=1s, --tpot p99=60ms or --e2e p95=20s.")
     names = [name.strip() for name in gpus.split(",") if name.strip()]
@@ -46,7 +48,7 @@ def size_service(
     sizes: list[Size] = []
     none: list[tuple[str, str]] = []
     for name in dict.fromkeys(names):
-        found = size(_predictors(model, name, load, means, own, options), wanted)
+        found = size(_predictors(model, name, limits, means, own, options), wanted)
         if found is not None:
             sizes.append(found)
         else:
@@ -65,7 +67,7 @@ def _order(found: Size, goal: str) -> tuple[float, float]:
 
 
 def _predictors(
-    model: str, gpu: str, load: LoadWords, means: tuple[float, float, float], own: dict[str, float], options: Options
+    model: str, gpu: str, wanted: tuple[Limit, ...], means: tuple[float, float, float], own: dict[str, float], options: Options
 ) -> list[Predictor]:
     """The question on 1, 2, 4 and 8 GPUs of a type; a percentile's limit is asked of the mean, which is below it."""
     from advisor.api.question import question
@@ -73,7 +75,7 @@ def _predictors(
 
     inputs, outputs, _ = means
     lengths = {"input_tokens": max(1, round(inputs)), "output_tokens": max(1, round(outputs))}
-    limits = {limit.figure: limit.seconds for limit in limits_of(load)}
+    limits = {limit.figure: limit.seconds for limit in wanted}
     found: list[Predictor] = []
     for count in REPLICA_GPUS:
         asked = question(model=model, **cast(Options, {**options, **lengths, "gpu": gpu, "gpus": count}))

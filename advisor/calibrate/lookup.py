@@ -24,17 +24,17 @@ NODE_GPUS = 8  # of an HGX board
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class Lookup:
     """What has been looked up while answering rows.
 
-    `calibration` overrules the one of every machine; `local` lets this machine's own file count, `own` the shipped file of the
+    `calibration` overrules the one of every machine; `local` lets this machine's own file count, `exact` the shipped file of the
     very GPU (without it its family answers). `fitted` profiles answer in place of those on disk.
     """
 
     online: bool = True
     calibration: Calibration | None = None
     local: bool = True
-    own: bool = True
+    exact: bool = True
     fitted: tuple[Engine, ...] = ()
     models: dict[tuple[str, str, str], ModelSpec | AdvisorError] = field(default_factory=dict)
     clusters: dict[tuple[str, int, int, str], Cluster | AdvisorError] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class Desk:
             return self.calibration
         device = cluster.device
         if device.name not in self.calibrations:
-            self.calibrations[device.name] = load_calibration(device, local=self.local, own=self.own)
+            self.calibrations[device.name] = load_calibration(device, local=self.local, exact=self.exact)
         return self.calibrations[device.name]
 
 

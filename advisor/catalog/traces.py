@@ -38,7 +38,7 @@ _OWN = ("arrival_s", "input_tokens", "output_tokens")
 
 
 def read_trace(path: Path, *, strict: bool = False) -> Trace:
-    """The requests of a file in order of time, from 0 on. Raises QuestionError with one sentence where it is no trace."""
+    """The requests of a file in order of time, from 0 on. Raises QuestionError with one sentence where it is not a trace."""
     requests: list[Request] = []
     skipped, reason = 0, ""
     try:
@@ -50,14 +50,14 @@ def read_trace(path: Path, *, strict: bool = False) -> Trace:
                     requests.append(found)
                     continue
                 if strict:
-                    raise QuestionError(f"line {number} of {shown(path)} is no request: {found}; mend it or leave out --strict.")
+                    raise QuestionError(f"line {number} of {shown(path)} is not a request: {found}; mend it or leave out --strict.")
                 skipped, reason = skipped + 1, reason or f"line {number}: {found}"
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise QuestionError(f"{shown(path)} cannot be read: {error.strerror or error}; give a trace of requests.") from None
         raise QuestionError(f"{shown(path)} is a damaged gzip file; fetch it again.") from None
     except UnicodeDecodeError:
-        raise QuestionError(f"{shown(path)} is no text (UTF-8); give a trace as CSV or JSON lines.") from None
+        raise QuestionError(f"{shown(path)} is not UTF-8 text; give a trace as CSV or JSON lines.") from None
     if not requests:
         raise QuestionError(f"{shown(path)} has no request that can be read{f' ({reason})' if reason else ''}.")
     requests.sort(key=lambda request: request.arrival_s)
@@ -106,8 +106,8 @@ def _rows(lines: Iterator[str], path: Path) -> Iterator[tuple[int, Request | str
     form = next((form for form in (_AZURE, _BURST, _OWN) if set(form) <= set(names)), None)
     if form is None:
         raise QuestionError(
-            f"{shown(path)} is no trace that is known: its first line names none of the columns {', '.join(_OWN)}, nor those of "
-            "Azure or BurstGPT, and is no JSON as Mooncake's."
+            f"{shown(path)} is not a trace that is known: its first line names none of the columns {', '.join(_OWN)}, nor those of "
+            "Azure or BurstGPT, and is not JSON as Mooncake's."
         )
     for number, cells in enumerate(csv.reader(lines), 2):
         if cells:
@@ -155,7 +155,7 @@ def _of_json(line: str) -> Request | str:
 
 def _request(at_s: float | None, inputs: float | None, outputs: float | None, prefix: tuple[tuple[int, int], ...]) -> Request | str:
     if at_s is None or not 0 <= at_s < 1e12:
-        return "its time is no number of at least 0"
+        return "its time is not a number of at least 0"
     for name, tokens in (("prompt", inputs), ("answer", outputs)):
         if tokens is None or not 1 <= tokens <= MOST_TOKENS:
             return f"its {name} has no length from 1 to {MOST_TOKENS:,} tokens"

@@ -37,7 +37,7 @@ VERBS: dict[str, str] = {
     "gpus": "The GPU catalogue, or one GPU's sheet.",
 }
 
-# Typer carries its own copy of click or depends on click, by version: its mistakes are reached through its public names.
+# Typer carries its own copy of click or depends on click, by version: its exceptions are reached through its public names.
 _LONGEST = 2000  # characters of a sentence: whatever it quotes, a terminal shows it
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]

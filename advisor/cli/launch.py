@@ -57,6 +57,9 @@ def launch(
     ] = "rdma/rdma_shared_device_a",
     autoscale: Annotated[int, typer.Option("--autoscale", help="Kubernetes: the most replicas (KEDA).", show_default=False)] = 0,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="A Grafana dashboard beside the script.")] = False,
+    draft_model: Annotated[
+        str, typer.Option("--draft-model", help="Checkpoint of the drafter for --speculate eagle3.", show_default=False)
+    ] = "",
     given: Options,
 ) -> None:
     """Write the scripts that start a plan and load it: the recommended one, or --plan.
@@ -79,6 +82,7 @@ def launch(
         checkpoint=checkpoint, port=port, image=image, trust_remote_code=trust_remote_code, ray=ray, load_tool=load_tool,
         served_name=served_name, loras=tuple(lora or ()), kv_offload_gib=kv_offload, expert_backend=expert_backend,
         balance_experts=balance_experts, claim=claim, rdma=rdma, autoscale=autoscale, dashboard=dashboard,
+        draft_model=draft_model,
     )  # fmt: skip
     if chat_formats:
         chosen = with_chat_format(asked.problem, chosen)

@@ -28,7 +28,7 @@ def simulate(
             "--trace", help="Requests: Azure or BurstGPT CSV, Mooncake JSON lines, or arrival_s,input_tokens,output_tokens."
         ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a trace with a line that is no request.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a trace with a line that is not a request.")] = False,
     scale: Annotated[float, typer.Option("--scale", help="Times the trace's rate, or --rate: growth.")] = 1.0,
     arrivals: Annotated[str, typer.Option("--arrivals", help="poisson, gamma, constant or burst.", show_default=False)] = "",
     rate: Annotated[float | None, typer.Option("--rate", help="Requests per second.", show_default=False)] = None,

@@ -19,7 +19,7 @@ def size(
     gpu: Annotated[str, typer.Option("--gpu", help="GPU types to compare, e.g. h100,h200,l40s.")] = "",
     given: Options,
     trace: Annotated[Path | None, typer.Option("--trace", help="Requests, as for `simulate`.", show_default=False)] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a trace with a line that is no request.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a trace with a line that is not a request.")] = False,
     scale: Annotated[float, typer.Option("--scale", help="Times the trace's rate, or --rate: growth.")] = 1.0,
     arrivals: Annotated[str, typer.Option("--arrivals", help="poisson, gamma, constant or burst.", show_default=False)] = "",
     rate: Annotated[float | None, typer.Option("--rate", help="Requests per second.", show_default=False)] = None,

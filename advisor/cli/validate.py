@@ -138,7 +138,7 @@ def _seconds(option: str, text: str) -> float:
 
 
 def _meet(count: int, rank: int, master: str, secret_file: Path | None) -> Nodes:
-    """Where several machines meet. Raises QuestionError where that is not said."""
+    """Where several machines meet. Raises QuestionError where that is not stated."""
     from advisor.measure.ranks import Nodes
     from advisor.measure.secret import secret_of
 

@@ -40,7 +40,8 @@ class Options:
     benchmark script. `served_name` is what clients call the model; `tool_parser` and `reasoning_parser` are the engine's names for
     the model family's formats, `chat_template` the file of its examples that tool calls need; `loras` are adapters as `name=path`;
     `kv_offload_gib` of host memory keep cache that the GPUs drop; `expert_backend` exchanges tokens between expert-parallel ranks,
-    and `balance_experts` copies popular experts; `dashboard` adds Grafana's panels. For Kubernetes: `claim` is a persistent volume
+    and `balance_experts` copies popular experts; `dashboard` adds Grafana's panels; `draft_model` is
+    the checkpoint of an EAGLE-3 drafter. For Kubernetes: `claim` is a persistent volume
     claim that is there, `rdma` the resource that gives a pod its network adapters, and `autoscale` the most replicas.
     """
 
@@ -62,6 +63,7 @@ class Options:
     rdma: str = "rdma/rdma_shared_device_a"
     autoscale: int = 0
     dashboard: bool = False
+    draft_model: str = ""
 
 
 def header(problem: Problem, prediction: Prediction, *, what: str, use: Iterable[str]) -> list[str]:

@@ -6,13 +6,17 @@ shares the experts of an MoE model over all of its ranks, so replicas of an MoE 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.launch import words as c
+from advisor.launch.drafting import vllm_flags
 from advisor.launch.layout import Span
 from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 
 VERSIONS = ("0.33",)
 PROGRAM = ("vllm", "serve")
@@ -148,7 +152,7 @@ def _formats(model: ModelSpec) -> list[Flag]:
     flags = []
     if c.needs_online_fp8(model):
         flags.append(Flag(name="--quantization", value="fp8", why="16-bit weights become fp8 while they load"))
-    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(model.weight_format)
     if dtype:
         flags.append(Flag(name="--dtype", value=dtype))
     if model.kv_format not in _CACHE:
@@ -157,6 +161,11 @@ def _formats(model: ModelSpec) -> list[Flag]:
         why = f"the plan was ranked with a {model.kv_format} cache"
         flags.append(Flag(name="--kv-cache-dtype", value=_CACHE[model.kv_format], why=why))
     return flags
+
+
+def drafting(speculation: Speculation, command: Command, draft_model: str) -> Command:
+    """The command with speculative decoding."""
+    return replace(command, flags=(*command.flags, *vllm_flags(speculation, draft_model)))
 
 
 def asked(options: Options, plan: Plan) -> list[Flag]:

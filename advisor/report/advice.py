@@ -8,7 +8,7 @@ from advisor.report.plot import Dot, scatter
 from advisor.report.pools import pools_lines, speculation_words
 from advisor.report.reason import SAME, tie_words
 from advisor.report.screen import PLAIN, Screen
-from advisor.report.words import asked_for, count, rate, seconds, served, short
+from advisor.report.words import asked_for, assumed_lines, count, rate, seconds, served, short
 from advisor.search.front import fills, front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
@@ -41,7 +41,7 @@ def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Scre
 
 def _assumed(advice: Advice, screen: Screen) -> list[str]:
     rest = [sentence for sentence in advice.said if "are assumed" not in sentence]
-    return ["", screen.bold("Assumed"), *(screen.wrap(sentence, indent="    ", first="  ") for sentence in rest)] if rest else []
+    return assumed_lines(rest, screen)
 
 
 def _recommendation(advice: Advice, screen: Screen) -> list[str]:
@@ -79,11 +79,12 @@ def _what_ifs(advice: Advice) -> str:
     load = advice.asked.workload if advice.asked else None
     faster = load is not None and (load.goal == "latency" or load.mode in ("single_stream", "open_loop"))
     what = "the speed of an answer" if faster else ("the tokens for the money" if load and load.goal == "cost" else "the tokens/s")
-    parts = []
-    for x in advice.what_ifs:
-        gain = f"{show_count(x.times, digits=2)} times {what} ({short(x.plan)})"
-        parts.append(f"{x.change} {gain if abs(x.times - 1) > SAME else 'nothing'}")
-    return f"What would bring more: {'; '.join(parts)}."
+    gains = [
+        f"{x.change} {show_count(x.times, digits=2)} times {what} ({short(x.plan)})" for x in advice.what_ifs if x.times > 1 + SAME
+    ]
+    others = [x.change for x in advice.what_ifs if x.times <= 1 + SAME]
+    nothing = f"no more with {' or '.join(others)}" if others else ""
+    return f"What would bring more: {'; '.join([*gains, *([nothing] if nothing else [])])}."
 
 
 def _helps(advice: Advice) -> list[str]:

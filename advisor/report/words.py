@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from advisor.report.screen import Screen
 from advisor.specs.advice import Advice, Asked
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
@@ -48,10 +50,15 @@ def served(advice: Advice) -> str:
             return f"{running:,} of {load.users:,} users at once, {load.users - running:,} wait"
         return count(load.users, "user")
     users = count(max(1, math.floor(in_flight(p))), "user")
-    if advice.expected is None:
+    if advice.expected is None or not advice.limits_met:
         return users
     expected = math.floor(in_flight(advice.expected))
     return f"{users} with {load.confidence * 100:.0f}% certainty within the limits ({expected:,} expected)"
+
+
+def assumed_lines(said: Sequence[str], screen: Screen) -> list[str]:
+    """What was assumed, below an answer; nothing where nothing was."""
+    return ["", screen.bold("Assumed"), *(screen.wrap(text, indent="    ", first="  ") for text in said)] if said else []
 
 
 def in_flight(p: Prediction) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from advisor.roofline.attention import Batch, attention_work, projection_work
 from advisor.roofline.ffn import dense_work, moe_work
 from advisor.roofline.work import ACTIVATION_BYTES, Collective, Gemm, Stream, Work, ranks_reached
@@ -141,3 +143,11 @@ def step_work(problem: Problem, plan: Plan, *, stage: int, batch: Batch) -> list
     if stage == plan.pp - 1:
         return works + head_work(model, plan, batch.logits)
     return works + transfer_work(model, plan, batch.tokens)
+
+
+def stage_kinds(stages: Sequence[Sequence[tuple[Layer, int]]]) -> list[tuple[int, int]]:
+    """(a stage, how many are like it): equal layers, and the ends apart, which carry embedding and vocabulary."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for stage, layers in enumerate(stages):
+        alike.setdefault((stage == 0, stage == len(stages) - 1, *layers), []).append(stage)
+    return [(found[0], len(found)) for found in alike.values()]

@@ -6,10 +6,11 @@ Symbols: `D` hidden size, `V` vocabulary, `t` tensor-parallel degree, `T` token 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from advisor.roofline import draft
 from advisor.roofline.attention import local_kv_heads, projection_work
-from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_layers
+from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_kinds, stage_layers
 from advisor.roofline.work import Gemm
 from advisor.specs.engine import Engine
 from advisor.specs.formats import FORMATS
@@ -186,7 +187,12 @@ def rank_memory(problem: Problem, plan: Plan) -> RankMemory:
     The stage whose cache holds the fewest sequences binds; on mixed boxes so does the smallest device.
     """
     settings = plan.settings or default_settings(problem, plan)
-    found = [_stage_memory(problem, plan, settings, stage) for stage in range(plan.pp)]
+    stages: Sequence[int] = range(plan.pp)
+    node = problem.cluster.node
+    if plan.pp > 2 and node.is_uniform and not node.free_bytes:  # equal stages need equally much
+        layers = [count_equal(stage_layers(problem.model, plan, problem.engine, stage)) for stage in stages]
+        stages = [stage for stage, _ in stage_kinds(layers)]
+    found = [_stage_memory(problem, plan, settings, stage) for stage in stages]
     return min(found, key=lambda memory: (-memory.shortfall_bytes, memory.kv_tokens))
 
 
@@ -199,13 +205,13 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
     activations = activation_bytes(problem, plan, settings)
     other = rule.context_bytes + rule.graph_bytes + (rule.collective_bytes if plan.replica_gpus > 1 else 0.0)
     if rule.of == "total":
-        room = min(total * settings.memory_fraction, usable) - weights - activations - other
+        left = min(total * settings.memory_fraction, usable) - weights - activations - other
     elif rule.of == "static":
-        room = min(total * settings.memory_fraction, usable - activations - other) - weights
+        left = min(total * settings.memory_fraction, usable - activations - other) - weights
     else:
-        room = (usable - weights - activations - other) * settings.memory_fraction
+        left = (usable - weights - activations - other) * settings.memory_fraction
     each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=in_flight) + drafted
-    kv = max(0.0, room)
+    kv = max(0.0, left)
     # A stage without any cache leaves the batch ceiling as the only limit.
     capacity = kv / each * tokens if each > 0 else settings.max_sequences * tokens
     pages = math.floor(capacity / engine.page_tokens) * engine.page_tokens
@@ -218,14 +224,14 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
         reserved_bytes=max(0.0, total - weights - activations - other - kv),
         kv_bytes_per_token=each / tokens,
         kv_tokens=max(0, pages) * plan.adp,
-        shortfall_bytes=max(0.0, each - room),
+        shortfall_bytes=max(0.0, each - left),
     )
 
 
 def _device_bytes(problem: Problem, plan: Plan, stage: int) -> tuple[float, float]:
     """Total and usable memory of the smallest device among the ranks of a stage."""
     node, size = problem.cluster.node, len(problem.cluster.node.devices)
-    if not plan.gpus and node.is_uniform and not node.free_bytes:
+    if node.is_uniform and not node.free_bytes:  # whichever GPUs the ranks stand on
         return node.devices[0].memory_bytes, node.devices[0].memory_bytes
     ranks = [r for r in range(plan.world) if plan.coordinates(r).stage == stage]
     gpus = [plan.gpu(rank) % size for rank in ranks]

@@ -60,7 +60,7 @@ def _popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
 @lru_cache(maxsize=1 << 14)
 def drawn_share(experts: int, top_k: int, tokens: float, skew: float | None) -> float:
     """Share of the experts that `tokens` draws of `top_k` hit in expectation: mean of 1 - (1 - p_i)^tokens.
-    Without a skew, rows are dealt out in turn, as some benchmarks do."""
+    Without a skew, rows are assigned round-robin, as some benchmarks do."""
     if skew is None:
         return min(1.0, tokens * top_k / experts)
     return float(sum(1.0 - (1.0 - p) ** tokens for p in _popularity(experts, top_k, skew))) / experts

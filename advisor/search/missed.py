@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from advisor.catalog.models import requantise
+from advisor.roofline.memory import context_shortfall, rank_memory
 from advisor.search.advise import advise
 from advisor.search.ceiling import with_ceiling
 from advisor.search.changes import gpus_option, larger, smaller_models
@@ -46,12 +47,17 @@ def _more_replicas(predictor: Predictor, first: Prediction) -> Remedy | None:
             continue
         enlarged = replace(problem, cluster=cluster)
         plan = with_ceiling(enlarged, _filled(cluster, first.plan))
-        if predictor.about(enlarged).screen(plan).within_limits:
+        if _runs(enlarged, plan) and predictor.about(enlarged).screen(plan).within_limits:
             return Remedy(change=gpus_option(cluster), plan=plan)
         tries += 1
         if tries > EXTRA_NODES:
             return None
     return None
+
+
+def _runs(problem: Problem, plan: Plan) -> bool:
+    memory = rank_memory(problem, plan)
+    return memory.shortfall_bytes <= 0 and not context_shortfall(problem, plan, memory)
 
 
 def _filled(cluster: Cluster, plan: Plan) -> Plan:

@@ -48,7 +48,7 @@ def pools_advice(predictor: Predictor, space: Space, whole: Prediction | None) -
         return PoolsAdvice(choices=tuple(found), ahead=True, gain=None, sigma=None)
     mine, theirs = _objective(first, workload), _objective(whole, workload)
     gain = math.log(theirs.value / mine.value)
-    sigma = math.hypot(mine.own, theirs.own)
+    sigma = math.hypot(mine.independent, theirs.independent)
     ahead = first.within_limits >= whole.within_limits and (gain > SURE * sigma or first.within_limits > whole.within_limits)
     return PoolsAdvice(choices=tuple(found), ahead=ahead, gain=math.exp(gain), sigma=sigma)
 
@@ -119,4 +119,6 @@ def _objective(p: Prediction | DeploymentPrediction, workload: Workload) -> Esti
     world = p.plan.world if isinstance(p, Prediction) else p.deployment.world
     gpus = world if workload.goal == "cost" else 1
     floor = max(rate.value, 1e-300)
-    return Estimate(value=gpus / floor, low=gpus / max(rate.high, 1e-300), high=gpus / max(rate.low, 1e-300), own=rate.own)
+    return Estimate(
+        value=gpus / floor, low=gpus / max(rate.high, 1e-300), high=gpus / max(rate.low, 1e-300), independent=rate.independent
+    )

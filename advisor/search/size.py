@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from advisor.errors import PlanError
-from advisor.roofline.memory import rank_memory
 from advisor.search.space import legal_plans
 from advisor.serving.capacity import Capacity
 from advisor.serving.fleet import Fleet
-from advisor.serving.predict import Predictor, settings_of
+from advisor.serving.predict import Predictor, fitted
 from advisor.serving.run import simulator
 from advisor.serving.scaled import Scaled
 from advisor.serving.simulate import slower
@@ -34,7 +33,7 @@ WINDOW, DECIDING = 1200, 6000  # requests of the busiest parts: the 99th percent
 HALVINGS = 4  # of the share, to 6%
 HOUR_S = 3600.0
 LEAST = 300  # requests of a run; where a share has fewer, as many at its rate
-IDLE = 0.1  # of what a replica carries by the formula: one that misses the limits with so little to do is no answer
+IDLE = 0.1  # of what a replica carries by the formula: one that misses the limits with so little to do is not an answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +76,8 @@ def _worth_simulating(predictors: Sequence[Predictor]) -> list[tuple[Predictor, 
 
 
 def _sized(predictor: Predictor, choice: Prediction, wanted: Wanted, *, most_gpus: float) -> Size | None:
-    plan = settings_of(predictor.problem, replace(choice.plan, settings=None))
-    trial = _Trial(predictor, plan, wanted)
+    plan, _, capacity = fitted(predictor.problem, replace(choice.plan, settings=None))
+    trial = _Trial(predictor, plan, capacity, wanted)
     window, deciding = _busiest(wanted.requests, WINDOW), _busiest(wanted.requests, DECIDING)
     carried_per_s = choice.requests_per_s.value * max(1e-9, wanted.requests[-1].arrival_s) / len(wanted.requests)
     share = trial.largest_share(window, least=IDLE * carried_per_s)
@@ -104,14 +103,8 @@ def _sized(predictor: Predictor, choice: Prediction, wanted: Wanted, *, most_gpu
 class _Trial:
     """One replica of a plan under shares of the load, with steps as slow as the confidence asks for."""
 
-    def __init__(self, predictor: Predictor, plan: Plan, wanted: Wanted) -> None:
-        self.wanted = wanted
-        settings = plan.settings
-        assert settings is not None
-        self._capacity = Capacity(
-            max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(rank_memory(predictor.problem, plan).kv_tokens),
-            token_budget=settings.token_budget,
-        )  # fmt: skip
+    def __init__(self, predictor: Predictor, plan: Plan, capacity: Capacity, wanted: Wanted) -> None:
+        self.wanted, self._capacity = wanted, capacity
         deviations = NormalDist().inv_cdf(wanted.confidence)
         self._model = Scaled(predictor.step_model(plan), slower(predictor, deviations))
 

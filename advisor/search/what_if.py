@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from advisor.roofline.memory import rank_memory
+from advisor.roofline.memory import context_shortfall, rank_memory
 from advisor.search.ceiling import with_ceiling
 from advisor.search.certainty import objective
-from advisor.search.changes import larger, smaller_models
+from advisor.search.changes import NODE_GPUS, filled, smaller_models
 from advisor.search.legal import block_refusal, refusal
 from advisor.search.order import shape
 from advisor.search.place import Placer
@@ -20,7 +20,6 @@ from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 
 SHAPES = 2  # of the best replica shapes are asked about, and the first with half its tp
-MOST_GPUS = 64  # one more GPU of a larger machine changes nothing that one would notice
 
 
 def what_ifs(predictor: Predictor, advice: Advice) -> tuple[WhatIf, ...]:
@@ -45,10 +44,9 @@ def _changes(problem: Problem) -> Iterator[tuple[str, Problem]]:
     bridged = _bridged(cluster.node)
     if bridged is not None:
         yield "NVLink bridges", replace(problem, cluster=replace(cluster, node=bridged))
-    if cluster.nodes == 1 and cluster.gpus < MOST_GPUS and cluster.node.is_uniform:
-        more = next(larger(cluster), None)
-        if more is not None and more.nodes == 1:
-            yield "one more GPU", replace(problem, cluster=more)
+    if cluster.nodes == 1 and cluster.gpus < NODE_GPUS and cluster.node.is_uniform and not cluster.node.pairs:
+        more = filled(cluster.node, cluster.gpus + 1)
+        yield "one more GPU", replace(problem, cluster=replace(cluster, node=more))
 
 
 def _bridged(node: Node) -> Node | None:
@@ -88,10 +86,13 @@ def _best(predictor: Predictor, shapes: list[Plan]) -> Prediction | None:
         most = problem.cluster.gpus // replica.replica_gpus
         if load.mode in ("single_stream", "closed_loop", "static_batch"):
             most = min(most, load.users)
+        if load.goal == "cost":
+            most = min(most, 1)  # further replicas make tokens no cheaper
         if not most or refusal(problem, replica) or block_refusal(problem, replica):
             continue
         plan = with_ceiling(problem, placer.placed(replace(replica, dp=most)))
-        if rank_memory(problem, plan).shortfall_bytes <= 0:
+        memory = rank_memory(problem, plan)
+        if memory.shortfall_bytes <= 0 and not context_shortfall(problem, plan, memory):
             found.append(predictor.screen(plan))
     kept = [p for p in found if p.within_limits]
     return min(kept, key=lambda p: objective(p, load).value) if kept else None

@@ -115,7 +115,7 @@ def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
     model = predictor.step_model(plan)
     served, notes = _serve(model, problem.workload, capacity, plan.dp, screen)
     assert plan.settings is not None
-    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served)))
+    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served, calibration)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
 
 
@@ -153,19 +153,30 @@ def settings_of(problem: Problem, plan: Plan) -> Plan:
     return settled
 
 
+# Of requests in flight with open arrivals, whose number varies like a Poisson one: above it one in a thousand waits for a place.
+DEVIATIONS = 3.0
 MOST_SIMULATED = 2048  # users of a replica; more take over ten seconds, and only wait longer
 MOST_REQUESTS = 16_384  # of a burst; the mean over more is the same
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
 
 
-def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -> int:
-    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it."""
+def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served, calibration: Calibration) -> int:
+    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it.
+
+    With open arrivals it is what is in flight where answers take as long as the 90% interval allows, and its variation.
+    """
     workload = problem.workload
     if workload.mode == "offline" or served.overloaded:
         return settings.max_sequences
     in_flight = served.requests_per_s * served.latency_s / plan.adp
+    if workload.mode == "open_loop":
+        spread = spread_for(problem.engine, calibration, "latency", problem.model)
+        in_flight *= math.exp(Z90 * math.hypot(spread.shared, spread.independent))
+        in_flight += DEVIATIONS * math.sqrt(in_flight)
     if workload.users:
         in_flight = workload.users / plan.dp / plan.adp
+    elif workload.mode == "open_loop":  # Poisson arrivals: one in a thousand moments has three standard deviations more
+        in_flight += 3 * math.sqrt(in_flight)
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
@@ -228,8 +239,6 @@ def _as_much_as_fits(model: StepModel, workload: Workload, capacity: Capacity, s
     if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
         return _users(model, workload, capacity, 1.0, screen), ()
     served = as_much_as_fits(model, workload, capacity)
-    if not _within(workload, served.ttft_s, served.tpot_s):
-        return served, ("a single request already misses the limits",)
     return served, ()
 
 
@@ -265,7 +274,7 @@ def _prediction(
         spread = spread_for(problem.engine, calibration, figure, problem.model)
         accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
         width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
-        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), independent=spread.independent)
 
     replicas = plan.dp
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:

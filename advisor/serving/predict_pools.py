@@ -89,7 +89,7 @@ class PoolsPredictor:
             accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
             width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent, apart), accepted)
             own = math.hypot(spread.independent, apart)
-            return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=own)
+            return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), independent=own)
 
         rate, outputs = found.requests_per_s, workload.output_tokens
         by_prefill, by_decode = carried(pools, workload)

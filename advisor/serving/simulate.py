@@ -49,10 +49,7 @@ def simulate(
     predictor: Predictor, plan: Plan, offered: Offered, limits: Sequence[Limit] = (), *, bounds: Bounds | None = None
 ) -> tuple[Simulation, list[Record]]:
     """What the load gets from the plan, and every request of the expected run. Raises PlanError as `Predictor.predict` does."""
-    plan, kv_tokens = _settled(predictor, plan, bounds or Bounds())
-    settings = plan.settings
-    assert settings is not None
-    capacity = Capacity(max_sequences=settings.max_sequences * plan.adp, kv_tokens=kv_tokens, token_budget=settings.token_budget)
+    plan, capacity = _settled(predictor, plan, bounds or Bounds())
     model = predictor.step_model(plan)
     width = slower(predictor, Z90)
     fleets = [_run(model, plan, capacity, offered, factor) for factor in (1.0, width, 1 / width)]
@@ -61,14 +58,23 @@ def simulate(
     return _simulation(predictor, plan, offered, limits, fleets[0], (expected, slow, fast)), records
 
 
+def keeps(predictor: Predictor, plan: Plan, offered: Offered, limits: Sequence[Limit]) -> bool:
+    """Whether the expected run keeps every limit, with a queue that does not grow: one run instead of three."""
+    plan, capacity = _settled(predictor, plan, Bounds())
+    fleet = _run(predictor.step_model(plan), plan, capacity, offered, 1.0)
+    found = summarise(fleet, limits).limited
+    calm = not (fleet.overloaded or fleet.unanswered)
+    return calm and all(value <= limit.seconds for value, limit in zip(found, limits, strict=True))
+
+
 def slower(predictor: Predictor, deviations: float) -> float:
     """The factor on every step that so many standard deviations of the step model's error mean."""
     spread = spread_for(predictor.problem.engine, predictor.calibration, "tpot", predictor.problem.model)
     return math.exp(deviations * math.hypot(spread.shared, spread.independent))
 
 
-def _settled(predictor: Predictor, plan: Plan, bounds: Bounds) -> tuple[Plan, float]:
-    """The plan with its settings, and the cache tokens of a replica."""
+def _settled(predictor: Predictor, plan: Plan, bounds: Bounds) -> tuple[Plan, Capacity]:
+    """The plan with its settings, and what bounds a replica of it."""
     plan = settings_of(predictor.problem, plan)
     settings = plan.settings
     assert settings is not None
@@ -80,7 +86,10 @@ def _settled(predictor: Predictor, plan: Plan, bounds: Bounds) -> tuple[Plan, fl
             token_budget=bounds.token_budget or settings.token_budget,
         ),
     )
-    return plan, bounds.kv_tokens or float(rank_memory(predictor.problem, plan).kv_tokens)
+    kv_tokens = bounds.kv_tokens or float(rank_memory(predictor.problem, plan).kv_tokens)
+    chosen = plan.settings
+    assert chosen is not None
+    return plan, Capacity(max_sequences=chosen.max_sequences * plan.adp, kv_tokens=kv_tokens, token_budget=chosen.token_budget)
 
 
 def _run(model: StepModel, plan: Plan, capacity: Capacity, offered: Offered, factor: float) -> Fleet:

@@ -9,6 +9,7 @@ from typing import Literal
 from advisor.specs.deployment import DeploymentPrediction
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction, Rejected
+from advisor.specs.simulation import Verdict
 from advisor.specs.workload import Goal, Workload
 
 
@@ -37,7 +38,7 @@ class Remedy:
 
 
 TieReason = Literal["fewest_gpus", "simplest", "best_figure"]
-CauseKind = Literal["only_plan", "limits", "figures"]
+CauseKind = Literal["only_plan", "limits", "nearest", "figures"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,8 @@ class Contrast:
 class Cause:
     """Why the first plan is before the best plan of another replica shape (`other`; None where there is none).
 
-    `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "figures", the figure of the goal decides.
+    `kind`: "only_plan", nothing else fits; "limits", only the first keeps them; "nearest", none
+    does and the first comes nearest; "figures", the figure of the goal decides.
     `figures` are ttft_s, tpot_s, latency_s, output_tokens_per_s and output_tokens_per_s_per_gpu of both. `part` is the part of an
     output token's cost that speaks most for the first: seconds on its way where the goal is latency or one user is served,
     GPU-seconds otherwise; `token_cost` is the sum of all parts. `cached_sequences` is set where the other's cache limits its load.
@@ -131,9 +133,10 @@ class Advice:
     says why it is the one taken. `implied_ttft_s` is a TTFT limit that holds though nobody gave one. `expected` is the first plan
     with as many users as keep the limits on average, where the answer has those that keep them with more certainty. `curve` has
     the best plans under lighter loads, where the load was left open. `said` is what was assumed; `limits` has sentences on limits
-    that are missed or doubtful; `remedies` what would help where nothing fits or a limit is missed; `what_ifs` what changes of the
-    machine or the model would bring. `pools` has deployments with prefill and decode apart, where they were looked at;
-    `speculation` whether drafting pays, where it was asked for.
+    that are missed or doubtful; `verdicts` are the first plan's on limits that a simulation judged, and `holds` is the load, in
+    users or requests/s, up to which it keeps them all; `remedies` what would help where nothing fits or a limit is missed;
+    `what_ifs` what changes of the machine or the model would bring. `pools` has deployments with prefill and decode apart, where
+    they were looked at; `speculation` whether drafting pays, where it was asked for.
     """
 
     choices: tuple[Prediction, ...]
@@ -153,6 +156,8 @@ class Advice:
     launch: str = ""
     remedies: tuple[Remedy, ...] = field(default=())
     limits: tuple[str, ...] = field(default=())
+    verdicts: tuple[Verdict, ...] = field(default=())
+    holds: float | None = None
     what_ifs: tuple[WhatIf, ...] = field(default=())
     network_need: NetworkNeed | None = None
     expected: Prediction | None = None

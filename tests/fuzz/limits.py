@@ -30,7 +30,7 @@ class TooSlowError(BaseException):
 
 
 def fuzzed(share: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A test of one seed, run for `share` of every 2,000 cases. In CI the seeds are the same each time; with --fuzz they are new."""
+    """A test of one seed, run for `share` of every 2,000 cases. The seeds are the same each time, or new with --fuzz."""
     budget = settings(
         max_examples=max(1, share * CASES // ALL_CASES), deadline=None, derandomize=CASES == ALL_CASES, database=None,
         suppress_health_check=list(HealthCheck), print_blob=True,

@@ -1,4 +1,4 @@
-"""Sound values and texts, damaged: fields dropped, doubled, moved, given values of other kinds; characters lost, doubled, swapped."""
+"""Sound values and texts, damaged: fields dropped, doubled, moved, given other values; characters lost, doubled, swapped."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3, 7, 72, 4096, 10**6, 10**9, 2**63, 10**30, -(10**40), 0.5, -1.5, 1e-320, 1e308, math.inf,
-    -math.inf, math.nan, "", " ", "4096", "auto", "x" * 3000, "re:(a+)+$", "../../etc/passwd", "$(touch here)", "`id`", "a\x1b[31mb",
-    "a\nb", "é\u202e", "\ud800", [], [0], [1, 2, 3], [None], ["a"] * 50, [[[[]]]], {}, {"a": 1}, {"a": {"b": [1]}}, "80 GiB", "-1 GB/s",
-    "1e400 B", "NaN", "0", "1e-300 s",
+    -math.inf, math.nan, "", " ", "4096", "auto", "x" * 3000, "re:(a+)+$", "../../etc/passwd", "$(touch here)", "`id`",
+    "a\x1b[31mb", "a\nb", "é\u202e",
+    "\ud800", [], [0], [1, 2, 3], [None], ["a"] * 50, [[[[]]]], {}, {"a": 1}, {"a": {"b": [1]}}, "80 GiB",
+    "-1 GB/s", "1e400 B", "NaN", "0", "1e-300 s",
 )  # fmt: skip
-NOISE = ("\x00", "\x1b[2J", "\t", "  ", "\n", "\r\n", "[", "]", "{", "}", ":", ",", "-", '"', "'", "#", "&a ", "*a", "!!x ", "\\", "\ufeff",
-         "GPU0", "NV18", "X", "9" * 30, "N/A", "é", "\u2028", "=" * 40, " " * 200)  # fmt: skip
+NOISE = ("\x00", "\x1b[2J", "\t", "  ", "\n", "\r\n", "[", "]", "{", "}", ":", ",", "-", '"', "'", "#", "&a ", "*a", "!!x ", "\\",
+         "\ufeff", "GPU0", "NV18", "X", "9" * 30, "N/A", "é", "\u2028", "=" * 40, " " * 200)  # fmt: skip
 
 
 def damaged(value: Any, dice: Random, *, times: int = 3) -> Any:

@@ -16,12 +16,13 @@ MACHINES = (
 LOADS = (["--users", "64"], ["--preset", "chat"], ["--rate", "2"], ["--goal", "latency"], [])
 OPTIONS = (
     "--gpus", "--nodes", "--users", "--rate", "--input-tokens", "--output-tokens", "--prefix-cached-tokens", "--ttft", "--tpot",
-    "--goal", "--engine", "--dtype", "--kv-dtype", "--preset", "--gpu", "--network", "--node", "--cluster", "--calibration", "--model",
-    "--plan", "--engine-version",
+    "--goal", "--engine", "--dtype", "--kv-dtype", "--preset", "--gpu", "--network", "--node", "--cluster", "--calibration",
+    "--model", "--plan", "--engine-version",
 )  # fmt: skip
 NUMBERS = ("-1", "0", "1", "3", "131072", "131073", "1e9", "99999999999999999999", "nan", "inf", "1e-320", "", "two", "0x10", "８")
-TEXTS = ("x" * 5000, "\x1b[31mred", "a\nb", "../..", "/dev/zero", "/", ".", "", " ", "tp=0", "tp=2,tp=4", "tp=99999999", "dp=4096", "-h",
-         "--", "500ms", "-5ms", "1e400s", "$(id)", "'; id; '", "\udcff", "é", "%s%n", "{}", "tp=8,pp=1,dp=1,ep=9", "nvfp4", "int4-awq")  # fmt: skip
+TEXTS = ("x" * 5000, "\x1b[31mred", "a\nb", "../..", "/dev/zero", "/", ".", "", " ", "tp=0", "tp=2,tp=4", "tp=99999999", "dp=4096",
+         "-h", "--", "500ms", "-5ms", "1e400s", "$(id)", "'; id; '", "\udcff", "é", "%s%n", "{}", "tp=8,pp=1,dp=1,ep=9",
+         "nvfp4", "int4-awq")  # fmt: skip
 
 
 def _arguments(dice: Random, verb: str) -> list[str]:

@@ -35,8 +35,10 @@ SHEETS = ("llama-3.1-8b", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b", "gemma-3
 QUANTS: tuple[dict[str, Any], ...] = (
     {"quant_method": "fp8", "weight_block_size": [128, 128], "modules_to_not_convert": ["lm_head", "gate"]},
     {"quant_method": "gptq", "bits": 4, "group_size": 128},
-    {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head", "*self_attn*"]},
-    {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": {"model.layers.0.mlp": {"quant_algo": "FP8"}}},
+    {"quant_method": "modelopt", "quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8",
+     "exclude_modules": ["lm_head", "*self_attn*"]},
+    {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION",
+     "quantized_layers": {"model.layers.0.mlp": {"quant_algo": "FP8"}}},
 )  # fmt: skip
 
 
@@ -84,7 +86,8 @@ def test_model_sheets(seed: int) -> None:
 @cache
 def clusters() -> tuple[dict[str, Any], ...]:
     machines = (
-        load_cluster(gpu="h100-80g-sxm", gpus=8), load_cluster(gpu="l40s", gpus=4), load_cluster(gpu="h100-80g-sxm", gpus=8, nodes=4),
+        load_cluster(gpu="h100-80g-sxm", gpus=8), load_cluster(gpu="l40s", gpus=4),
+        load_cluster(gpu="h100-80g-sxm", gpus=8, nodes=4),
         load_cluster(gpu="mi300x", gpus=8), load_cluster(gpu="rtx-4090", gpus=2),
     )  # fmt: skip
     return tuple(cluster_data(machine) for machine in machines)

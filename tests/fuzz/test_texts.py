@@ -131,8 +131,10 @@ ROW = {
     "ep": "1", "input_tokens": "1024", "output_tokens": "256", "mode": "closed_loop", "load": "16", "request_rate_per_s": "",
 }  # fmt: skip
 OTHERS = {
-    "hardware": ("l40s", "mi300x", "gb200", "rtx-4090", "h100", "abacus"), "model": ("llama-3.1-8b", "deepseek-v3", "mixtral-8x7b", "x/y"),
-    "mode": ("offline", "open_loop", "single_stream", "guess"), "engine": ("sglang", "trtllm", "steam"), "tp": ("1", "3", "8", "72"),
+    "hardware": ("l40s", "mi300x", "gb200", "rtx-4090", "h100", "abacus"),
+    "model": ("llama-3.1-8b", "deepseek-v3", "mixtral-8x7b", "x/y"),
+    "mode": ("offline", "open_loop", "single_stream", "guess"), "engine": ("sglang", "trtllm", "steam"),
+    "tp": ("1", "3", "8", "72"),
     "pp": ("2", "5"), "dp": ("2", "9"), "ep": ("8", "64"), "nodes": ("2", "1000"), "gpus": ("8", "72", "100000"),
     "weight_dtype": ("fp8", "nvfp4", "int4", "fp3"), "load": ("1", "100000", "0.5"), "input_tokens": ("1", "1000000"),
     "output_tokens": ("1", "100000"), "request_rate_per_s": ("0.1", "1e9", "nan"),

@@ -285,7 +285,7 @@ def test_other_errors_are_not_taken_for_a_full_memory(monkeypatch: pytest.Monkey
 
 
 def test_filling_the_weights_is_progress(tmp_path: Path) -> None:
-    """Every tensor beats: a slow disk is no stall."""
+    """Every tensor beats: a slow disk is not a stall."""
     beats: list[str] = []
     Bench(job(), Mesh.single(), torch.device("cpu"), layers=0, beat=beats.append)
     assert sum(beat.startswith("filling ") for beat in beats) > 3 * len(SPEC.layers)

@@ -104,7 +104,7 @@ def test_files_in_and_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"\xff\xfe\x00binary", "is no CSV file"),
+        (b"\xff\xfe\x00binary", "is not a CSV file"),
         (b"", "lacks the column"),
         (b"a,b\n1,2\n", "lacks the column hardware"),
     ],

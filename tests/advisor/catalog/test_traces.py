@@ -13,7 +13,10 @@ from advisor.errors import QuestionError
 from advisor.specs.trace import Request
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:50.9951690,396,109\n"
-BURST = "Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,,ChatGPT,472,18,490,x\n45,,GPT-4,100,3,9,x\n"
+BURST = (
+    "Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    "5,,ChatGPT,472,18,490,x\n45,,GPT-4,100,3,9,x\n"
+)
 OWN = "arrival_s,input_tokens,output_tokens,prefix_id,prefix_tokens\n1.5,100,10,7,64\n2.5,200,20,,\n"
 MOONCAKE = (
     '{"timestamp": 0, "input_length": 700, "output_length": 5, "hash_ids": [0, 1]}\n'
@@ -63,7 +66,7 @@ def test_a_line_that_cannot_be_meant_is_counted_or_refused(tmp_path: Path, line:
     found = read_trace(path)
     assert (len(found.requests), found.skipped) == (1, 1)
     assert found.reason.startswith("line 3: ")
-    with pytest.raises(QuestionError, match="line 3 of .* is no request"):
+    with pytest.raises(QuestionError, match=r"line 3 of .* is not a request"):
         read_trace(path, strict=True)
 
 

@@ -131,6 +131,8 @@ def test_a_kustomize_base_points_at_the_manifest(image: str, name: str, tag: str
     base = yaml.safe_load(files[1].text)
     assert base["resources"] == ["kubernetes.yaml"]
     assert base["images"] == [{"name": name, "newTag": tag}]
+    digest = Options(image="vllm/vllm-openai@sha256:" + "0" * 64)
+    assert "images" not in yaml.safe_load(render(problem(), prediction(Plan()), target="kubernetes", options=digest)[1].text)
 
 
 def test_more_replicas_when_each_has_more_requests_than_were_predicted() -> None:

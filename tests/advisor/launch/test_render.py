@@ -26,6 +26,7 @@ from advisor.launch import TARGETS, launch_line, parse, render
 from advisor.launch.reading import _engine_words, _shell
 from advisor.launch.script import Options, ScriptFile
 from advisor.specs.plan import Plan
+from advisor.specs.speculation import Speculation
 
 ENGINES = tuple(FLAGS)
 MOE = {"spec": model(moe=True)}
@@ -337,7 +338,7 @@ def test_a_changed_script_is_told():
     text = files("vllm", "bash", "tp")[0].text
     with pytest.raises(AdvisorError, match="the script was changed"):
         parse(text.replace("--tensor-parallel-size 4", "--tensor-parallel-size 8"))
-    with pytest.raises(AdvisorError, match="no launch script"):
+    with pytest.raises(AdvisorError, match="not a launch script"):
         parse("echo hello")
 
 
@@ -372,3 +373,38 @@ def test_an_nvlink_domain_of_several_hosts_is_started_host_by_host(target: str, 
     if target == "slurm":
         assert "--gpus-per-node=4" in text
         assert f"--nodes={plan.world // 4}" in text
+
+
+DRAFTS = ("mtp:3", "eagle3:2", "ngram:4")
+
+
+def drafting(text):
+    method, number = text.split(":")
+    return Speculation(method=method, drafts=int(number), length=1.5, length_low=1.5, length_high=1.5, source="test")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("text", DRAFTS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_drafts_pass_the_engines_own_parser_and_read_back(engine, text, target, check_launch):
+    plan = Plan(tp=4)
+    asked = replace(problem(engine), speculation=drafting(text))
+    rendered = render(asked, prediction(plan), target=target, options=Options(draft_model="example-org/head"))
+    said = "".join(file.text for file in rendered)
+    key = {"vllm": "--speculative-config", "sglang": "--speculative-algorithm", "trtllm": "speculative_config"}[engine]
+    assert key in said
+    for file in rendered:
+        assert (parse(file.text).tp, parse(file.text).dp) == (4, 1)
+        for line in engine_commands(file.text):
+            assert check_launch.check(engine, line, strict=True)[:2] == (True, ""), line
+    line = launch_line(asked, prediction(plan).plan)
+    assert key in line
+    assert check_launch.check(engine, line, strict=True)[:2] == (True, "")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_eagle_head_must_be_named(engine):
+    asked = replace(problem(engine), speculation=drafting("eagle3:3"))
+    with pytest.raises(PlanError, match="--draft-model"):
+        render(asked, prediction(Plan(tp=4)), target="bash")
+    assert "DRAFT_MODEL" in launch_line(asked, prediction(Plan(tp=4)).plan)
