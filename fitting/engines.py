@@ -58,7 +58,7 @@ from fitting.spreads import SpreadKey, completed
 Rows = Sequence[Mapping[str, str | None]]
 
 SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED = 120  # rows that error bars come from
+SCORED = 300  # rows that error bars come from
 MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
