@@ -47,7 +47,7 @@ from advisor.catalog import published
 from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
 from advisor.roofline.engine_scales import scale_scopes
-from advisor.serving.familiarity import UNSEEN, closeness
+from advisor.serving.familiarity import LENT, UNSEEN, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
@@ -58,7 +58,7 @@ from fitting.spreads import SpreadKey, completed
 Rows = Sequence[Mapping[str, str | None]]
 
 SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED = 300  # rows that error bars come from
+SCORED = 240  # rows that error bars come from
 MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
@@ -269,13 +269,16 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
         scored = pool.map(_tried, range(len(_TRIALS)))
     for (near, kind, *_), found in zip(_TRIALS, scored, strict=True):
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
-        if near == "device":
-            usable = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
+        measured = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
+        parts = {near: measured if near in ("fitted", "device") else usable}
+        if near == "fitted":
+            parts[LENT] = [row for row in usable if row not in measured]
         if (near, kind) == ("fitted", ""):
             errors = scatter([r.log for r in usable if r.figure != "ttft_s"] or [r.log for r in usable])
-        for key, pairs in _by_spread(usable, near, kind).items():
-            if (spread := spread_of(pairs)) is not None:
-                spreads[key] = spread
+        for part, those in parts.items():
+            for key, pairs in _by_spread(those, part, kind).items():
+                if (spread := spread_of(pairs)) is not None:
+                    spreads[key] = spread
     return replace(
         engine,
         spreads=tuple(sorted(("/".join(filter(None, key)), spread) for key, spread in completed(spreads).items())),
