@@ -57,7 +57,8 @@ from fitting.spreads import SpreadKey, completed
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
+# Rows a profile is fitted on: of a server, whose loads are simulated, and of an engine measured by static batches, which are not.
+SAMPLE, SAMPLE_STATIC = 100, 200
 SCORED = 240  # rows that error bars come from
 MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
@@ -178,7 +179,7 @@ def _fit(
     found: list[tuple[Point, Mapping[str, str | None]]], desk: Desk, key: tuple[str, str], processes: int
 ) -> tuple[Engine, tuple[tuple[str, Engine], ...]]:
     cases, points = [], {}
-    for point, row in _sample(found, SAMPLE, most_users=MOST_USERS):
+    for point, row in _sample(found, SAMPLE if START[key].request_s else SAMPLE_STATIC, most_users=MOST_USERS):
         try:
             problem = desk.problem(point)
         except AdvisorError:
