@@ -29,7 +29,7 @@ __all__ = ["estimate", "recommend"]
 def recommend(model: str, **options: Unpack[Options]) -> Advice:
     """The plans for `model` on the machine and under the load that `options` say, best first, with the reason.
 
-    Machine: gpu, gpus, nodes, cluster (a file, or a `Cluster`), node, network, calibration (a file).
+    Machine: gpu, gpus, nodes, cluster (a file, or a `Cluster`), node, network, price, calibration (a file).
     Engine: engine, engine_version, dtype, kv_dtype.
     Load: preset, input_tokens, output_tokens, users, rate, prefix_cached_tokens, context, ttft, tpot,
     confidence, goal.

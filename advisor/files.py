@@ -2,7 +2,7 @@
 
 Writing: the text goes into a new file of the same folder (a name nobody can foresee, created by this process or not at all), is
 forced to disk and takes the old file's place in one step, so that a reader meets the old text or the new one. A symbolic link
-stays a link: the file it points at is replaced. What is no regular file (a device, a pipe, a folder) is refused.
+stays a link: the file it points at is replaced. What is not a regular file (a device, a pipe, a folder) is refused.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def writable(path: Path) -> Path:
     if stat.S_ISDIR(mode):
         raise QuestionError(f"{shown(path)} is a folder; name a file in it.")
     if not stat.S_ISREG(mode):
-        raise QuestionError(f"{shown(path)} is no regular file (a device or a pipe), which would be replaced; name another file.")
+        raise QuestionError(f"{shown(path)} is not a regular file (a device or a pipe) and would be replaced; name another.")
     return target
 
 

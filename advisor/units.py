@@ -31,7 +31,7 @@ def parse(text: str, unit: str) -> float:
     """The SI value of `text`, e.g. `parse("3.35 TB/s", "B/s") == 3.35e12`.
 
     `unit` is the canonical unit expected: `B`, `B/s`, `s`, `FLOP`, `FLOP/s`, `W`, `Hz` or `USD/h`.
-    Raises ValueError when the text is no finite number or its unit is missing or another one.
+    Raises ValueError when the text is not a finite number or its unit is missing or another one.
     """
     match = _TEXT.match(text)
     if not match:

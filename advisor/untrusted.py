@@ -59,7 +59,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(problem="a key is no plain word", problem_mark=key.start_mark)
+            raise yaml.MarkedYAMLError(problem="a key is not a plain word", problem_mark=key.start_mark)
         if key.value in seen:
             raise yaml.MarkedYAMLError(problem=f"the key {key.value[:40]!r} stands twice", problem_mark=key.start_mark)
         seen.add(key.value)
@@ -90,14 +90,14 @@ def _check_aliases(text: str) -> None:
     """Refuse tags, and anchors that grow beyond `MAX_VALUES` values when all aliases are written out, or hold themselves."""
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor, values in it so far
-    events: Any = yaml.parse(text, Loader=_Base)
-    for event in events:
+    for event in yaml.parse(text, Loader=_Base):
+        mark: Any = event.start_mark
         if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(problem="tags are not read", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="tags are not read", problem_mark=mark)
         added, anchor = 0, getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
-                raise yaml.MarkedYAMLError(problem="an alias stands in its own anchor", problem_mark=event.start_mark)
+                raise yaml.MarkedYAMLError(problem="an alias stands in its own anchor", problem_mark=mark)
             added = sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
             added = 1
@@ -110,7 +110,7 @@ def _check_aliases(text: str) -> None:
         outer, size = open_nodes[-1]
         open_nodes[-1] = outer, size + added
         if size + added > MAX_VALUES or len(open_nodes) > MAX_DEPTH + 1:
-            raise yaml.MarkedYAMLError(problem="too many values or levels", problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(problem="too many values or levels", problem_mark=mark)
 
 
 def _bracket_depth(text: str) -> int:

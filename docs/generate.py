@@ -1,4 +1,4 @@
-"""Makes the generated parts of the documentation again: docs/cli.md, docs/accuracy.md and the outputs in README.md.
+"""Makes the generated parts of the documentation again: docs/cli.md, docs/accuracy.md, the outputs in README.md and docs/sizing.md.
 
     python docs/generate.py
 
@@ -49,7 +49,7 @@ def cli_page() -> str:
 
 
 def readme(text: str) -> str:
-    """README.md with each output block as the program prints it now."""
+    """A page with each output block as the program prints it now."""
     return OUTPUT.sub(lambda found: found[1] + output(found["command"]) + found[4], text)
 
 
@@ -59,11 +59,11 @@ def accuracy_page() -> str:
 
 
 def main() -> None:
-    """Write all three."""
+    """Write all of them."""
     (ROOT / "docs" / "cli.md").write_text(cli_page(), encoding="utf-8")
     (ROOT / "docs" / "accuracy.md").write_text(accuracy_page(), encoding="utf-8")
-    page = ROOT / "README.md"
-    page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ROOT / "README.md", ROOT / "docs" / "sizing.md"):
+        page.write_text(readme(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

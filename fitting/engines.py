@@ -39,7 +39,7 @@ from advisor.calibrate.accuracy import (
 )
 from advisor.calibrate.cases import Case
 from advisor.calibrate.corrections import SPREAD_NAMES
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.recipes import unstated
 from advisor.calibrate.residuals import scatter, spread_of
@@ -117,22 +117,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args(arguments)
     rows = [*read_points(given.points.read_text(encoding="utf-8")), *engine_rows(given.points.parent)]
-    desk = _desk()
-    by_engine = _by_engine(rows, desk)
+    lookup = _lookup()
+    by_engine = _by_engine(rows, lookup)
     left_out: dict[tuple[str, str, str], Engine] = published.left_out()
     for (name, version), found in sorted(by_engine.items(), reverse=True):
         if given.only and f"{name}-{version}" not in given.only:
             continue
         engine = load_engine(name, version)
         if not given.bars:
-            engine, without = _fit(found, desk, (name, version), given.processes)
+            engine, without = _fit(found, lookup, (name, version), given.processes)
             left_out = {key: other for key, other in left_out.items() if key[:2] != (name, version)}
             left_out |= {(name, version, group): other for group, other in without}
         sampled = [row for _, row in _sample(found, SCORED, most_users=MOST_USERS)]
-        engine = _with_error_bars(engine, sampled, left_out, desk)
+        engine = _with_error_bars(engine, sampled, left_out, lookup)
         _write(given.profiles / "engines" / f"{name}-{version}.yaml", wire.to_data(engine))
         _write(given.profiles / "published" / "left_out.yaml", _left_out_data(left_out))
-        desk.engines.clear()  # what was just written is read again
+        lookup.engines.clear()  # what was just written is read again
         reload()
         print(f"{name} {version}: {engine.points} rows, median {engine.residual_median:.1%}, p90 {engine.residual_p90:.1%}")
     (given.profiles / "published" / "points.csv").write_text(_published(rows), encoding="utf-8")
@@ -140,12 +140,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _by_engine(rows: Rows, desk: Desk) -> dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]]:
+def _by_engine(rows: Rows, lookup: Lookup) -> dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]]:
     found: dict[tuple[str, str], list[tuple[Point, Mapping[str, str | None]]]] = defaultdict(list)
     for row in rows:
         try:
             point = point_of_row(row)
-            engine = desk.engine(point)
+            engine = lookup.engine(point)
         except AdvisorError as error:
             print(f"{row.get('id')}: {error}", file=sys.stderr)
             continue
@@ -176,17 +176,17 @@ def _hash(text: str) -> str:
 
 
 def _fit(
-    found: list[tuple[Point, Mapping[str, str | None]]], desk: Desk, key: tuple[str, str], processes: int
+    found: list[tuple[Point, Mapping[str, str | None]]], lookup: Lookup, key: tuple[str, str], processes: int
 ) -> tuple[Engine, tuple[tuple[str, Engine], ...]]:
     cases, points = [], {}
     for point, row in _sample(found, SAMPLE if START[key].request_s else SAMPLE_STATIC, most_users=MOST_USERS):
         try:
-            problem = desk.problem(point)
+            problem = lookup.problem(point)
         except AdvisorError:
             continue
         measured = {name: value for name, value in figures_of_row(row).items() if _counts(point, name)}
         case = Case(
-            id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster),
+            id=point.id, problem=problem, plan=point.plan, calibration=lookup.coefficients(problem.cluster),
             measured=tuple(measured.items()),
         )  # fmt: skip
         cases.append(case)
@@ -239,12 +239,12 @@ def _often(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count >= FEWEST_ROWS)
 
 
-def _desk(*, own: bool = True, fitted: tuple[Engine, ...] = (), known: Desk | None = None) -> Desk:
-    """A desk of shipped figures only, with what another one has already looked up."""
-    desk = Desk(online=False, local=False, own=own, fitted=fitted)
+def _lookup(*, exact: bool = True, fitted: tuple[Engine, ...] = (), known: Lookup | None = None) -> Lookup:
+    """A lookup of shipped figures only, with what another one has already found."""
+    lookup = Lookup(online=False, local=False, exact=exact, fitted=fitted)
     if known is not None:
-        desk.models, desk.clusters = known.models, known.clusters
-    return desk
+        lookup.models, lookup.clusters = known.models, known.clusters
+    return lookup
 
 
 def _counts(point: Point, figure: str) -> bool:
@@ -259,18 +259,18 @@ _TRIALS: tuple[tuple[str, str, Group, bool], ...] = (
 )  # fmt: skip
 
 
-def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) -> Engine:
+def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, lookup: Lookup) -> Engine:
     """The engine with the spreads of its rows: without their model (fitted), without their GPU (device), without their GPU and its
     kernels (family), and wider (default); of all rows, of each family, and of families left out (unseen)."""
     spreads: dict[SpreadKey, Spread] = {}
     errors = scatter([0.0])
     global _TRIED
-    _TRIED = (engine, rows, left_out, desk)
+    _TRIED = (engine, rows, left_out, lookup)
     with get_context("fork").Pool(len(_TRIALS)) as pool:
         scored = pool.map(_tried, range(len(_TRIALS)))
     for (near, kind, *_), found in zip(_TRIALS, scored, strict=True):
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
-        measured = [row for row in usable if closeness(desk.coefficients(desk.cluster(row.point))) == "device"]
+        measured = [row for row in usable if closeness(lookup.coefficients(lookup.cluster(row.point))) == "device"]
         parts = {near: measured if near in ("fitted", "device") else usable}
         if near == "fitted":
             parts[LENT] = [row for row in usable if row not in measured]
@@ -288,14 +288,14 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, desk: Desk) 
     )
 
 
-_TRIED: tuple[Engine, Rows, LeftOut, Desk]  # handed to forked workers
+_TRIED: tuple[Engine, Rows, LeftOut, Lookup]  # handed to forked workers
 
 
 def _tried(number: int) -> list[Row]:
     """The rows of one trial, scored."""
-    engine, rows, left_out, desk = _TRIED
-    *_, group, own = _TRIALS[number]
-    return score(rows, left_out, group=group, desk=_desk(own=own, fitted=(engine,), known=desk))[0]
+    engine, rows, left_out, lookup = _TRIED
+    *_, group, exact = _TRIALS[number]
+    return score(rows, left_out, group=group, lookup=_lookup(exact=exact, fitted=(engine,), known=lookup))[0]
 
 
 def _by_spread(rows: Sequence[Row], near: str, kind: str) -> dict[SpreadKey, list[tuple[str, float]]]:
@@ -374,7 +374,7 @@ def _published(rows: Rows) -> str:
 
 
 def _report(rows: Rows, left_out: LeftOut) -> None:
-    scored, failed = score(rows, left_out, desk=_desk())
+    scored, failed = score(rows, left_out, lookup=_lookup())
     for line in scoreboard(scored):
         r = line.reached
         print(f"{line.target.name}: n={r.points} median {r.median:.1%} p90 {r.p90:.1%} bias {r.bias:+.1%} covered {r.covered:.0%}")

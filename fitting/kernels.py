@@ -77,7 +77,7 @@ HOST_SHARE = {False: 2.0, True: 1.25}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class FittedKernel:
     """One fitted key: what is served, what was left out, and the (median, p90) error when others' coefficients are served
     instead: the sibling's, or the median of all other GPUs."""
 
@@ -88,7 +88,7 @@ class Result:
     others: tuple[float, float] | None
 
 
-def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
+def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[FittedKernel]:
     """Every key of every device that has enough rows."""
     samples: list[Sample] = [s for read in READERS for s in read(folder) if s.hardware in devices]
     apart = [replace(s, key=f"{s.key}/{s.engine}") for s in samples if _kind(s.key) in BY_ENGINE]
@@ -106,7 +106,7 @@ def fit_kernels(folder: Path, devices: dict[str, Device]) -> list[Result]:
         served = _without_host(fit, fits.get((hardware, "gemm/bf16")))
         typical = middle(rest, source="", closeness="default") if len(rest) > 1 else None
         results.append(
-            Result(hardware=hardware, key=key, fit=served, sibling=lent(other.reach if other else None), others=lent(typical))
+            FittedKernel(hardware=hardware, key=key, fit=served, sibling=lent(other.reach if other else None), others=lent(typical))
         )
     return results
 
@@ -158,7 +158,7 @@ def stream_reach(plain: Reach) -> Reach:
 def fit_wires(folder: Path, devices: dict[str, Device]) -> dict[str, dict[str, WireReach]]:
     """Lines of every device's own links, by key. Those of a PCIe server stand for its paths over bridges and sockets alike."""
     groups: dict[tuple[str, Op, str], dict[int, list[WireSample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in [*tables.collectives(folder), *tables.point_to_point(folder)]:
+    for sample in [*tables.collectives(folder), *tables.point_to_point(folder), *tables.expert_exchanges(folder)]:
         if sample.hardware in devices and (kept := _kept(sample, devices[sample.hardware])):
             op: Op = "all_gather" if kept.op == "reduce_scatter" else kept.op
             groups[kept.hardware, op, kept.algorithm][kept.ranks].append(kept)
@@ -286,7 +286,7 @@ def _with_error(reach: Reach, errors: Sequence[tuple[float, float]]) -> Reach:
     return replace(reach, provenance=replace(reach.provenance, median=middle_of, p90=p90))
 
 
-def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibration], list[Result]]:
+def calibrations(folder: Path, devices: dict[str, Device]) -> tuple[list[Calibration], list[FittedKernel]]:
     """A calibration for every device with tables, for those with a scan, and the `default` for the rest."""
     tabled = {name: d for name, d in devices.items() if name not in SCANNED}
     results, wires = fit_kernels(folder, tabled), fit_wires(folder, tabled)
@@ -382,7 +382,7 @@ def as_yaml(calibration: Calibration) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(results: Sequence[Result]) -> str:
+def report(results: Sequence[FittedKernel]) -> str:
     """Held-out residuals of every key as a Markdown page."""
     lines = [
         "# Kernel coefficients: how well they meet shapes they were not fitted on",
@@ -405,8 +405,8 @@ def report(results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", *_summary(results)]) + "\n"
 
 
-def _summary(results: Sequence[Result]) -> list[str]:
-    kinds: dict[str, list[Result]] = defaultdict(list)
+def _summary(results: Sequence[FittedKernel]) -> list[str]:
+    kinds: dict[str, list[FittedKernel]] = defaultdict(list)
     for result in results:
         kinds[result.key.split("/")[0]].append(result)
     lines = [

@@ -30,7 +30,9 @@ from advisor.roofline.work import (
     Rule,
     StateScan,
     StateUpdate,
+    ranks_reached,
 )
+from advisor.specs.formats import FORMATS
 from advisor.specs.keys import Op
 from advisor.specs.model import LatentAttention
 
@@ -291,6 +293,35 @@ def collectives(folder: Path) -> Iterator[WireSample]:
             seconds=float(row["latency_us"]) * 1e-6,
             source=row["algo"],
         )
+
+
+# Bytes of a value on its way to an expert, by the format of the products; sums come back in 16 bits.
+_DISPATCHED = {"bfloat16": 2.0, "fp8": FORMATS["fp8"].bytes_per_value, "nvfp4": FORMATS["nvfp4"].bytes_per_value}
+
+
+def expert_exchanges(folder: Path) -> Iterator[WireSample]:
+    """Tokens sent to their experts and back ("experts"): TensorRT-LLM's NVLink kernels within an NVL72 domain, DeepEP's low-latency
+    kernels within a board of eight. Payload as in `graph.expert_work`: a token goes once to each rank that has an expert of it."""
+    for row in rows(folder, "moe_all_to_all_nvl72"):
+        way = row["op_name"].removeprefix("alltoall_")
+        if row["kernel_source"] != "NVLinkTwoSided" or way not in ("dispatch", "combine"):
+            continue
+        value_bytes = 2.0 if way == "combine" else _DISPATCHED[row["moe_dtype"]]
+        ranks, seconds = int(row["moe_ep_size"]), float(row["latency_ms"]) * 1e-3
+        yield _exchange(row, ranks, int(row["topk"]), int(row["num_tokens"]), value_bytes, seconds)
+    for row in rows(folder, "deepep_low_latency"):
+        if row["node_num"] != "1" or row["hardware"].startswith("gb"):
+            continue
+        for column, value_bytes in (("dispatch_avg_t_us", _DISPATCHED["fp8"]), ("combine_avg_t_us", 2.0)):
+            yield _exchange(row, 8, int(row["num_topk"]), int(row["num_token"]), value_bytes, float(row[column]) * 1e-6)
+
+
+def _exchange(row: dict[str, str], ranks: int, top_k: int, tokens: int, value_bytes: float, seconds: float) -> WireSample:
+    return WireSample(
+        hardware=row["hardware"], op="all_to_all", algorithm="experts", ranks=ranks,
+        payload_bytes=tokens * ranks_reached(ranks, top_k) * int(row["hidden_size"]) * value_bytes, seconds=seconds,
+        source=f"{row['engine']} {row['engine_version']}",
+    )  # fmt: skip
 
 
 # How the table names vLLM's custom kernels for ROCm, and RCCL; of RCCL only eight ranks were timed.

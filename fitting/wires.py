@@ -19,6 +19,7 @@ from fitting.tables import WireSample
 OWN_BYTES = 8 * 2.0**20
 EVERY = 4  # one message size in four is kept for the report
 FOREVER = 1e18
+UNBOUNDED = ("nccl", "experts")  # algorithms that take messages of any size
 # NVLS adds inside the switch, so that a rank sends less than a ring's 2 p (n - 1) / n: the share may pass 1 by a little.
 HIGHEST_SHARE = 1.1
 ROBUST = 0.08
@@ -39,7 +40,7 @@ def newest(samples: Sequence[WireSample]) -> list[WireSample]:
 def fit_lines(samples: Sequence[WireSample], link_bytes_per_s: float, *, source: str) -> list[WireReach]:
     """Two lines for samples of one (op, algorithm, ranks): low latency first. Residuals are those of held-out message sizes."""
     algorithm, samples = samples[0].algorithm, newest(samples)
-    if algorithm != "nccl":
+    if algorithm not in UNBOUNDED:
         samples = [s for s in samples if s.payload_bytes <= OWN_BYTES]
     if algorithm == "custom":  # SGLang's differ by a few microseconds; vLLM's kernels are the reference
         samples = [s for s in samples if s.source.startswith("vLLM")]
@@ -69,7 +70,7 @@ def fit_lines(samples: Sequence[WireSample], link_bytes_per_s: float, *, source:
         source=source, closeness="device", points=len(samples),
         median=_round(float(np.median(off))), p90=_round(float(np.quantile(off, 0.9))),
     )  # fmt: skip
-    up_to = FOREVER if algorithm == "nccl" else OWN_BYTES
+    up_to = FOREVER if algorithm in UNBOUNDED else OWN_BYTES
     return [
         WireReach(
             alpha_s=_round(alpha * 1e-6), alpha_per_rank_s=0.0, bandwidth=_round(share), up_to_bytes=up_to, provenance=provenance

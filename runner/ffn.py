@@ -13,6 +13,7 @@ from advisor.errors import PlanError, QuestionError
 from advisor.specs.experiment import Exchange
 from advisor.specs.model import DenseFfn, ModelSpec, MoeFfn
 from runner.exchange import all_to_all, own_tokens
+from runner.kernels import fused_on
 from runner.parallel import Build, ColumnParallel, Piece, Replicated, RowParallel, Sharded, even_rows
 from runner.pointwise import Pointwise
 from runner.quantised import FP8, PLAIN, quantise_rows
@@ -41,7 +42,8 @@ class DenseShard(Sharded):
 
 
 class Experts(Sharded):
-    """The experts of this rank: `E / ep` of them, each cut `expert_tp` ways; grouped products over the rows routed here.
+    """The experts of this rank: `E / ep` of them, each cut `expert_tp` ways; grouped products over the rows routed here, in a
+    decode on a GPU our own kernels.
 
     Shapes depend on the number of tokens only, never on the routing, so that a decode step can be captured as a graph.
     """
@@ -50,6 +52,8 @@ class Experts(Sharded):
     down: Tensor
     gate_up_bias: Tensor
     down_bias: Tensor
+    gate_up_scale: Tensor
+    down_scale: Tensor
 
     def __init__(self, build: Build, spec: ModelSpec, ffn: MoeFfn, pointwise: Pointwise) -> None:
         super().__init__()
@@ -129,6 +133,8 @@ class Experts(Sharded):
 
     def forward(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
         """(N, D), chosen experts (N, k) and their weights (N, k) -> this rank's part of the sum, (N, D)."""
+        if self._fuses(x, chosen):
+            return self._fused(x, chosen, gates)
         N, k = chosen.shape
         local = chosen.flatten() - self.first
         mine = (local >= 0) & (local < self.count)
@@ -150,6 +156,23 @@ class Experts(Sharded):
         back = torch.empty_like(out)
         back[order] = out
         return back.view(N, k, -1).sum(dim=1)
+
+    def _fuses(self, x: Tensor, chosen: Tensor) -> bool:
+        """Whether our own kernels take the step: few enough pairs, as a decode has, and an activation that they know."""
+        if not fused_on(x.device) or not self.ffn.gated:
+            return False
+        from runner.kernels.experts import ACTIVATIONS, MOST_PAIRS, ROWS_EACH
+
+        return chosen.numel() <= min(MOST_PAIRS, ROWS_EACH * self.ffn.experts) and self.ffn.activation in ACTIVATIONS
+
+    def _fused(self, x: Tensor, chosen: Tensor, gates: Tensor) -> Tensor:
+        from runner.kernels.experts import experts_sum
+
+        return experts_sum(
+            x, chosen.contiguous(), gates.contiguous(), self.gate_up, self.down, first=self.first, activation=self.ffn.activation,
+            scales=(self.gate_up_scale, self.down_scale) if self.fp8 else None,
+            biases=(self.gate_up_bias, self.down_bias) if self.biased else None,
+        )  # fmt: skip
 
     def _product(self, name: str, rows: Tensor, ends: Tensor) -> Tensor:
         weight = getattr(self, name)

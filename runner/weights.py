@@ -37,7 +37,7 @@ def initialise(model: Transformer, spec: ModelSpec, seed: int, beat: Beat = lamb
 
 def load(model: Transformer, spec: ModelSpec, directory: str | Path, beat: Beat = lambda _: None) -> None:
     """Fill `model` from the safetensors files of a Hugging Face checkpoint, reading only this rank's part; `beat` hears of each
-    tensor, so that a slow disk is no stall.
+    tensor, so that a slow disk is not a stall.
 
     Raises QuestionError where there are none, or a tensor is missing, of another shape, or packed in a way that is not read.
     """

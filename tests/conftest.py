@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,15 @@ settings.register_profile("advisor", deadline=None)
 settings.load_profile("advisor")
 
 pytest_plugins = ["small_world"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz", type=int, default=0, help="cases of tests/fuzz, with new seeds (2000 known ones otherwise)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fuzz"):  # before tests/fuzz is imported, by the workers of pytest-xdist too
+        os.environ["ADVISOR_FUZZ"] = str(config.getoption("--fuzz"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

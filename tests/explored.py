@@ -6,12 +6,17 @@ import io
 import json
 from contextlib import redirect_stdout
 from functools import cache
-from typing import Any
+from typing import Any, Unpack
 
+from advisor.api.answer import legal_plan
 from advisor.api.explore import explore
-from advisor.api.question import Options, Question, question
+from advisor.api.options import Options
+from advisor.api.question import Question, question
 from advisor.cli.app import run
+from advisor.search.ceiling import with_ceiling
+from advisor.serving.predict import Predictor
 from advisor.specs.exploration import Exploration
+from advisor.specs.prediction import Prediction
 
 DENSE: Options = {"gpu": "h100-80g-sxm", "gpus": 8}
 MIXTURE: Options = {"gpu": "l40s", "gpus": 4, "users": 32}
@@ -46,3 +51,10 @@ def asked(verb: str, model: str, **options: object) -> dict[str, Any]:
         code = run([verb, "--model", model, *words(options), "--offline", "--json"])
     assert code == 0
     return json.loads(out.getvalue())  # type: ignore[no-any-return]
+
+
+def screened(model: str, *, plan: str, **options: Unpack[Options]) -> Prediction:
+    """What the formula that compares plans says of a plan."""
+    found = question(model=model, online=False, **options)
+    predictor = Predictor(found.problem, found.calibration)
+    return predictor.screen(with_ceiling(found.problem, legal_plan(found.problem, plan)))

@@ -9,15 +9,17 @@ from typing import cast
 from advisor.catalog.engines import load_engine
 from advisor.roofline.step import StepModel
 from advisor.serving.capacity import Capacity
-from advisor.serving.request import Request
 from advisor.serving.schedulers import rules_of
 from advisor.serving.simulator import Simulator
 from advisor.specs.engine import Scheduler
 from advisor.specs.plan import Plan
+from advisor.specs.trace import Request
 
 
 class Fixed:
     """Decode steps of 10 ms, and `prompt_s` more for each thousand prompt tokens; no host time."""
+
+    queries, tokens_per_step = 1, 1.0
 
     def __init__(self, scheduler: Scheduler, *, page_tokens: int = 1, decode_s: float = 0.010, prompt_s: float = 0.1) -> None:
         engine = load_engine("vllm")

@@ -54,6 +54,7 @@ def engine(name: str = "vllm") -> Engine:
         page_tokens=16, scheduler=Scheduler(family="vllm", chunked_prefill=True, mixed_steps=True),
         max_sequences=1024, token_budget=8192, graphs_up_to=512,
         fused_elementwise=0.7, all_reduces=("custom",), source="made by hand", flags_version=FLAGS[name], image=IMAGES[name],
+        rocm_images=(("gfx", f"{name}-rocm:1"),),
     )  # fmt: skip
 
 

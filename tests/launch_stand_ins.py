@@ -60,7 +60,7 @@ class Box:
         self.script, _ = render(problem(name, **question), prediction(plan), target=target, options=options)
         put(folder / self.script.name, self.script.text)
         self.environment = {
-            **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "RECORD": str(self.record), "READY_SECONDS": "20",
+            **os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "RECORD": str(self.record), "READY_SECONDS": "60",
             "STOP_SECONDS": "2",
         }  # fmt: skip
 
@@ -76,7 +76,7 @@ class Box:
         for process in self.started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-                process.wait(15)
+                process.wait(30)
             process.stderr.close()
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -66,8 +66,8 @@ def mixtral() -> ModelSpec:
     )
 
 
-def estimate(value: float, *, own: float = 0.02, width: float = 1.2) -> Estimate:
-    return Estimate(value=value, low=value / width, high=value * width, own=own)
+def estimate(value: float, *, independent: float = 0.02, width: float = 1.2) -> Estimate:
+    return Estimate(value=value, low=value / width, high=value * width, independent=independent)
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +75,7 @@ def prediction() -> Callable[..., Prediction]:
     """A prediction put together by hand: TPOT, load and what else matters to order and pages."""
 
     def build(
-        label: str, *, tpot_s: float = 0.02, rate: float = 1000.0, ttft_s: float = 0.2, own: float = 0.02,
+        label: str, *, tpot_s: float = 0.02, rate: float = 1000.0, ttft_s: float = 0.2, independent: float = 0.02,
         within: bool = True, parts: tuple[tuple[str, float], ...] = (("weights", 0.012), ("all-reduce", 0.004), ("host", 0.004)),
         outputs: float = 512.0, kv_tokens: int = 400_000,
     ) -> Prediction:  # fmt: skip
@@ -86,7 +86,7 @@ def prediction() -> Callable[..., Prediction]:
             device_bytes=80 * GIB, weights_bytes=35 * GIB, activations_bytes=5 * GIB, other_bytes=1 * GIB, kv_bytes=32 * GIB,
             reserved_bytes=7 * GIB, kv_bytes_per_token=81920.0, kv_tokens=kv_tokens // plan.dp,
         )  # fmt: skip
-        each = lambda value: estimate(value, own=own)  # noqa: E731
+        each = lambda value: estimate(value, independent=independent)  # noqa: E731
         return Prediction(
             plan=plan, ttft_s=each(ttft_s), tpot_s=each(tpot_s), latency_s=each(ttft_s + tpot_s * (outputs - 1)),
             decode_tokens_per_s=each(rate * 1.1), output_tokens_per_s=each(rate), total_tokens_per_s=each(rate * 3),

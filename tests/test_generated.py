@@ -31,6 +31,12 @@ def test_the_outputs_in_the_readme_are_real(generate: ModuleType) -> None:
     assert text == generate.readme(text)
 
 
+def test_the_outputs_of_the_sizing_page_are_real(generate: ModuleType) -> None:
+    text = (ROOT / "docs" / "sizing.md").read_text(encoding="utf-8")
+    assert len(generate.OUTPUT.findall(text)) == 2
+    assert text == generate.readme(text)
+
+
 @pytest.mark.slow  # fits the engines anew without each published model
 def test_the_accuracy_page_is_current(generate: ModuleType) -> None:
     page = ROOT / "docs" / "accuracy.md"

@@ -9,19 +9,24 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from advisor.api.answer import predicted
 from advisor.api.cores import on_cores
 from advisor.calibrate.cases import Predictors
-from advisor.calibrate.lookup import Desk
-from advisor.calibrate.points import FIGURES, point_of_row
+from advisor.calibrate.lookup import Lookup
+from advisor.calibrate.points import FIGURES, Point, point_of_row
 from advisor.catalog.devices import load_device
 from advisor.errors import AdvisorError, PlanError, ProfileError, QuestionError
 from advisor.files import read_bounded, shown, writable, write_whole
 from advisor.report.terminal import progress
+from advisor.roofline.memory import rank_memory
 from advisor.search.legal import tensor_refusal
+from advisor.serving.predict import Predictor
+from advisor.serving.predict_pools import PoolsPredictor
 from advisor.specs.calibration import Calibration
+from advisor.specs.deployment import Deployment, DeploymentPrediction
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
@@ -61,7 +66,7 @@ def _calibration(path: Path) -> Calibration:
     parse = parse_json if path.suffix == ".json" else parse_yaml
     device = parse(read_text(path), origin=str(path)).get("device")
     if not isinstance(device, str):
-        raise ProfileError(f"{path} is no calibration file: it names no device.")
+        raise ProfileError(f"{path} is not a calibration file: it names no device.")
     return read_calibration(path, load_device(device))
 
 
@@ -73,7 +78,7 @@ def read_rows(path: Path) -> list[Row]:
         rows: list[Row] = [{k: v for k, v in row.items() if isinstance(k, str)} for row in reader]
         names = reader.fieldnames
     except (UnicodeDecodeError, csv.Error) as error:
-        raise QuestionError(f"{shown(path)} is no CSV file: {error}.") from None
+        raise QuestionError(f"{shown(path)} is not a CSV file: {error}.") from None
     missing = [name for name in ("hardware", "engine", "model", "mode") if name not in (names or ())]
     if missing:
         raise QuestionError(
@@ -126,25 +131,44 @@ def _pieces(order: Sequence[int], rows: Sequence[Row], about: int) -> list[list[
 
 
 def _answers(rows: Sequence[Row], calibration: Calibration | None, online: bool) -> list[dict[str, object]]:
-    desk, predictors = Desk(online=online), Predictors()
+    lookup, predictors = Lookup(online=online), Predictors()
     if calibration is not None:
-        desk.calibrations[load_device(calibration.device).name] = calibration
-    return [_answer(desk, predictors, row) for row in rows]
+        lookup.calibrations[load_device(calibration.device).name] = calibration
+    return [_answer(lookup, predictors, row) for row in rows]
 
 
-def _answer(desk: Desk, predictors: Predictors, row: Row) -> dict[str, object]:
+def _answer(lookup: Lookup, predictors: Predictors, row: Row) -> dict[str, object]:
     """The answer to one row; a bad row says why."""
     name = (row.get("id") or "").strip()
     try:
         point = point_of_row(row)
-        problem = desk.problem(point)
-        predictor = predictors.of(problem, desk.coefficients(problem.cluster))
-        prediction = predicted(predictor, _meant(problem, point.plan))
+        problem = lookup.problem(point)
+        predictor = predictors.of(problem, lookup.coefficients(problem.cluster))
+        prediction = _predicted(predictor, problem, point)
     except PlanError as error:
         return {"id": name, "status": "infeasible", "reason": str(error)}
     except AdvisorError as error:
         return {"id": name, "status": "unsupported", "reason": str(error)}
     return {"id": name, "status": "ok", "reason": "; ".join(prediction.notes), **_figures(prediction)}
+
+
+def _predicted(predictor: Predictor, problem: Problem, point: Point) -> Prediction | DeploymentPrediction:
+    """The plan of a row, or its pools of workers."""
+    if point.deployment is None:
+        return predicted(predictor, _meant(problem, point.plan))
+    pools = Deployment(prefill=_meant(problem, point.deployment.prefill), decode=_meant(problem, point.deployment.decode))
+    return PoolsPredictor(predictor).predict(replace(pools, decode=_as_it_can_hold(problem, pools.decode)))
+
+
+def _as_it_can_hold(problem: Problem, worker: Plan) -> Plan:
+    """The decode worker, with attention-DP where the latent cache, whole on every tensor-parallel rank, cannot hold its users: some
+    collections leave that column at 1."""
+    ranks = worker.tp * worker.adp
+    if not problem.model.is_mla or worker.tp == 1 or "adp" not in problem.engine.axes:
+        return worker
+    held = rank_memory(problem, replace(worker, dp=1)).kv_tokens
+    wanted = problem.workload.users / worker.dp * problem.workload.context_tokens
+    return worker if wanted <= held else Plan(adp=ranks, ep=ranks, pp=worker.pp, dp=worker.dp)
 
 
 def _meant(problem: Problem, plan: Plan) -> Plan:
@@ -158,7 +182,7 @@ def _meant(problem: Problem, plan: Plan) -> Plan:
     return plan
 
 
-def _figures(prediction: Prediction) -> dict[str, object]:
+def _figures(prediction: Prediction | DeploymentPrediction) -> dict[str, object]:
     figures: dict[str, object] = {"kv_tokens": prediction.kv_tokens, "max_sequences": prediction.max_sequences}
     for name in FIGURES:
         estimate = getattr(prediction, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from advisor.api.answer import answer, in_short
@@ -12,9 +13,8 @@ from advisor.api.load_curve import Curves
 from advisor.api.question import Question
 from advisor.api.variants import variants
 from advisor.files import write_whole
-from advisor.search.certainty import better_chance
+from advisor.search.confidence import sure
 from advisor.search.order import shape
-from advisor.search.ties import CLOSE
 from advisor.serving.predict import Predictor
 from advisor.specs.advice import Advice
 from advisor.specs.exploration import Exploration, Explored
@@ -22,7 +22,7 @@ from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
 
-MOST_EXPLORED = 16  # plans with a curve of their own: more lines than that cannot be told apart in a picture
+MOST_EXPLORED = 12  # plans with a curve of their own: more lines than that cannot be told apart in a picture
 FEWEST_USERS, MOST_USERS = 256, 65536  # where the axis of the load ends at least, and at most
 
 
@@ -31,13 +31,14 @@ def explore(asked: Question, advice: Advice | None = None) -> Exploration:
     advice = advice or answer(asked)
     shown = chosen(advice)
     most = most_users(shown, asked.problem.workload)
-    predictor = Predictor(asked.problem, asked.calibration)
+    predictor = Predictor(asked.problem, asked.calibration, asked.others)
     curves = Curves(predictor, most_users=most)
-    groups = ties(shown, asked.problem.workload)
-    explored = tuple(Explored(prediction=p, curve=curves.of(p.plan), tie=group) for p, group in zip(shown, groups, strict=True))
+    ttft_margin, tpot_margin = margins(asked)
+    explored = tuple(Explored(prediction=p, curve=curves.of(p.plan), tied=p.plan in advice.ties) for p in shown)
     shapes = [p.plan for p in shown]
     return Exploration(
         advice=advice, asked=in_short(asked.problem), problem=asked.problem, explored=explored, most_users=most,
+        ttft_margin=ttft_margin, tpot_margin=tpot_margin,
         ladder=ladder(predictor, shapes), variants=variants(asked, shapes, most_users=most),
     )  # fmt: skip
 
@@ -70,21 +71,8 @@ def most_users(shown: Sequence[Prediction], workload: Workload) -> int:
     return int(min(2 ** math.ceil(math.log2(wanted)), max(MOST_USERS, workload.users)))
 
 
-def ties(shown: Sequence[Prediction], workload: Workload) -> list[int]:
-    """A number for each plan: equal ones cannot be told apart in the figure of the goal; 0 stands alone."""
-    groups = [0] * len(shown)
-    for at, leader in enumerate(shown):
-        if groups[at]:
-            continue
-        near = [
-            i
-            for i in range(at + 1, len(shown))
-            if not groups[i]
-            and shown[i].within_limits == leader.within_limits
-            and better_chance(leader, shown[i], workload) < CLOSE
-        ]
-        if near:
-            number = max(groups) + 1
-            for i in (at, *near):
-                groups[i] = number
-    return groups
+def margins(asked: Question) -> tuple[float, float]:
+    """What of a limit on TTFT and on TPOT is left when it is to be kept with the question's certainty."""
+    unit = replace(asked.problem.workload, ttft_limit_s=1.0, tpot_limit_s=1.0)
+    tightened = sure(replace(asked.problem, workload=unit), asked.calibration).workload
+    return tightened.ttft_limit_s or 1.0, tightened.tpot_limit_s or 1.0

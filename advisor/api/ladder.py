@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from advisor.roofline.memory import default_settings, rank_memory
+from advisor.search.ceiling import least_ceiling, with_ceiling
 from advisor.search.legal import refusal
 from advisor.search.place import Placer
 from advisor.serving.predict import Predictor
@@ -31,17 +32,16 @@ def ladder(predictor: Predictor, shapes: Iterable[Plan]) -> Ladder:
     contexts = tuple(sorted({own, *(c for c in CONTEXTS if c <= longest)}))
     settings = default_settings(problem, Plan())
     batches = tuple(b for b in BATCHES if b <= settings.max_sequences)
-    prefill_tokens = min(workload.input_tokens - workload.prefix_cached_tokens, float(settings.token_budget))
+    prefill_tokens = workload.input_tokens - workload.prefix_cached_tokens
     context = workload.input_tokens + workload.output_tokens / 2
-    formats = problem.model.formats
-    compute = FORMATS[formats.experts if problem.model.is_moe else formats.ffn].compute
+    compute = FORMATS[problem.model.weight_format].compute
     device = problem.cluster.device
 
     def rung(plan: Plan) -> LadderRung:
-        plan = placer.placed(plan)
+        plan = with_ceiling(problem, placer.placed(plan))
         memory = rank_memory(problem, plan)
         return LadderRung(
-            plan=plan, fits=memory.shortfall_bytes <= 0, memory=memory,
+            plan=plan, fits=least_ceiling(problem, plan)[1].shortfall_bytes <= 0, memory=memory,
             decode=tuple(
                 predictor.explain(plan, batch=b, context_tokens=context) for b in batches
             ),

@@ -124,12 +124,12 @@ def _cpu(model: str, asked: Options, engine: Engine, *, ranks: int, wanted: int)
     ours = question(model=model, **options)
     local = fit(found, load_calibration(cluster.device, local=False), cluster, unknown=True)
     who = "one rank reaches" if ranks == 1 else f"{ranks} ranks reach together"
-    said = (f"A CPU stands in for the GPUs: what {who} is the data sheet, and a plan of fewer ranks finds more room.",)
+    said = (f"A CPU stands in for the GPUs: what {who} is the data sheet, and a plan of fewer ranks shares it with fewer.",)
     return Bench(asked=replace(ours, calibration=local.calibration), engine=cpu_engine(engine, found), gpus=ranks, said=said)
 
 
 def _mismatch(cluster: Cluster, torch: Torch) -> tuple[str, ...]:
-    """A word where the machine predicted is not the one that measures."""
+    """A note where the machine predicted is not the one that measures."""
     from advisor.catalog.machines import device_for_reading
 
     here = device_for_reading(torch.names[0], None)

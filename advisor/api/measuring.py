@@ -16,7 +16,7 @@ from advisor.catalog.engines import load_engine
 from advisor.errors import AdvisorError, MachineError, NoPlanFitsError, QuestionError
 from advisor.measure.campaign import Measured, Torch, ask_torch, run_all
 from advisor.measure.jobs import Candidate, Settings, job_for, own_batch, runner_problem, suite, suite_job, whole_batch
-from advisor.measure.load_result import Result, point_row
+from advisor.measure.load_result import LoadResult, point_row
 from advisor.measure.ranks import Nodes
 from advisor.measure.results import Results, default_path
 from advisor.measure.validation import PlanResult, Validation, engine_result, order_of, plan_result, share_of_bound
@@ -28,6 +28,7 @@ from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 from advisor.specs.workload import Workload
 
+SUITE_LIMIT_S = 200.0  # of one model: with both micro-benchmarks the standard table is done within 20 minutes
 CPU_BATCH = 16  # sequences a replica runs at most on a CPU: it is there to try the program out
 
 
@@ -157,7 +158,9 @@ def validate_suite(
         options: Options = {**_whole(asked, plan, torch), "engine": "vllm"}
         found = question(model=name, **options)
         problem = runner_problem(found.problem, load_engine("runner"), device=settings.device)
-        job = suite_job(problem, plan, replace(settings, gpus=max(1, torch.gpus), machine=torch.identity), found.calibration)
+        limit_s = min(settings.time_limit_s, SUITE_LIMIT_S)
+        here = replace(settings, gpus=max(1, torch.gpus), machine=torch.identity, time_limit_s=limit_s)
+        job = suite_job(problem, plan, here, found.calibration)
         kept = Results.open(results or default_path(problem, device=f"{settings.device}-suite"), fresh=fresh)
         measured, complete = run_all([job], kept, node=None, nodes=nodes, say=say)
         plans = [plan_result(problem, m.job, m.measurement, found.calibration, batch=64, resumed=m.resumed) for m in measured]
@@ -244,7 +247,7 @@ def validate_engine(
     )  # fmt: skip
 
 
-def _points(result: Result, problem: Problem, plan: Plan) -> list[Mapping[str, str | None]]:
+def _points(result: LoadResult, problem: Problem, plan: Plan) -> list[Mapping[str, str | None]]:
     """The run as a row that corrects a calibration; none for a plan that rows cannot say."""
     try:
         return [point_row(result, problem, plan, name=plan.label, date=date.today().isoformat())]

@@ -30,6 +30,7 @@ class Machine:
     )
     node: str = field(default="", metadata=_help("Node sheet: how the GPUs of a node are linked, e.g. pcie-2-socket."))
     network: str = field(default="", metadata=_help("Network between nodes, e.g. ib-400g."))
+    price: float | None = field(default=None, metadata=_help("US dollars an hour of one GPU; the sheet's price otherwise."))
     calibration: Path | str | None = field(
         default=None, metadata=_help("Calibration file; this machine's own or the shipped one otherwise.")
     )
@@ -37,12 +38,18 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """Which engine serves, and the number formats that it loads the model in."""
+    """Which engine serves, the number formats that it loads the model in, and how it drafts tokens."""
 
     engine: str = field(default="vllm", metadata=_help("vllm, sglang or trtllm."))
     engine_version: str = field(default="", metadata=_help("Engine version; the newest profile otherwise."))
     dtype: str = field(default="", metadata=_help("Number format of the weights, e.g. bf16, fp8, int4-awq."))
     kv_dtype: str = field(default="", metadata=_help("Number format of the KV cache, e.g. fp8."))
+    speculate: str = field(
+        default="", metadata=_help("Speculative decoding, METHOD:TOKENS: mtp:3, eagle3:3 or ngram:4 (with --acceptance).")
+    )
+    acceptance: str = field(
+        default="", metadata=_help("Tokens a verify step yields, e.g. 2.6, or one acceptance rate for each drafted token.")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +66,13 @@ class Load:
         default=None,
         metadata=_help("Longest request, prompt and answer together; what costs little otherwise.", also="--max-model-len"),
     )
-    ttft: str | float | None = field(default=None, metadata=_help("Limit on the mean time to first token, e.g. 500ms or 2s."))
-    tpot: str | float | None = field(default=None, metadata=_help("Limit on the mean time per output token, e.g. 30ms."))
+    ttft: str | float | None = field(
+        default=None, metadata=_help("Limit on the time to first token: of the mean, e.g. 500ms, or p90=2s.")
+    )
+    tpot: str | float | None = field(
+        default=None, metadata=_help("Limit on the time per output token: of the mean, e.g. 30ms, or p99=50ms.")
+    )
+    e2e: str = field(default="", metadata=_help("Limit on the whole request, e.g. p95=20s or 10s for the mean."))
     confidence: float | None = field(
         default=None,
         metadata=_help("Chance of keeping the limits where as many users as fit are asked for; 0.9 otherwise."),
@@ -80,11 +92,14 @@ class Options(TypedDict, total=False):
     cluster: Path | str | Cluster | None
     node: str
     network: str
+    price: float | None
     calibration: Path | str | None
     engine: str
     engine_version: str
     dtype: str
     kv_dtype: str
+    speculate: str
+    acceptance: str
     preset: str
     input_tokens: int | None
     output_tokens: int | None
@@ -94,6 +109,7 @@ class Options(TypedDict, total=False):
     context: int | None
     ttft: str | float | None
     tpot: str | float | None
+    e2e: str
     confidence: float | None
     goal: str
     online: bool

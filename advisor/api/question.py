@@ -6,38 +6,46 @@ Free of typer, so that the Python API asks through the same door.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
+from advisor.api.limits import limits_of
 from advisor.api.options import EngineChoice, Load, Machine, Options, parts_of
 from advisor.errors import MachineError, QuestionError, unknown
 from advisor.specs.calibration import Calibration
-from advisor.specs.cluster import Cluster, Node, Pair
+from advisor.specs.cluster import MOST_GPUS, Cluster, Node, Pair
 from advisor.specs.engine import Engine
+from advisor.specs.limit import Limit, Timed
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 from advisor.specs.workload import Goal, Mode, Workload
-from advisor.units import parse, show
+from advisor.units import show
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-SURE = 0.9  # the chance with which limits are kept where as much is asked for as fits: on average would be a coin flip
-MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
+# The chance with which limits are kept where as many users as fit are asked for; a limit on the mean would be missed half the time.
+SURE = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A problem with the calibration to answer it by, and what has to be `said` before the answer."""
+    """A problem with the calibration to answer it by, and what has to be `said` before the answer.
+
+    `calibration` is of the first GPU; in a box of several kinds `others` are those of the other GPUs, by name.
+    """
 
     problem: Problem
     calibration: Calibration
     said: tuple[str, ...]
+    others: Mapping[str, Calibration] = field(default_factory=dict)
 
 
 def question(*, model: str, **options: Unpack[Options]) -> Question:
-    """The problem that these options state. Raises QuestionError (one sentence) where they cannot be meant."""
+    """The problem that these options state. Raises QuestionError (one sentence) where they are impossible."""
     from advisor.catalog.calibrations import load_calibration, read_calibration
     from advisor.catalog.engines import load_engine
 
@@ -46,13 +54,34 @@ def question(*, model: str, **options: Unpack[Options]) -> Question:
     spec, said_model = _model(model, engine, online=options.get("online", True))
     workload = _with_context(spec, workload, load.context)
     machine, said_machine = _machine(where)
+    machine = _priced(machine, where.price)
     _check_cache(spec, machine)
     profile: Engine = load_engine(engine.engine, engine.engine_version)
     own = where.calibration
     found = load_calibration(machine.device) if own is None else read_calibration(Path(own), machine.device)
-    problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile)
+    speculation, said_speculation = _speculation(engine)
+    problem = Problem(model=spec, cluster=machine, workload=workload, engine=profile, speculation=speculation)
     left_out = [note for note in found.notes if "left out" in note]
-    return Question(problem=problem, calibration=found, said=(*said_machine, *said_model, *said_workload, *left_out))
+    others = {d.name: load_calibration(d) for d in machine.node.devices if d.name != machine.device.name}
+    said = (*said_machine, *said_model, *said_workload, *said_speculation, *left_out)
+    return Question(problem=problem, calibration=found, said=said, others=others)
+
+
+def _speculation(engine: EngineChoice) -> tuple[Speculation | None, list[str]]:
+    """How tokens are drafted, and what is assumed of their acceptance."""
+    from advisor.catalog.speculation import load_speculation
+
+    if not engine.speculate:
+        if engine.acceptance:
+            raise QuestionError("--acceptance says how many drafted tokens are accepted: give --speculate as well, e.g. mtp:3.")
+        return None, []
+    found = load_speculation(engine.speculate, acceptance=engine.acceptance)
+    if engine.acceptance:
+        return found, []
+    return found, [
+        f"{found.label} is taken to yield {found.length:.2f} tokens a step ({found.length_low:.2f} to {found.length_high:.2f} are "
+        "published; --acceptance)."
+    ]
 
 
 def _model(name: str, engine: EngineChoice, *, online: bool) -> tuple[ModelSpec, list[str]]:
@@ -120,9 +149,15 @@ def _workload(load: Load) -> tuple[Workload, list[str]]:
         raise QuestionError(f"--prefix-cached-tokens {cached} must be 0 or more and less than the {inputs} input tokens.")
     mode, said = _mode(chosen.mode, users=users, rate=rate, goal=goal)
     bound = bool(load.preset) or mode == "capacity"
-    own_limits = load.ttft not in (None, "") or load.tpot not in (None, "")
-    ttft_s = _seconds("--ttft", load.ttft) if own_limits or not bound else chosen.ttft_s
-    tpot_s = _seconds("--tpot", load.tpot) if own_limits or not bound else chosen.tpot_s
+    limits = limits_of(ttft=load.ttft, tpot=load.tpot, e2e=load.e2e)
+    own_limits = bool(limits)
+    ttft_s = _tightest(limits, "ttft") if own_limits or not bound else chosen.ttft_s
+    tpot_s = _tightest(limits, "tpot") if own_limits or not bound else chosen.tpot_s
+    judged = tuple(limit for limit in limits if limit.share or limit.figure == "e2e")
+    if judged and mode not in ("closed_loop", "open_loop"):
+        raise QuestionError(
+            f"a limit on {judged[0].name} needs a load that is stated; say --rate 5 (requests per second) or --users 64."
+        )
     if load.input_tokens is None or load.output_tokens is None:
         said.append(f"Lengths of the {chosen.name} preset: {inputs} tokens in, {outputs} out (--input-tokens, --output-tokens).")
     if bound and not own_limits and (ttft_s or tpot_s):
@@ -131,7 +166,8 @@ def _workload(load: Load) -> tuple[Workload, list[str]]:
         confidence = SURE if mode == "capacity" and (ttft_s or tpot_s) else 0.5
     workload = Workload(
         input_tokens=inputs, output_tokens=outputs, mode=mode, users=users or (1 if mode == "single_stream" else 0),
-        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s, confidence=confidence,
+        rate_per_s=rate or 0.0, prefix_cached_tokens=cached, ttft_limit_s=ttft_s, tpot_limit_s=tpot_s,
+        confidence=confidence, limits=judged,
         goal=cast(Goal, goal or "throughput"), preset=chosen.name,
     )  # fmt: skip
     return workload, said
@@ -151,20 +187,9 @@ def _mode(queue: Mode, *, users: int | None, rate: float | None, goal: str) -> t
     return "capacity", ["No load was given: as many users as the limits allow (--users, --rate)."]
 
 
-def _seconds(option: str, value: str | float | None) -> float | None:
-    """A limit in seconds; text must name its unit, because 30 means milliseconds to some and seconds to others."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        try:
-            seconds = parse(value, "s")
-        except ValueError:
-            raise QuestionError(f"{option} {value!r} is not a time with a unit; write it as 500ms or 2s.") from None
-    else:
-        seconds = float(value)
-    if not (math.isfinite(seconds) and 0 < seconds < 1e6):
-        raise QuestionError(f"{option} {value} is not a possible limit; it must be above 0.")
-    return seconds
+def _tightest(limits: tuple[Limit, ...], figure: Timed) -> float | None:
+    """What the mean of a figure may be: its own limit, or that of a percentile, which lies above the mean."""
+    return min((limit.seconds for limit in limits if limit.figure == figure), default=None)
 
 
 def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
@@ -174,7 +199,7 @@ def _limits(ttft_s: float | None, tpot_s: float | None) -> str:
 
 
 def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
-    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a word about it."""
+    """The machine named, or the one in a file, or the one here, or eight H100 SXM with a note that they are assumed."""
     gpu, gpus, nodes, cluster, node, network = asked.gpu, asked.gpus, asked.nodes, asked.cluster, asked.node, asked.network
     for option, value in (("--gpus", gpus), ("--nodes", nodes)):
         if value is not None and value < 1:
@@ -196,6 +221,16 @@ def _machine(asked: Machine) -> tuple[Cluster, list[str]]:
     if node or network or (nodes or 1) > 1:
         return _assumed(gpus, nodes=nodes, node=node, network=network, why="No --gpu was given")
     return _found(gpus)
+
+
+def _priced(machine: Cluster, usd_per_hour: float | None) -> Cluster:
+    """The machine with every GPU at this price; at the prices of their sheets where there is none."""
+    if usd_per_hour is None:
+        return machine
+    if not (math.isfinite(usd_per_hour) and 0 < usd_per_hour <= 1000):
+        raise QuestionError(f"--price {usd_per_hour:g} is not possible; give the US dollars that one GPU costs in an hour.")
+    devices = tuple(replace(device, price_usd_per_hour=usd_per_hour, price_date="") for device in machine.node.devices)
+    return replace(machine, node=replace(machine.node, devices=devices))
 
 
 def _read(path: Path | str) -> Cluster:

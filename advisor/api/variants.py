@@ -15,7 +15,7 @@ from advisor.catalog.calibrations import load_calibration
 from advisor.catalog.machines import list_devices, load_cluster
 from advisor.catalog.models import requantise
 from advisor.errors import AdvisorError, QuestionError
-from advisor.roofline.memory import rank_memory
+from advisor.search.ceiling import least_ceiling
 from advisor.search.legal import block_refusal, refusal
 from advisor.search.place import Placer
 from advisor.search.space import needs
@@ -29,9 +29,9 @@ from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 
 FORMATS_OFFERED = ("bf16", "fp8", "int4")
-INPUTS_OFFERED = (1024, 4096, 16384, 65536)
-OTHER_GPUS, OTHER_FORMATS, OTHER_INPUTS = 3, 2, 3
-MOST_SHAPES = 8
+INPUTS_OFFERED = (1024, 4096, 16384)
+OTHER_GPUS, OTHER_FORMATS, OTHER_INPUTS = 3, 1, 2
+MOST_SHAPES = 6
 MOST_PROCESSES = 8
 
 
@@ -58,12 +58,6 @@ def variants(asked: Question, shapes: Sequence[Plan], *, most_users: int) -> tup
     return tuple(on_cores(ask, changes, cores=cores))
 
 
-def weight_format(problem: Problem) -> str:
-    """The number format that most weights of the model have."""
-    formats = problem.model.formats
-    return formats.experts if problem.model.is_moe else formats.ffn
-
-
 def _other_devices(asked: Question) -> list[Device]:
     """GPUs whose own kernels were measured, of the vendors that the engine was fitted on; those with a known price first."""
     mine, engine = asked.problem.cluster.device, asked.problem.engine
@@ -75,7 +69,7 @@ def _other_devices(asked: Question) -> list[Device]:
 
 
 def _other_formats(problem: Problem) -> list[str]:
-    own = weight_format(problem)
+    own = problem.model.weight_format
     return [f for f in FORMATS_OFFERED if FORMATS[f].bytes_per_value != FORMATS[own].bytes_per_value][:OTHER_FORMATS]
 
 
@@ -88,7 +82,7 @@ def _other_inputs(problem: Problem) -> list[int]:
 def _variant(asked: Question, shapes: Sequence[Plan], most_users: int, change: _Change) -> Variant:
     problem = asked.problem
     device = change.device or problem.cluster.device
-    form = change.weights or weight_format(problem)
+    form = change.weights or problem.model.weight_format
     inputs = float(change.input_tokens or problem.workload.input_tokens)
     plans: tuple[VariantPlan, ...] = ()
     refused = ""
@@ -113,8 +107,8 @@ def _changed(asked: Question, change: _Change) -> tuple[Problem, Calibration]:
         calibration = load_calibration(change.device)
     if change.weights is not None:
         problem = replace(problem, model=requantise(problem.model, dtype=change.weights, kv_dtype=None))
-    if not problem.cluster.device.peak(FORMATS[weight_format(problem)].compute):
-        raise QuestionError(f"{problem.cluster.device.name} does not compute in {weight_format(problem)}.")
+    if not problem.cluster.device.peak(FORMATS[problem.model.weight_format].compute):
+        raise QuestionError(f"{problem.cluster.device.name} does not compute in {problem.model.weight_format}.")
     if change.input_tokens is not None:
         load = problem.workload
         cached = load.prefix_cached_tokens / load.input_tokens * change.input_tokens
@@ -135,7 +129,7 @@ def _plans(problem: Problem, calibration: Calibration, shapes: Sequence[Plan], *
     )
     for shape in _shapes(problem, shapes):
         reason = refusal(problem, shape) or block_refusal(problem, shape) or unstartable(shape)
-        memory = None if reason else rank_memory(problem, placer.placed(shape))
+        memory = None if reason else least_ceiling(problem, placer.placed(shape))[1]
         if memory is not None and memory.shortfall_bytes > 0:
             reason = needs(memory)
         if reason:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.calibrate.recipes import unstated
 from advisor.calibrate.residuals import Choices, Scatter, choices, scatter
@@ -81,18 +81,19 @@ def score(
     left_out: LeftOut,
     *,
     group: Group = model_group,
-    desk: Desk | None = None,
+    lookup: Lookup | None = None,
 ) -> tuple[list[Row], list[tuple[str, str]]]:
     """(scored figures, rows that could not be computed with the reason). Rows whose group was left out use that fit."""
-    desk = desk or Desk(online=False, local=False)
+    lookup = lookup or Lookup(online=False, local=False)
     predictors = Predictors()
     scored: list[Row] = []
     failed: list[tuple[str, str]] = []
     for row in rows:
         try:
             point = point_of_row(row)
-            problem = desk.problem(point)
-            case = Case(id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
+            problem = lookup.problem(point)
+            known = lookup.coefficients(problem.cluster)
+            case = Case(id=point.id, problem=problem, plan=point.plan, calibration=known, measured=())
         except AdvisorError as error:
             failed.append((row.get("id") or "", str(error)))
             continue
@@ -173,20 +174,20 @@ ANOTHER_GPU = tuple(replace(target, median=0.12, p90=0.30) for target in TARGETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class ScoreLine:
     """A target with what was reached."""
 
     target: Target
     reached: Scatter
 
 
-def scoreboard(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[Line]:
+def scoreboard(rows: Sequence[Row], targets: Sequence[Target] = TARGETS) -> list[ScoreLine]:
     """Each target's scatter over rows that were left out of the fit; every figure counts in the first line that wants it."""
     buckets: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if counted(row) and (target := _target(row, targets)):
             buckets[target.name].append(row)
-    return [Line(target=target, reached=_scatter(found)) for target in targets if (found := buckets.get(target.name))]
+    return [ScoreLine(target=target, reached=_scatter(found)) for target in targets if (found := buckets.get(target.name))]
 
 
 def counted(row: Row) -> bool:

@@ -12,7 +12,7 @@ from advisor.specs.plan import Plan
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
 
-SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s, said again
+SHARED_FIGURES = ("total_tokens_per_s", "requests_per_s")  # the same measurement as output_tokens_per_s in other words
 
 
 SET_BY_RECIPES = ("token_budget", "polling_steps", "experts_as")  # of an engine profile, by `recipes.as_started`

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.errors import AdvisorError
 from advisor.roofline.memory import stage_weight_bytes
@@ -26,7 +26,7 @@ from advisor.specs.model import MoeFfn
 
 PRIOR = {"decode": 0.25, "prefill": 0.3, "collective": 0.5, "host": 0.5}
 FEW = len(PRIOR)  # rows; fewer cannot tell four corrections apart
-HALVINGS = 6  # of a step that leads away from the rows, because the model is no straight line
+HALVINGS = 6  # of a step that leads away from the rows, because the model is not a straight line
 STEP = 0.05  # of a logarithm: how far a scale is moved to see what follows
 CONTRADICTION = 1.5  # the same question answered twice, further apart than this
 SPREAD_NAMES = {
@@ -45,20 +45,20 @@ class Correction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Own:
+class _Run:
     point: Point
     case: Case
     name: str
 
 
 def scales_from_points(
-    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, *, desk: Desk | None = None
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, *, lookup: Lookup | None = None
 ) -> Correction:
     """Correct `calibration` by measured rows in the columns of `advisor.calibrate.points`. Rows of other GPUs, rows that cannot
     be computed, contradict each other or beat the memory roofline are named and left out. Raises nothing for a bad row."""
-    desk = desk or Desk()
+    lookup = lookup or Lookup()
     predictors = Predictors()
-    cases, left_out = _usable(rows, calibration, desk, predictors)
+    cases, left_out = _usable(rows, calibration, lookup, predictors)
     if not cases:
         return Correction(calibration=calibration, used=(), left_out=tuple(left_out))
     directions = _directions(len(cases))
@@ -70,14 +70,14 @@ def scales_from_points(
     engine, model = cases[0].case.problem.engine, cases[0].case.problem.model
     spreads = dict(calibration.spreads)
     for name in sorted(set(SPREAD_NAMES.values())):
-        rows_of = sum(any(SPREAD_NAMES[column] == name for column, _ in own.case.figures) for own in cases)
+        rows_of = sum(any(SPREAD_NAMES[column] == name for column, _ in run.case.figures) for run in cases)
         spreads[name] = _narrowed(spread_for(engine, calibration, name, model), rows_of)
     corrected = replace(
         scaled,
         spreads=tuple(sorted(spreads.items())),
         notes=(*calibration.notes, f"corrected by {len(cases)} own runs of {engine.name} {engine.version}"),
     )
-    return Correction(calibration=corrected, used=tuple(own.name for own in cases), left_out=tuple(left_out))
+    return Correction(calibration=corrected, used=tuple(run.name for run in cases), left_out=tuple(left_out))
 
 
 def _directions(rows: int) -> list[tuple[tuple[str, ...], float]]:
@@ -99,12 +99,12 @@ def _halfway(calibration: Calibration, scaled: Calibration) -> Calibration:
     return _with_scales(calibration, half)
 
 
-def _distance(cases: Sequence[_Own], calibration: Calibration, predictors: Predictors) -> float:
+def _distance(cases: Sequence[_Run], calibration: Calibration, predictors: Predictors) -> float:
     """The squared residuals of the rows in units of their scatter."""
     total = 0.0
-    for own in cases:
-        for column, residual in _logs(own.case, calibration, predictors).items():
-            total += (residual / _scatter(own.case, calibration, column)) ** 2
+    for run in cases:
+        for column, residual in _logs(run.case, calibration, predictors).items():
+            total += (residual / _scatter(run.case, calibration, column)) ** 2
     return total
 
 
@@ -115,35 +115,35 @@ def _scatter(case: Case, calibration: Calibration, column: str) -> float:
 
 
 def _solved(
-    cases: Sequence[_Own], calibration: Calibration, directions: Sequence[tuple[tuple[str, ...], float]], predictors: Predictors
+    cases: Sequence[_Run], calibration: Calibration, directions: Sequence[tuple[tuple[str, ...], float]], predictors: Predictors
 ) -> list[float]:
     """How far to go in each direction, by (F2)."""
-    base = [_logs(own.case, calibration, predictors) for own in cases]
+    base = [_logs(run.case, calibration, predictors) for run in cases]
     shifted = []
     for names, _ in directions:
         moved = _with_scales(calibration, dict.fromkeys(names, math.exp(STEP)))
-        shifted.append([_logs(own.case, moved, predictors) for own in cases])
+        shifted.append([_logs(run.case, moved, predictors) for run in cases])
     residuals: list[float] = []
     jacobian: list[list[float]] = []
     scatters: list[float] = []
-    for index, own in enumerate(cases):
+    for index, run in enumerate(cases):
         for column, value in base[index].items():
             residuals.append(value)
             jacobian.append([(found[index].get(column, value) - value) / STEP for found in shifted])
-            scatters.append(_scatter(own.case, calibration, column))
+            scatters.append(_scatter(run.case, calibration, column))
     return _posterior(residuals, jacobian, scatters, [prior for _, prior in directions])
 
 
 def _usable(
-    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, desk: Desk, predictors: Predictors
-) -> tuple[list[_Own], list[tuple[str, str]]]:
-    found: list[_Own] = []
+    rows: Sequence[Mapping[str, str | None]], calibration: Calibration, lookup: Lookup, predictors: Predictors
+) -> tuple[list[_Run], list[tuple[str, str]]]:
+    found: list[_Run] = []
     left_out: list[tuple[str, str]] = []
     for number, row in enumerate(rows, start=1):
         name = (row.get("id") or "").strip() or f"row {number}"
         try:
             point = point_of_row(row)
-            problem = desk.problem(point)
+            problem = lookup.problem(point)
         except AdvisorError as error:
             left_out.append((name, str(error)))
             continue
@@ -152,17 +152,17 @@ def _usable(
         if reason:
             left_out.append((name, reason))
         else:
-            found.append(_Own(point=point, case=case, name=name))
-    by_question: dict[tuple[object, ...], list[_Own]] = defaultdict(list)
-    for own in found:
-        p = own.point
-        by_question[(p.model, p.hardware, p.engine, p.weight_dtype, p.kv_dtype, p.plan, p.workload)].append(own)
+            found.append(_Run(point=point, case=case, name=name))
+    by_question: dict[tuple[object, ...], list[_Run]] = defaultdict(list)
+    for run in found:
+        p = run.point
+        by_question[(p.model, p.hardware, p.engine, p.weight_dtype, p.kv_dtype, p.plan, p.workload)].append(run)
     kept = []
-    for owns in by_question.values():
-        if _contradict(owns):
-            left_out += [(own.name, "contradicts another row of the same configuration by more than half") for own in owns]
+    for runs in by_question.values():
+        if _contradict(runs):
+            left_out += [(run.name, "contradicts another row of the same configuration by more than half") for run in runs]
         else:
-            kept += owns
+            kept += runs
     return kept, left_out
 
 
@@ -185,9 +185,9 @@ def _refusal(case: Case, calibration: Calibration, predictors: Predictors) -> st
     return ""
 
 
-def _contradict(owns: Sequence[_Own]) -> bool:
+def _contradict(runs: Sequence[_Run]) -> bool:
     for column in SPREAD_NAMES:
-        values = [dict(own.case.measured)[column] for own in owns if column in dict(own.case.measured)]
+        values = [dict(run.case.measured)[column] for run in runs if column in dict(run.case.measured)]
         if len(values) > 1 and max(values) > CONTRADICTION * min(values):
             return True
     return False

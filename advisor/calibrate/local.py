@@ -13,9 +13,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median, quantiles
 
 from advisor.calibrate.corrections import PRIOR
+from advisor.calibrate.residuals import quantile
 from advisor.roofline.comm import CLASS, wire_bytes
 from advisor.roofline.compute import DeviceRates, kernel_s
 from advisor.roofline.work import DecodeAttention, Gemm, Kernel, PrefillAttention
@@ -203,9 +203,7 @@ def _errors(reach: Reach, key: KernelKey, samples: Sequence[tuple[Kernel, float]
 
 def _median_p90(values: Iterable[float]) -> tuple[float, float]:
     found = sorted(values)
-    if len(found) < 2:
-        return found[0], found[0]
-    return median(found), quantiles(found, n=10, method="inclusive")[-1]
+    return quantile(found, 0.5), quantile(found, 0.9)
 
 
 def descend(cost: Callable[[Sequence[float]], float], start: Sequence[float], *, step: float, least: float = 0.005) -> list[float]:

@@ -15,23 +15,26 @@ from advisor.specs.cluster import Cluster
 from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+USUAL_DRAFTS = 3  # of the MTP recipes of InferenceX and of the engines' documentation
+NODE_GPUS = 8  # of an HGX board
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class Lookup:
     """What has been looked up while answering rows.
 
-    `calibration` overrules the one of every machine; `local` lets this machine's own file count, `own` the shipped file of the
+    `calibration` overrules the one of every machine; `local` lets this machine's own file count, `exact` the shipped file of the
     very GPU (without it its family answers). `fitted` profiles answer in place of those on disk.
     """
 
     online: bool = True
     calibration: Calibration | None = None
     local: bool = True
-    own: bool = True
+    exact: bool = True
     fitted: tuple[Engine, ...] = ()
     models: dict[tuple[str, str, str], ModelSpec | AdvisorError] = field(default_factory=dict)
     clusters: dict[tuple[str, int, int, str], Cluster | AdvisorError] = field(default_factory=dict)
@@ -40,7 +43,23 @@ class Desk:
 
     def problem(self, point: Point) -> Problem:
         """The point as a problem. Raises the AdvisorError of the first name that is not known."""
-        return Problem(model=self.model(point), cluster=self.cluster(point), workload=point.workload, engine=self.engine(point))
+        return Problem(
+            model=self.model(point), cluster=self.cluster(point), workload=point.workload, engine=self.engine(point),
+            speculation=self.speculation(point),
+        )  # fmt: skip
+
+    def speculation(self, point: Point) -> Speculation | None:
+        """The drafting of the row; None where it has none, or does not say whether it has (`mtp or none`).
+
+        A method without a number drafts `USUAL_DRAFTS` tokens.
+        """
+        from advisor.catalog.speculation import load_speculation
+
+        named = point.speculation.lower()
+        if not named or "none" in named:
+            return None
+        text = named if ":" in named else f"{named}:{USUAL_DRAFTS}"
+        return load_speculation(text, acceptance=point.acceptance)
 
     def model(self, point: Point) -> ModelSpec:
         """The model in the row's number formats."""
@@ -81,7 +100,13 @@ class Desk:
 
         def load() -> Cluster:
             each = max(1, -(-point.gpus // point.nodes))
-            return load_cluster(gpu=point.hardware, gpus=each, nodes=point.nodes, interconnect=point.interconnect)
+            try:
+                return load_cluster(gpu=point.hardware, gpus=each, nodes=point.nodes, interconnect=point.interconnect)
+            except QuestionError:
+                if point.deployment is None or point.nodes > 1:
+                    raise
+            whole = -(-each // NODE_GPUS) * NODE_GPUS  # the workers of pools need not fill the last node
+            return load_cluster(gpu=point.hardware, gpus=whole, interconnect=point.interconnect)
 
         return _once(self.clusters, (point.hardware, point.gpus, point.nodes, point.interconnect), load)
 
@@ -101,7 +126,7 @@ class Desk:
             return self.calibration
         device = cluster.device
         if device.name not in self.calibrations:
-            self.calibrations[device.name] = load_calibration(device, local=self.local, own=self.own)
+            self.calibrations[device.name] = load_calibration(device, local=self.local, exact=self.exact)
         return self.calibrations[device.name]
 
 

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from advisor.calibrate.names import spoken_format
+from advisor.calibrate.pool_points import deployment_of_row, served_by
 from advisor.errors import QuestionError
+from advisor.specs.deployment import Deployment
 from advisor.specs.plan import Plan
 from advisor.specs.workload import Workload
 
@@ -49,7 +51,9 @@ DEFAULT_OUTPUT_TOKENS = 200  # gpt-fast generate.py's default; rows of single st
 class Point:
     """One row: names as given, and the plan and workload it describes; what was measured is read apart.
 
-    `speculation` is the drafting that the run's recipe states ("": not known). `assumed` says what the row leaves open.
+    `speculation` is the drafting that the run's recipe states ("": not known), `acceptance` the tokens that a step yields with it.
+    `deployment` has the pools of a row with separate prefill and decode workers; `plan` is then that of the decode workers.
+    `assumed` says what the row leaves open.
     """
 
     id: str
@@ -66,6 +70,8 @@ class Point:
     plan: Plan
     workload: Workload
     speculation: str = ""
+    acceptance: str = ""
+    deployment: Deployment | None = None
     assumed: str = ""
 
 
@@ -75,8 +81,10 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
     for name in ("hardware", "engine", "model"):
         if not text.get(name):
             raise QuestionError(f"column {name} is empty: give its name.")
-    plan = _plan(text)
-    gpus = _count(text, "gpus", default=plan.world)
+    deployment = deployment_of_row(text)
+    plan = deployment.decode if deployment else _plan(text)
+    world = deployment.world if deployment else plan.world
+    gpus = _count(text, "gpus", default=world)
     workload = _workload(text)
     return Point(
         id=text.get("id", ""),
@@ -84,15 +92,17 @@ def point_of_row(row: Mapping[str, str | None]) -> Point:
         hardware=text["hardware"],
         interconnect=text.get("interconnect", ""),
         nodes=_count(text, "nodes", default=1),
-        gpus=max(gpus, plan.world),
+        gpus=max(gpus, world),
         engine=text["engine"],
-        engine_version=_version(text),
+        engine_version=served_by(deployment, text["engine"], _version(text)),
         model=text["model"],
         weight_dtype=spoken_format(text.get("weight_dtype", "")),
         kv_dtype=_kv_dtype(text, workload),
         plan=plan,
         workload=workload,
         speculation=text.get("speculation", ""),
+        acceptance=text.get("acceptance_length", ""),
+        deployment=deployment,
         assumed=_assumed(text, workload),
     )
 
@@ -122,7 +132,7 @@ def _workload(text: Mapping[str, str]) -> Workload:
     if mode == "offline":
         ceiling = _count(text, "load", default=0)  # the largest batch the run allowed, where it says
         return Workload(input_tokens=inputs, output_tokens=outputs, mode="offline", users=ceiling)
-    users = _count(text, "load", default=1 if mode == "single_stream" else 0)
+    users = _count(text, "load" if text.get("load") else "users", default=1 if mode == "single_stream" else 0)
     if users < 1:
         raise QuestionError(f"column load is empty: {mode} needs the number of users or sequences.")
     if mode == "closed_loop":

@@ -1,4 +1,4 @@
-"""Calibration files: the one of a device, its family's where it has none, the user's own; read with distrust, written whole."""
+"""Calibration files: the one of a device, its family's where it has none, the user's own; checked when read, written whole."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from advisor.untrusted import parse_json, parse_yaml, read_text
 VERSION = 1
 _CLOSENESS = ("device", "family", "default")
 # A kernel may beat a data sheet by reading from cache or by a clock above the rated one, and NVLink SHARP adds in the switch, so
-# that fewer bytes cross the links than the ring's count; half as much again is a slip of the pen.
+# that fewer bytes cross the links than the ring's count; half as much again is a typing mistake.
 MOST_REACH = 1.5
 _LONGEST_S = 0.1  # of one kernel's launch or one collective's start: measured ones are 1 us to 1 ms
 
 
-def load_calibration(device: Device, *, local: bool = True, own: bool = True) -> Calibration:
+def load_calibration(device: Device, *, local: bool = True, exact: bool = True) -> Calibration:
     """What this device reaches: this machine's own file where `local` and it is sound, else the shipped one.
 
-    `own` False passes over the shipped file of this very device, to see what its family would say of it.
+    `exact` False passes over the shipped file of this very device, to see what its family would say of it.
 
     A device without a shipped file takes the nearest of its architecture (closeness "family"), else the shipped `default` set
     (closeness "default"); the source then names whose it is. A local file that cannot be read is named in `notes`, and the
@@ -43,7 +43,7 @@ def load_calibration(device: Device, *, local: bool = True, own: bool = True) ->
             return read_calibration(path, device)
         except ProfileError as error:
             note = f"The calibration of this machine is left out: {error}"
-    found = _shipped_for(device, own=own)
+    found = _shipped_for(device, exact=exact)
     return replace(found, notes=(*found.notes, note)) if note else found
 
 
@@ -124,8 +124,8 @@ def _figures(calibration: Calibration) -> Iterator[tuple[str, float, float, floa
         yield f"scale {key}", factor, 0.01, 100.0
 
 
-def _shipped_for(device: Device, *, own: bool) -> Calibration:
-    shipped = [name for name in sheet_names("calibration") if own or name != device.name]
+def _shipped_for(device: Device, *, exact: bool) -> Calibration:
+    shipped = [name for name in sheet_names("calibration") if exact or name != device.name]
     if device.name in shipped:
         return _shipped(device.name)
     others = [load_device(name) for name in shipped if name in sheet_names("hardware")]

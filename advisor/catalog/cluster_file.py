@@ -13,7 +13,7 @@ from advisor.catalog.machine_schema import validated
 from advisor.catalog.nodes import build_node, carries, network_of, network_sheet, node_sheet, slot_link
 from advisor.catalog.shipped import sheet_names
 from advisor.errors import ProfileError, QuestionError
-from advisor.specs.cluster import NVLINKS, Cluster, Device, Link, Network, Node, Pair
+from advisor.specs.cluster import MOST_GPUS, NVLINKS, Cluster, Device, Link, Network, Node, Pair
 from advisor.units import parse
 from advisor.untrusted import parse_json, parse_yaml, read_text
 
@@ -47,6 +47,8 @@ def cluster_of(data: dict[str, Any], *, origin: str) -> Cluster:
     file = validated(ClusterFile, data, origin=origin)
     try:
         node, said = _node(file)
+        if (gpus := file.nodes * len(node.devices)) > MOST_GPUS:
+            raise QuestionError(f"{gpus} GPUs are more than any machine has; give at most {MOST_GPUS}.")
         network, said_network = _network(file, node)
         assumed = " ".join(filter(None, (file.assumed, said, said_network)))
         return Cluster(node=node, nodes=file.nodes, network=network, assumed=assumed)
@@ -209,7 +211,7 @@ def _base(file: ClusterFile, devices: Sequence[Device]) -> tuple[Node, str]:
             said = f"{all_of_them[0].upper()}{all_of_them[1:]} are taken as {held.assumed} (node {held.name})."
             return build_node(held, device_sheet(first.name), n), said if held.assumed and n > 1 else ""
     link = slot_link("phb", devices)
-    said = "Every pair of GPUs is taken to meet at a host bridge, for want of a link." if n > 1 and not file.link else ""
+    said = "No link given: every pair of GPUs is assumed to meet at a host bridge (PHB)." if n > 1 and not file.link else ""
     return Node(name=file.name, devices=tuple(devices), default_link=link), said
 
 

@@ -15,7 +15,7 @@ _MISSING: Any = object()
 
 
 class Fields:
-    """A mapping from a stranger. `keys` arguments are alternatives: the first that is present and not null is read.
+    """An untrusted mapping. `keys` arguments are alternatives: the first that is present and not null is read.
 
     Remembers what was asked for, so that a data sheet can refuse figures that nothing reads.
     """
@@ -165,7 +165,7 @@ class Fields:
 
 
 def _shown(value: Any) -> str:
-    """A stranger's value, short enough for a sentence."""
+    """An untrusted value, short enough for a sentence."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
         return "a number of hundreds of digits"
     text = repr(value)

@@ -49,7 +49,7 @@ def load_engine(name: str, version: str = "") -> Engine:
     wanted = _year(word, version.strip().lower())
     if wanted is None:
         raise QuestionError(
-            f"{version[:60]!r} is no version of {word}; use {', '.join(map(str, years))}, or a release like 0.19.0."
+            f"{version[:60]!r} is not a version of {word}; use {', '.join(map(str, years))}, or a release like 0.19.0."
         )
     year = max((y for y in years if y <= wanted), default=min(years))
     return _shipped(years[year])
@@ -84,7 +84,7 @@ def _shipped(sheet: str) -> Engine:
 
 
 def _year(engine: str, version: str) -> int | None:
-    """The year that a version belongs to; far in the future for "newest"; None when the text is no version."""
+    """The year that a version belongs to; far in the future for "newest"; None when the text is not a version."""
     if version in ("", "latest", "newest") or version.startswith(("nightly", "main", "dev")):
         return 9999
     if re.fullmatch(r"20\d\d(-\d\d(-\d\d)?)?", version):
@@ -111,7 +111,7 @@ def _checked(engine: Engine, origin: str) -> Engine:
     elif not 0 <= engine.fused_elementwise <= 10 or not all(0 < factor < 100 for _, factor in engine.scales):
         problem = "fused_elementwise and scales are factors above 0"
     elif unknown := sorted({*engine.all_reduces} - {*ALL_REDUCES}):
-        problem = f"{unknown[0]!r} is no all-reduce kernel, choose from {', '.join(ALL_REDUCES)}"
+        problem = f"{unknown[0]!r} is not an all-reduce kernel, choose from {', '.join(ALL_REDUCES)}"
     if problem:
         raise ProfileError(f"{origin} holds a figure that no engine has: {problem}.")
     return engine

@@ -138,7 +138,7 @@ def _body(parts: Iterable[bytes], what: str) -> bytes:
     for part in parts:
         found += part
         if len(found) > MAX_BYTES:
-            raise QuestionError(f"{what} is larger than {MAX_BYTES // 2**20} MiB: that is no config; {MEND}.")
+            raise QuestionError(f"{what} is larger than {MAX_BYTES // 2**20} MiB: that is not a config; {MEND}.")
         if time.monotonic() > ends:
             raise TimeoutError("the body comes too slowly")
     return bytes(found)

@@ -1,6 +1,6 @@
 """A Hugging Face config.json (and modelopt's hf_quant_config.json) -> ModelSpec.
 
-The files are data from strangers: every figure is checked, nothing of them is executed, and what cannot be modelled is
+The files are untrusted: every figure is checked, nothing of them is executed, and what cannot be modelled is
 refused by a sentence that names it.
 """
 
@@ -80,7 +80,7 @@ def read_fields(fields: Fields, quant: Fields | None, *, source: str, repo: str)
         caveats=_caveats(family, mixed, found, tower_caveat),
     )
     if spec.params > MAX_PARAMS:
-        raise fields.refuse(f"the figures add up to {spec.params:.3g} parameters, which is no model anybody has published.")
+        raise fields.refuse(f"the figures add up to {spec.params:.3g} parameters, which is not a model anybody has published.")
     return spec
 
 
@@ -96,7 +96,7 @@ def _language_part(fields: Fields) -> tuple[Fields, str, Family, str]:
     if found is None:
         what = inner or outer or architecture
         if not what:
-            raise fields.refuse("model_type is missing, so this is no model config.")
+            raise fields.refuse("model_type is missing, so this is not a model config.")
         raise fields.refuse(
             f"the architecture {what[:60]!r} is not modelled ({len(FAMILIES)} are); if it is built like one that is, "
             "say so as model_type in a copy of its config.json."

@@ -26,13 +26,13 @@ def quantity(unit: str, *, low: float, high: float) -> Callable[[object], float]
             raise ValueError(f"write it with its unit, in {unit}")
         number = parse(value, unit)
         if not (math.isfinite(number) and low <= number <= high):
-            raise ValueError(f"{value!r} is no possible figure")
+            raise ValueError(f"{value!r} is not a possible figure")
         return number
 
     return read
 
 
-# The bounds are those of sense, not of products: a figure outside is a slip of a unit.
+# No product comes near these bounds: a figure outside has the wrong unit.
 Bytes = Annotated[float, BeforeValidator(quantity("B", low=2.0**26, high=1e14))]
 CacheBytes = Annotated[float, BeforeValidator(quantity("B", low=2.0**10, high=1e12))]
 Bandwidth = Annotated[float, BeforeValidator(quantity("B/s", low=1e6, high=1e15))]

@@ -58,13 +58,13 @@ def read_sheet(data: dict[str, Any], *, origin: str) -> tuple[ModelSheet, ModelS
     try:
         sheet = ModelSheet.model_validate(data)
     except ValidationError as error:
-        raise ProfileError(f"{origin} is no valid model sheet: {first_problem(error)}.") from None
+        raise ProfileError(f"{origin} is not a valid model sheet: {first_problem(error)}.") from None
     fields = Fields(sheet.config, sheet.name)
     source = "; ".join(f"{x.link} ({x.what}, read {x.read})" for x in sheet.sources)
     spec = read_fields(fields, None, source=source, repo=sheet.repo)
     if unread := fields.unread():
         raise ProfileError(
-            f"{origin}: nothing reads config field {unread[0][:60]!r} of this architecture; remove it or mend its name."
+            f"{origin}: nothing reads config field {unread[0][:60]!r} of this architecture; remove it or correct its name."
         )
     if sheet.weights is not None:
         spec = _with_formats(spec, sheet.weights, origin)
@@ -82,8 +82,9 @@ def _with_formats(spec: ModelSpec, parts: PartFormats, origin: str) -> ModelSpec
         embedding=_known(parts.embedding or plain, origin),
         head=_known(parts.head or plain, origin),
     )
-    main = formats.experts if spec.is_moe else formats.ffn
-    return replace(spec, formats=formats, quantisation="" if FORMATS[main].bytes_per_value >= 2 else main)
+    stated = replace(spec, formats=formats)
+    main = stated.weight_format
+    return replace(stated, quantisation="" if FORMATS[main].bytes_per_value >= 2 else main)
 
 
 def _known(name: str, origin: str) -> str:

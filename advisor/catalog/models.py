@@ -95,7 +95,7 @@ def list_models() -> list[ModelSummary]:
                 active_params=spec.active_params,
                 layers=len(spec.layers),
                 max_context_tokens=spec.max_context_tokens,
-                weights=spec.formats.experts if spec.is_moe else spec.formats.ffn,
+                weights=spec.weight_format,
                 attention=attention_kind(spec),
             )
         )
@@ -287,12 +287,12 @@ def published_as(spec: ModelSpec) -> ModelSpec:
     A sheet `<name>-<format>` (llama-3.1-70b-fp8) has it. Only the checkpoint is taken from there. A variant of the model that
     the user named by its id stays as it is, because the sheet's checkpoint is of the model that the sheet `<name>` names.
     """
-    form = spec.formats.experts if spec.is_moe else spec.formats.ffn
+    form = spec.weight_format
     sheet = f"{spec.name}-{form.removesuffix('-block')}"
     if not spec.requantised or sheet not in sheet_names() or _read(spec.name)[1].repo != spec.repo:
         return spec
     _, other = _read(sheet)
-    stored = other.formats.experts if other.is_moe else other.formats.ffn
+    stored = other.weight_format
     if stored != form:
         return spec
     return replace(spec, repo=other.repo, quantisation=other.quantisation, requantised=False)

@@ -353,7 +353,7 @@ def _short(name: str) -> str:
 class _Names:
     """A list of excluded (or targeted) modules: whole dotted runs, `*` globs, or compressed-tensors' `re:` patterns.
 
-    A stranger's regular expression is never run: `.*` reads as a glob's star, one group of alternatives is written out,
+    An untrusted regular expression is never run: `.*` reads as a glob's star, one group of alternatives is written out,
     and anything richer is refused.
     """
 

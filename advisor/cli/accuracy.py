@@ -17,7 +17,7 @@ def accuracy(
 ) -> None:
     """Predicted beside published figures, each row's own model (then its family, then its GPU) left out of the fit."""
     from advisor.calibrate.accuracy import family_group, gpu_group, score
-    from advisor.calibrate.lookup import Desk
+    from advisor.calibrate.lookup import Lookup
     from advisor.catalog.published import left_out, published_rows
     from advisor.report import accuracy as report
     from advisor.report.terminal import progress
@@ -29,7 +29,7 @@ def accuracy(
         progress(rows, "without their GPU", total=len(rows)),
         without,
         group=gpu_group,
-        desk=Desk(online=False, local=False, own=False),
+        lookup=Lookup(online=False, local=False, exact=False),
     )
     board = report.Board.of(scored, families, elsewhere)
     if as_json:

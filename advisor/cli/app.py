@@ -25,6 +25,8 @@ VERBS: dict[str, str] = {
     "explain": "Where one plan's time and memory go, and who is which rank.",
     "explore": "The answer as one HTML file with sliders.",
     "estimate": "Figures of one plan, or of a CSV file of configurations.",
+    "simulate": "Percentiles of a plan under a load: a trace, arrivals or users.",
+    "size": "The fewest GPUs, or dollars, for a service within its limits.",
     "launch": "Scripts that start a plan.",
     "compare": "A load generator's result beside the prediction.",
     "probe": "The GPUs and links of this machine, or of a pasted topology.",
@@ -35,7 +37,7 @@ VERBS: dict[str, str] = {
     "gpus": "The GPU catalogue, or one GPU's sheet.",
 }
 
-# Typer carries its own copy of click or depends on click, by version: its mistakes are reached through its public names.
+# Typer carries its own copy of click or depends on click, by version: its exceptions are reached through its public names.
 _LONGEST = 2000  # characters of a sentence: whatever it quotes, a terminal shows it
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]

@@ -16,7 +16,7 @@ from advisor.errors import QuestionError
 from advisor.files import locked, read_bounded, shown, write_whole
 
 if TYPE_CHECKING:
-    from advisor.measure.load_result import Line
+    from advisor.measure.load_result import Comparison
     from advisor.specs.plan import Plan
 
 _MOST_RESULT_BYTES = 256_000_000  # vLLM writes every request's times: about 200 bytes a request
@@ -82,7 +82,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return parse_json(raw.decode("utf-8"), origin=shown(path))
     except UnicodeDecodeError:
-        raise QuestionError(f"{shown(path)} is no text (UTF-8); give the JSON result of the benchmark.") from None
+        raise QuestionError(f"{shown(path)} is not UTF-8 text; give the JSON result of the benchmark.") from None
 
 
 def _plan(text: str, script: Path | None) -> str | Plan:
@@ -96,10 +96,10 @@ def _plan(text: str, script: Path | None) -> str | Plan:
     try:
         return parse(raw.decode("utf-8"))
     except UnicodeDecodeError:
-        raise QuestionError(f"{shown(script)} is no text (UTF-8); give the launch script that was run.") from None
+        raise QuestionError(f"{shown(script)} is not UTF-8 text; give the launch script that was run.") from None
 
 
-def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Line]) -> str:
+def _page(requests: int, failed: int, tool: str, label: str, lines: Sequence[Comparison]) -> str:
     from advisor.units import show, show_count
 
     def text(value: float, unit: str) -> str:
@@ -130,7 +130,7 @@ def _add(path: Path, row: dict[str, str]) -> None:
             before = raw.decode("utf-8-sig")
             heading = next(csv.reader(io.StringIO(before), strict=True), None)
         except (UnicodeDecodeError, csv.Error):
-            raise QuestionError(f"{shown(path)} is no CSV file; give {known}.") from None
+            raise QuestionError(f"{shown(path)} is not a CSV file; give {known}.") from None
         if heading is not None and not set(row) <= set(heading):
             raise QuestionError(f"{shown(path)} has other columns than points of measurement; choose another --out.")
         text = io.StringIO()

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from advisor.api.options import Options
+from advisor.api.question import Question
 from advisor.cli import options
 from advisor.cli.show import emit, screen
 from advisor.errors import QuestionError
+from advisor.specs.deployment import names_pools
 
 
 @options.asking()
@@ -48,6 +50,9 @@ def estimate(
     from advisor.api.question import question
 
     asked = question(model=model, **given)
+    if names_pools(plan):
+        _pools(asked, plan, as_json=as_json)
+        return
     prediction = estimate_plan(asked, plan)
     if as_json:
         from advisor.report.data import prediction_json
@@ -57,3 +62,13 @@ def estimate(
     from advisor.report.estimate import page
 
     emit(page(prediction, asked=in_short(asked.problem), said=asked.said, screen=screen()))
+
+
+def _pools(asked: Question, plan: str, *, as_json: bool) -> None:
+    """A plan that names pools: `prefill: tp=4,dp=4; decode: adp=8,ep=8`."""
+    from advisor.api.answer import estimate_pools, in_short
+    from advisor.report.pools import page
+    from advisor.specs.wire import to_json
+
+    found = estimate_pools(asked, plan)
+    emit(to_json(found) if as_json else page(found, asked=in_short(asked.problem), said=asked.said, screen=screen()))

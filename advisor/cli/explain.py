@@ -53,7 +53,7 @@ def explain(
     if batch is not None:
         from advisor.serving.predict import Predictor
 
-        predictor = Predictor(problem, asked.calibration)
+        predictor = Predictor(problem, asked.calibration, asked.others)
         step = predictor.explain(prediction.plan, batch=batch, context_tokens=cached_tokens)
         prediction, sequences = replace(prediction, decode=step), float(batch)
     if as_json:

@@ -35,13 +35,38 @@ def launch(
         bool, typer.Option("--trust-remote-code", help="Let the engine run Python code that comes with the checkpoint.")
     ] = False,
     load_tool: Annotated[str, typer.Option("--load-tool", help="Program of the benchmark script: vllm or aiperf.")] = "vllm",
+    served_name: Annotated[str, typer.Option("--served-name", help="What clients call the model.", show_default=False)] = "",
+    chat_formats: Annotated[
+        bool, typer.Option("--chat-formats/--no-chat-formats", help="Tool calls and thoughts as the model's family writes them.")
+    ] = True,
+    lora: Annotated[
+        list[str] | None, typer.Option("--lora", help="An adapter, NAME=PATH; may be given again.", show_default=False)
+    ] = None,
+    kv_offload: Annotated[
+        float, typer.Option("--kv-offload", help="GiB of host memory a server for cache that the GPUs drop.", show_default=False)
+    ] = 0.0,
+    expert_backend: Annotated[
+        str, typer.Option("--expert-backend", help="All-to-all of the experts, in the engine's words.", show_default=False)
+    ] = "",
+    balance_experts: Annotated[bool, typer.Option("--balance-experts", help="Copy popular experts (EPLB).")] = False,
+    claim: Annotated[
+        str, typer.Option("--claim", help="Kubernetes: a volume claim that is there, for the weights.", show_default=False)
+    ] = "",
+    rdma: Annotated[
+        str, typer.Option("--rdma", help="Kubernetes: resource of the network adapters.")
+    ] = "rdma/rdma_shared_device_a",
+    autoscale: Annotated[int, typer.Option("--autoscale", help="Kubernetes: the most replicas (KEDA).", show_default=False)] = 0,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="A Grafana dashboard beside the script.")] = False,
+    draft_model: Annotated[
+        str, typer.Option("--draft-model", help="Checkpoint of the drafter for --speculate eagle3.", show_default=False)
+    ] = "",
     given: Options,
 ) -> None:
     """Write the scripts that start a plan and load it: the recommended one, or --plan.
 
     The settings are the ranked ones. Nothing is replaced without --force, and all files are written or none.
     """
-    from advisor.api.answer import answer, launchable_plan
+    from advisor.api.answer import answer, launchable_plan, with_chat_format
     from advisor.api.question import question
     from advisor.launch import render, script
 
@@ -54,8 +79,13 @@ def launch(
             raise NoPlanFitsError("no plan fits; `advisor recommend` with the same options says what would help.")
         prediction = advice.choices[0]
     chosen = script.Options(
-        checkpoint=checkpoint, port=port, image=image, trust_remote_code=trust_remote_code, ray=ray, load_tool=load_tool
+        checkpoint=checkpoint, port=port, image=image, trust_remote_code=trust_remote_code, ray=ray, load_tool=load_tool,
+        served_name=served_name, loras=tuple(lora or ()), kv_offload_gib=kv_offload, expert_backend=expert_backend,
+        balance_experts=balance_experts, claim=claim, rdma=rdma, autoscale=autoscale, dashboard=dashboard,
+        draft_model=draft_model,
     )  # fmt: skip
+    if chat_formats:
+        chosen = with_chat_format(asked.problem, chosen)
     files = render(asked.problem, prediction, target=target, options=chosen)
     if out is None:
         emit("\n".join(file.text for file in files))

@@ -49,7 +49,7 @@ def asking(
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Gives a verb the options of a question, which it takes as one argument `given` (an `advisor.api.options.Options`).
 
-    All of them, or `only` some, or all `without` some; and --offline. They stand in the help where `given` stands in the verb.
+    All of them, or `only` some, or all `without` some; and --offline. The help lists them at the position of `given`.
     """
     chosen, left_out = set(only), set(without)
     options = [p for p in _parameters() if (p.name in chosen if chosen else p.name not in left_out)]

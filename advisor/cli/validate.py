@@ -138,7 +138,7 @@ def _seconds(option: str, text: str) -> float:
 
 
 def _meet(count: int, rank: int, master: str, secret_file: Path | None) -> Nodes:
-    """Where several machines meet. Raises QuestionError where that is not said."""
+    """Where several machines meet. Raises QuestionError where that is not stated."""
     from advisor.measure.ranks import Nodes
     from advisor.measure.secret import secret_of
 
@@ -176,7 +176,9 @@ def _show(done: Done, *, cells: bool, as_json: bool) -> int:
     if not done.complete:
         typer.echo("Interrupted: the same command goes on from here.", err=True)
         return _INTERRUPTED
-    return MachineError.exit_code if any(plan.failed for plan in done.validation.plans) else 0
+    plans = done.validation.plans
+    measured = any(plan.tpot_s.measured or plan.cells for plan in plans)
+    return 0 if measured and not any(plan.failed for plan in plans) else MachineError.exit_code
 
 
 def _refine(done: Done) -> None:
@@ -211,4 +213,5 @@ def _suite(given: Options, settings: Settings, *, results: Path | None, fresh: b
     if not all(one.complete for _, one in done):
         typer.echo("Interrupted: the same command goes on from here.", err=True)
         return _INTERRUPTED
-    return MachineError.exit_code if any(plan.failed for _, one in done for plan in one.validation.plans) else 0
+    plans = [plan for _, one in done for plan in one.validation.plans]
+    return 0 if plans and all(plan.cells and not plan.failed for plan in plans) else MachineError.exit_code

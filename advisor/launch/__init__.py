@@ -13,8 +13,9 @@ from types import ModuleType
 from advisor.errors import PlanError, QuestionError, unknown
 from advisor.launch import sglang, trtllm, vllm
 from advisor.launch import words as c
+from advisor.launch.drafting import DRAFTER
 from advisor.launch.layout import Server, servers, span
-from advisor.launch.request import Request, server_command
+from advisor.launch.request import Request, server_command, with_drafts
 from advisor.launch.script import Options, ScriptFile
 from advisor.launch.vendor import vendor_of
 from advisor.launch.words import Command, quoted
@@ -26,6 +27,9 @@ from advisor.specs.problem import Problem
 TARGETS = ("bash", "docker", "compose", "kubernetes", "slurm")
 
 ENGINES: dict[str, ModuleType] = {"vllm": vllm, "sglang": sglang, "trtllm": trtllm}
+
+
+MOST_GPUS = 32_768  # of one set of scripts: it names each server, in 0.6 MB for so many
 
 
 def engine_words(engine: Engine) -> ModuleType:
@@ -58,13 +62,19 @@ def render(problem: Problem, prediction: Prediction, *, target: str, options: Op
 
     Raises QuestionError or PlanError (one sentence) where the plan cannot be started so.
     """
-    from advisor.launch import benchmark
+    from advisor.launch import benchmark, dashboard
 
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
+    if prediction.plan.world > MOST_GPUS:
+        raise QuestionError(
+            f"scripts for {prediction.plan.world:,} GPUs are not written, {MOST_GPUS:,} are the most: write those of one part with "
+            "--gpus and --nodes, and start it as often as there are parts."
+        )
     request = _request(problem, prediction, options or Options(), target)
     writer = import_module(f"advisor.launch.{target}")
-    return (*writer.render(request), benchmark.render(request))
+    panels = (dashboard.render(request),) if request.options.dashboard else ()
+    return (*writer.render(request), benchmark.render(request), *panels)
 
 
 def _request(problem: Problem, prediction: Prediction, options: Options, target: str) -> Request:
@@ -74,18 +84,18 @@ def _request(problem: Problem, prediction: Prediction, options: Options, target:
     if options.ray and target != "bash":
         raise QuestionError(f"--ray is written for bash, not for {target}; leave it out.")
     if not 1 <= options.port <= 65000:
-        raise QuestionError(f"--port {options.port} is no port; give 1 to 65000.")
+        raise QuestionError(f"--port {options.port} is not a port; give 1 to 65000.")
     found = plan_servers(problem, plan)
     first = server_command(words, problem, plan, span(found[0]), options)
-    if first.per_rank and any(ch.isspace() for ch in options.checkpoint):
-        raise QuestionError(f"trtllm-llmapi-launch splits the path {options.checkpoint!r} at its spaces; give one without.")
     if any(len(set(server.gpus)) > 1 for server in found) and (first.per_rank or target in ("slurm", "kubernetes")):
         raise PlanError(
             f"on {target} every node of a replica uses the same GPUs in the same order, and {plan.label} is placed otherwise."
         )
     wanted = "" if options.checkpoint else c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)
     checkpoint = options.checkpoint or ("" if wanted else problem.model.repo)
-    image = options.image or problem.engine.image
+    if first.per_rank and any(ch.isspace() for ch in checkpoint):
+        raise QuestionError(f"trtllm-llmapi-launch splits the path {checkpoint!r} at its spaces; give one without.")
+    image = options.image or vendor.image(problem)
     return Request(
         problem=problem, prediction=prediction, engine=words, servers=found, command=first, options=options,
         checkpoint=c.checked_name("model", checkpoint) if checkpoint else "", wanted=wanted,
@@ -102,7 +112,7 @@ def _check(options: Options) -> None:
     for adapter in options.loras:
         name, _, path = c.checked_name("adapter", adapter).partition("=")
         if not name or not path or any(ch.isspace() or ch == "," for ch in name):
-            raise QuestionError(f"--lora {adapter!r} is no adapter: give NAME=PATH, the path a folder or a model id.")
+            raise QuestionError(f"--lora {adapter!r} is not an adapter: give NAME=PATH, the path a folder or a model id.")
     if options.kv_offload_gib < 0 or options.autoscale < 0:
         raise QuestionError("--kv-offload and --autoscale are not negative; leave them out for none.")
 
@@ -135,7 +145,7 @@ def launch_line(problem: Problem, plan: Plan) -> str:
         return ""
     try:
         found = plan_servers(problem, plan)
-        first: Command = words.serve(problem, plan, span(found[0]))
+        first = with_drafts(words, problem, words.serve(problem, plan, span(found[0])), DRAFTER)
         wanted = c.wanted_checkpoint(problem.model, online_fp8=words.ONLINE_FP8)
         model: c.Word = c.MODEL if wanted else c.checked_name("model", problem.model.repo)
         return _line(problem, found, first.bind({c.MODEL: model, c.CONFIG: "trtllm.yaml"}), wanted)

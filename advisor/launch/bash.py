@@ -84,10 +84,10 @@ def demands(request: Request) -> list[str]:
     return found
 
 
-def refusals(request: Request) -> list[str]:
-    """What the engine cannot take, said before it starts."""
+def refusals(request: Request, *, launcher: bool) -> list[str]:
+    """What the engine, or TensorRT-LLM's `launcher` of ranks, cannot take, said before it starts."""
     found = []
-    if request.command.per_rank:
+    if launcher:
         found.append(
             '[[ ! $MODEL =~ [[:space:]] ]] || die "trtllm-llmapi-launch splits a path at its spaces; give MODEL a path without"'
         )
@@ -332,7 +332,7 @@ def config_lines(request: Request) -> list[str]:
 
 def port_checks(request: Request) -> list[str]:
     """The address is one, and the ports are free on this node."""
-    check = ['check_address "$LISTEN" "$PORT"', "check_access", *refusals(request)]
+    check = ['check_address "$LISTEN" "$PORT"', "check_access", *refusals(request, launcher=request.command.per_rank)]
     if not request.balanced:
         return [*check, 'check_port "$PORT"']
     return [*check, f'for ((port = PORT; port <= PORT + {len(request.servers)}; port++)); do check_port "$port"; done']

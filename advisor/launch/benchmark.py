@@ -8,6 +8,7 @@ from advisor.launch.bash import model_variable
 from advisor.launch.request import Request
 from advisor.launch.script import ScriptFile, figures, load_words, plan_line
 from advisor.launch.template import lines
+from advisor.launch.words import Raw, quoted
 from advisor.specs.workload import Workload
 
 NAME = "bench.sh"
@@ -37,6 +38,7 @@ def render(request: Request) -> ScriptFile:
     ]
     variables = model_variable(request)
     variables.append(sh.setting("URL", f"http://127.0.0.1:{request.options.port}", "where the server answers"))
+    variables.append("API_KEY=${API_KEY:-${VLLM_API_KEY:-}}      # what the server asks for, from the environment")
     if load.mode == "open_loop":
         variables.append(sh.setting("RATE", repr(float(load.rate_per_s)), "requests per second that arrive"))
     elif load.mode != "offline":
@@ -44,7 +46,7 @@ def render(request: Request) -> ScriptFile:
     variables.append(sh.setting("REQUESTS", str(requests), "in all"))
     variables.append(sh.setting("OUT", "bench-result", "folder of the result"))
     write = _vllm if tool == "vllm" else _aiperf
-    text = write(load, opening=sh.comment(top), variables=variables)
+    text = write(load, request.options.served_name, opening=sh.comment(top), variables=variables)
     return ScriptFile(name=NAME, text="\n".join([*text, ""]), executable=True)
 
 
@@ -64,7 +66,7 @@ def _lengths(load: Workload) -> tuple[int, int, int]:
     return max(1, round(load.input_tokens) - prefix), prefix, max(1, round(load.output_tokens))
 
 
-def _vllm(load: Workload, *, opening: list[str], variables: list[str]) -> list[str]:
+def _vllm(load: Workload, served_name: str, *, opening: list[str], variables: list[str]) -> list[str]:
     own, prefix, out = _lengths(load)
     spread = (1 - load.length_spread) / (1 + load.length_spread)
     pace = {"open_loop": ['--request-rate "$RATE"'], "offline": ["--request-rate inf"]}.get(
@@ -77,10 +79,11 @@ def _vllm(load: Workload, *, opening: list[str], variables: list[str]) -> list[s
     return lines(
         "bench_vllm.sh", opening=opening, variables=variables, input_tokens=max(1, round(own * middle)),
         output_tokens=max(1, round(out * middle)), lengths=lengths, pace=pace,
+        served_name=[f"--served-model-name {quoted(served_name)}"] if served_name else [],
     )  # fmt: skip
 
 
-def _aiperf(load: Workload, *, opening: list[str], variables: list[str]) -> list[str]:
+def _aiperf(load: Workload, served_name: str, *, opening: list[str], variables: list[str]) -> list[str]:
     own, prefix, out = _lengths(load)
     middle = (1 + load.length_spread) / 2
     deviation = (1 - load.length_spread) / 12**0.5  # of a uniform draw
@@ -91,5 +94,6 @@ def _aiperf(load: Workload, *, opening: list[str], variables: list[str]) -> list
     return lines(
         "bench_aiperf.sh", opening=opening, variables=variables, input_tokens=round(own * middle),
         input_spread=round(own * deviation), output_tokens=round(out * middle), output_spread=round(out * deviation),
-        prefix=shared, pace=pace,
+        prefix=shared, pace=pace, model=Raw(quoted(served_name) if served_name else '"$MODEL"'),
+        tokenizer=['--tokenizer "$MODEL"'] if served_name else [],
     )  # fmt: skip

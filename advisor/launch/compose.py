@@ -197,11 +197,12 @@ def _arguments(flag: Flag) -> list[Node]:
     """`--flag=value` on one line; the model, which is an alias, on a line of its own."""
     if flag.value == c.MODEL:
         return [flag.name, Alias("model")]
+    if flag.more:
+        return [flag.name, *(_escaped(str(word)) for word in (flag.value, *flag.more))]
     text = flag.name
     if flag.value is not None:
         text += f"={flag.value.text if isinstance(flag.value, Raw) else _escaped(str(flag.value))}"
-    first: Node = Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text
-    return [first, *(_escaped(str(word)) for word in flag.more)]
+    return [Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text]
 
 
 def _health(request: Request, server: Server, port: int) -> Node:

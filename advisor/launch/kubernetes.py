@@ -10,14 +10,16 @@ from dataclasses import replace
 
 from advisor.errors import QuestionError
 from advisor.launch import shell as sh
+from advisor.launch import yaml_text as y
 from advisor.launch.docker import needs_image
 from advisor.launch.layout import Span
 from advisor.launch.patience import start_s
 from advisor.launch.pod import beyond_domain, channel, pod, trays
 from advisor.launch.request import Request, server_command
-from advisor.launch.script import ScriptFile, header
+from advisor.launch.script import ScriptFile, header, plan_line
 from advisor.launch.storage import Storage, claim, storage
 from advisor.launch.template import lines
+from advisor.launch.yaml_text import Node, Noted
 
 NAME = "kubernetes.yaml"
 IMAGE_S = 600  # Kubernetes' own default progressDeadlineSeconds, which is meant for the image and a quick start
@@ -45,7 +47,23 @@ def render(request: Request) -> tuple[ScriptFile, ...]:
     if request.options.autoscale:
         documents.append(_scaled(request, name))
     text = [*sh.comment(opening), *(row for document in documents for row in ("---", *document))]
-    return (ScriptFile(name=NAME, text="\n".join([*text, ""])),)
+    return (ScriptFile(name=NAME, text="\n".join([*text, ""])), _kustomization(request))
+
+
+def _kustomization(request: Request) -> ScriptFile:
+    plan = sh.comment([plan_line(request.plan)])
+    text = lines("kustomization.yaml", plan=plan, manifest=NAME, images=y.mapping(_images(request.image)))
+    return ScriptFile(name="kustomization.yaml", text="\n".join([*text, ""]))
+
+
+def _images(image: str) -> dict[str, Node]:
+    """The engine's image, to be changed in one place; none where it is named by its digest."""
+    if "@" in image:
+        return {}
+    name, _, tag = image.rpartition(":")
+    if "/" in tag or not name:  # a registry's port is no tag, and an image may have none
+        name, tag = image, "latest"
+    return {"images": Noted([{"name": name, "newTag": tag}], "Another tag or registry for the engine.")}
 
 
 def _use(request: Request, name: str, weights: Storage) -> list[str]:

@@ -170,9 +170,11 @@ def _mpi(request: Request, words: list[Node], *, head: bool) -> dict[str, Node]:
 def _arguments(flags: tuple[Flag, ...]) -> list[Node]:
     found: list[Node] = []
     for flag in flags:
+        if flag.value is not None and flag.more:
+            found += [flag.name, *(_text(word) for word in (flag.value, *flag.more))]
+            continue
         text = flag.name if flag.value is None else f"{flag.name}={_text(flag.value)}"
         found.append(Noted(text, f"{flag.why[0].upper()}{flag.why[1:]}.") if flag.why else text)
-        found += [_text(word) for word in flag.more]
     return found
 
 

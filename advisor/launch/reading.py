@@ -38,13 +38,14 @@ def read(text: str) -> Plan:
     said, part = _said(text)
     try:
         started = _yaml(text) if "\n---\n" in text else _shell(text)
-    except ValueError as error:  # an open quote, a layer split that is no list of numbers
+    except ValueError as error:  # an open quote, a layer split that is not a list of numbers
         raise ProfileError(f"the commands of the script cannot be read: {error}.") from None
     if started is None:
         node_of_ranks = part and "openssh-server" in text  # the engine's command is in the head's file
-        if node_of_ranks or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
+        names_another = "kind: Kustomization" in text  # a base that points at the manifest
+        if node_of_ranks or names_another or re.search(r"^ *(vllm bench serve|aiperf profile) ", text, re.MULTILINE):
             return said
-        raise ProfileError("the file starts no vllm, sglang or trtllm-serve; it is no launch script of the advisor.")
+        raise ProfileError("the file starts no vllm, sglang or trtllm-serve; it is not a launch script of the advisor.")
     try:
         found = _plan(started, said, part=part)
     except (ValueError, KeyError, TypeError) as error:
@@ -68,7 +69,7 @@ def _said(text: str) -> tuple[Plan, bool]:
     """The plan line, and whether the file is one node's part of it."""
     match = re.search(rf"^# {re.escape(PLAN_MARK)} (.*)$", text, re.MULTILINE)
     if not match:
-        raise ProfileError("the file has no plan line; it is no launch script of the advisor.")
+        raise ProfileError("the file has no plan line; it is not a launch script of the advisor.")
     label, *rest = match[1].split()
     try:
         named = dict(part.split("=", 1) for part in rest)

@@ -95,5 +95,11 @@ class Request:
 
 def server_command(words: ModuleType, problem: Problem, plan: Plan, span: Span, options: Options) -> Command:
     """The engine's command of one server, with what the user asked for. Raises PlanError where the engine cannot start it."""
-    command: Command = words.serve(problem, plan, span, ray=options.ray)
+    command: Command = with_drafts(words, problem, words.serve(problem, plan, span, ray=options.ray), options.draft_model)
     return replace(command, flags=(*command.flags, *words.asked(options, plan)))
+
+
+def with_drafts(words: ModuleType, problem: Problem, command: Command, draft_model: str) -> Command:
+    """The command with the problem's speculative decoding, where it has any."""
+    drafted: Command = words.drafting(problem.speculation, command, draft_model) if problem.speculation else command
+    return drafted

@@ -38,10 +38,11 @@ class Options:
 
     `checkpoint` is the model path or id to serve; `ray` spans nodes with Ray (vLLM); `load_tool` is the program of the
     benchmark script. `served_name` is what clients call the model; `tool_parser` and `reasoning_parser` are the engine's names for
-    the model family's formats; `loras` are adapters as `name=path`; `kv_offload_gib` of host memory keep cache that the GPUs drop;
-    `expert_backend` exchanges tokens between expert-parallel ranks, and `balance_experts` moves popular experts. For Kubernetes:
-    `claim` is a persistent volume claim that is there, `rdma` the resource that gives a pod its network adapters, and
-    `autoscale` the most replicas.
+    the model family's formats, `chat_template` the file of its examples that tool calls need; `loras` are adapters as `name=path`;
+    `kv_offload_gib` of host memory keep cache that the GPUs drop; `expert_backend` exchanges tokens between expert-parallel ranks,
+    and `balance_experts` copies popular experts; `dashboard` adds Grafana's panels; `draft_model` is
+    the checkpoint of an EAGLE-3 drafter. For Kubernetes: `claim` is a persistent volume
+    claim that is there, `rdma` the resource that gives a pod its network adapters, and `autoscale` the most replicas.
     """
 
     checkpoint: str = ""
@@ -53,6 +54,7 @@ class Options:
     served_name: str = ""
     tool_parser: str = ""
     reasoning_parser: str = ""
+    chat_template: str = ""
     loras: tuple[str, ...] = ()
     kv_offload_gib: float = 0.0
     expert_backend: str = ""
@@ -60,6 +62,8 @@ class Options:
     claim: str = ""
     rdma: str = "rdma/rdma_shared_device_a"
     autoscale: int = 0
+    dashboard: bool = False
+    draft_model: str = ""
 
 
 def header(problem: Problem, prediction: Prediction, *, what: str, use: Iterable[str]) -> list[str]:

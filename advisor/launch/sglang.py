@@ -6,19 +6,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.launch import words as c
+from advisor.launch.drafting import sglang_flags
 from advisor.launch.layout import Span
 from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 
 VERSIONS = ("0.5.23",)
 PROGRAM = ("sglang", "serve")
 HEALTH = "/health"
 METRICS = "/metrics"
 REQUESTS_METRICS = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+METRIC_NAMES = {  # docs.sglang.io, production metrics
+    "ttft": "sglang:time_to_first_token_seconds",
+    "tpot": "sglang:inter_token_latency_seconds",
+    "tokens": "sglang:generation_tokens_total",
+    "cache": "sglang:token_usage",
+}
 BALANCER = "sglang-router"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "SGLANG_PP_LAYER_PARTITION"
@@ -107,7 +117,7 @@ def _formats(model: ModelSpec) -> list[Flag]:
     flags = []
     if c.needs_online_fp8(model):
         flags.append(Flag(name="--quantization", value="fp8", why="16-bit weights become fp8 while they load"))
-    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(model.weight_format)
     if dtype:
         flags.append(Flag(name="--dtype", value=dtype))
     if model.kv_format not in _CACHE:
@@ -118,13 +128,18 @@ def _formats(model: ModelSpec) -> list[Flag]:
     return flags
 
 
+def drafting(speculation: Speculation, command: Command, draft_model: str) -> Command:
+    """The command with speculative decoding."""
+    return replace(command, flags=(*command.flags, *sglang_flags(speculation, draft_model)))
+
+
 def asked(options: Options, plan: Plan) -> list[Flag]:
     """What the user asked for beside the plan, and the metrics. Raises PlanError where SGLang cannot have it with this plan."""
     flags = [Flag(name="--enable-metrics", why="for Prometheus, at /metrics")]
     if options.served_name:
         flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
     if options.tool_parser:
-        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser))
+        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser, why=c.template_note(options.chat_template)))
     if options.reasoning_parser:
         flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
     if options.loras:

@@ -143,8 +143,8 @@ def _checks(request: Request) -> list[str]:
     nginx = request.balanced and request.engine.BALANCER == "nginx"
     found = [] if request.checkpoint else [sh.required("MODEL", request.wanted)]
     return found + lines(
-        "slurm_checks.sh", refusals=refusals(request), nodes=request.nodes, program=request.engine.PROGRAM[0],
-        install=f"{request.install}, or set IMAGE", gpus=request.gpus_needed,
+        "slurm_checks.sh", refusals=refusals(request, launcher=_tasks(request)), nodes=request.nodes, gpus=request.gpus_needed,
+        program=request.engine.PROGRAM[0], install=f"{request.install}, or set IMAGE",
         balancer=["check_program nginx 'install it with the package manager'"] if nginx else [],
     )  # fmt: skip
 

@@ -6,13 +6,17 @@ one process a GPU through `trtllm-llmapi-launch` under MPI.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.launch import words as c
+from advisor.launch.drafting import trtllm_config
 from advisor.launch.layout import Span
 from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 
 VERSIONS = ("1.2", "1.3", "1.4")
 PROGRAM = ("trtllm-serve",)
@@ -20,6 +24,7 @@ LAUNCHER = "trtllm-llmapi-launch"
 HEALTH = "/health"
 METRICS = "/prometheus/metrics"
 REQUESTS_METRICS = ()
+METRIC_NAMES: dict[str, str] = {}
 BALANCER = "nginx"
 ONLINE_FP8 = False
 SPLIT_VARIABLE = ""
@@ -27,6 +32,7 @@ INSTALL = "tensorrt-llm=={version}"
 CHECKS_KEY = False
 KEY_EXPORTS = ()
 KEY_LINES = ()
+CONFIG_FLAG = Flag(name="--config", value=c.CONFIG, why="the settings that have no flag")
 _CACHE = {"bf16": "auto", "fp16": "auto", "fp8": "fp8", "nvfp4": "nvfp4"}
 
 
@@ -54,7 +60,7 @@ def serve(problem: Problem, plan: Plan, span: Span, *, ray: bool = False) -> Com
             Flag(name="--port", value=c.PORT),
             *_degrees(plan, span),
             *_settings(problem, plan),
-            *([Flag(name="--config", value=c.CONFIG, why="the settings that have no flag")] if config else []),
+            *([CONFIG_FLAG] if config else []),
         ),
         config=config,
         per_rank=span.nodes > 1,
@@ -108,10 +114,16 @@ def _config(problem: Problem, plan: Plan) -> dict[str, object]:
         config["pp_partition"] = list(plan.layer_split)
     if _CACHE[model.kv_format] != "auto":
         config["kv_cache_config"] = {"dtype": _CACHE[model.kv_format]}
-    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(model.weight_format)
     if dtype:
         config["dtype"] = dtype
     return config
+
+
+def drafting(speculation: Speculation, command: Command, draft_model: str) -> Command:
+    """The command with speculative decoding, which is a setting of the YAML file."""
+    config = {**command.config, "speculative_config": trtllm_config(speculation, draft_model)}
+    return replace(command, config=config, flags=command.flags if command.config else (*command.flags, CONFIG_FLAG))
 
 
 def asked(options: Options, plan: Plan) -> list[Flag]:

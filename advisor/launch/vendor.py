@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from advisor.errors import PlanError
 from advisor.launch.template import lines
 from advisor.specs.cluster import Cluster
+from advisor.specs.problem import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,13 @@ class Vendor:
     resource: str
     product: str
     dash: str
+
+    def image(self, problem: Problem) -> str:
+        """The engine's container image for these GPUs; empty where its profile names none."""
+        if self.name == "nvidia":
+            return problem.engine.image
+        chip = problem.cluster.device.compute_capability
+        return next((image for chips, image in problem.engine.rocm_images if chip.startswith(chips)), "")
 
     def count_gpus(self) -> list[str]:
         """The bash lines that set `found` to the number of GPUs."""

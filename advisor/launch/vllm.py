@@ -6,19 +6,29 @@ shares the experts of an MoE model over all of its ranks, so replicas of an MoE 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from advisor.launch import words as c
+from advisor.launch.drafting import vllm_flags
 from advisor.launch.layout import Span
 from advisor.launch.script import Options
 from advisor.launch.words import Command, Flag, refuse
 from advisor.specs.model import ModelSpec
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Speculation
 
 VERSIONS = ("0.33",)
 PROGRAM = ("vllm", "serve")
 HEALTH = "/health"
 METRICS = "/metrics"
 REQUESTS_METRICS = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+METRIC_NAMES = {  # docs.vllm.ai, production metrics
+    "ttft": "vllm:time_to_first_token_seconds",
+    "tpot": "vllm:request_time_per_output_token_seconds",
+    "tokens": "vllm:generation_tokens_total",
+    "cache": "vllm:kv_cache_usage_perc",
+}
 BALANCER = "nginx"
 ONLINE_FP8 = True
 SPLIT_VARIABLE = "VLLM_PP_LAYER_PARTITION"
@@ -142,7 +152,7 @@ def _formats(model: ModelSpec) -> list[Flag]:
     flags = []
     if c.needs_online_fp8(model):
         flags.append(Flag(name="--quantization", value="fp8", why="16-bit weights become fp8 while they load"))
-    dtype = {"fp16": "float16", "fp32": "float32"}.get(c.weight_format(model))
+    dtype = {"fp16": "float16", "fp32": "float32"}.get(model.weight_format)
     if dtype:
         flags.append(Flag(name="--dtype", value=dtype))
     if model.kv_format not in _CACHE:
@@ -153,13 +163,20 @@ def _formats(model: ModelSpec) -> list[Flag]:
     return flags
 
 
+def drafting(speculation: Speculation, command: Command, draft_model: str) -> Command:
+    """The command with speculative decoding."""
+    return replace(command, flags=(*command.flags, *vllm_flags(speculation, draft_model)))
+
+
 def asked(options: Options, plan: Plan) -> list[Flag]:
     """What the user asked for beside the plan. Raises PlanError where vLLM cannot have it with this plan."""
     flags = []
     if options.served_name:
         flags.append(Flag(name="--served-model-name", value=options.served_name, why="what clients call the model"))
     if options.tool_parser:
-        flags += [Flag(name="--enable-auto-tool-choice"), Flag(name="--tool-call-parser", value=options.tool_parser)]
+        note = c.template_note(options.chat_template)
+        flags.append(Flag(name="--enable-auto-tool-choice"))
+        flags.append(Flag(name="--tool-call-parser", value=options.tool_parser, why=note))
     if options.reasoning_parser:
         flags.append(Flag(name="--reasoning-parser", value=options.reasoning_parser))
     if options.loras:

@@ -125,18 +125,13 @@ def checked_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
     return ids
 
 
-def weight_format(model: ModelSpec) -> str:
-    """The format of most weights: the experts' where there are any."""
-    return model.formats.experts if model.is_moe else model.formats.ffn
-
-
 def wanted_checkpoint(model: ModelSpec, *, online_fp8: bool) -> str:
     """What the engine has to be given in place of `model.repo`, in words; empty where `model.repo` is the right checkpoint.
 
     The plan was ranked with the formats of `model`; 16-bit weights become fp8 while loading where `online_fp8`, any other
     format has to be in the checkpoint.
     """
-    form = weight_format(model)
+    form = model.weight_format
     if not model.repo:
         return f"the checkpoint of {model.name}: its sizes came from a file that does not say where the weights are"
     if FORMATS[form].bytes_per_value >= 2:
@@ -151,7 +146,12 @@ def wanted_checkpoint(model: ModelSpec, *, online_fp8: bool) -> str:
 
 def needs_online_fp8(model: ModelSpec) -> bool:
     """Whether 16-bit weights have to become fp8 while loading."""
-    return weight_format(model) == "fp8" and not model.quantisation
+    return model.weight_format == "fp8" and not model.quantisation
+
+
+def template_note(template: str) -> str:
+    """What a tool parser needs beside it, as a comment."""
+    return f"reliable with --chat-template and the engine's examples/{template}" if template else ""
 
 
 def refuse(engine: str, reason: str) -> PlanError:

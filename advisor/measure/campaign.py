@@ -95,7 +95,10 @@ def run_all(
         say(f"{head}: {_start_words(job)}")
         stopped = False
         try:
-            measurement = run_job(job, node=node, nodes=nodes, progress=partial(_say_with, say, head), threads=threads, ranks=ranks)
+            measurement = run_job(
+                job, node=node, nodes=nodes, progress=partial(_say_with, say, head), keep=partial(results.keep, job),
+                threads=threads, ranks=ranks,
+            )  # fmt: skip
         except _StoppedError as error:
             measurement, stopped = error.measurement, True
         if measurement.status == "failed":
@@ -128,11 +131,19 @@ class _StoppedError(Exception):
 
 
 def run_job(
-    job: Job, *, node: Node | None, nodes: Nodes, progress: Say, threads: int = 1, ranks: Ranks | None = None
+    job: Job,
+    *,
+    node: Node | None,
+    nodes: Nodes,
+    progress: Say,
+    keep: Callable[[Measurement], None] = lambda _: None,
+    threads: int = 1,
+    ranks: Ranks | None = None,
 ) -> Measurement:
     """One job in fresh ranks. A failure is a Measurement too, with the cells it had and the reason.
 
-    Raises _StoppedError on Ctrl-C, after every process has ended.
+    `keep` takes what is measured so far after every cell: this process may be ended together with its machine. Raises _StoppedError
+    on Ctrl-C, after every process has ended.
     """
     alone = job.shard
     here = 0 if alone else -(-job.plan.world // nodes.count)
@@ -143,10 +154,16 @@ def run_job(
     seen: set[str] = set()
 
     def tell(text: str) -> None:
-        for line in _lines(text):
-            if line not in seen:
-                seen.add(line)
-                progress(line)
+        try:
+            measurement = wire.from_json(text, Measurement, origin="the ranks")
+        except AdvisorError:
+            return
+        fresh = [line for line in _lines(measurement) if line not in seen]
+        for line in fresh:
+            seen.add(line)
+            progress(line)
+        if fresh:
+            keep(measurement)
 
     try:
         outcome = run_ranks(start, wire.to_json(job), time_limit_s=job.time_limit_s, progress=tell)
@@ -168,17 +185,11 @@ def _visible(job: Job, node: Node | None, nodes: Nodes, threads: int) -> Mapping
     return {"CUDA_VISIBLE_DEVICES": ",".join(node.ids[gpu] if node.ids else str(gpu) for gpu in mine)}
 
 
-def _lines(text: str) -> list[str]:
-    """What a partial Measurement says, one line a cell."""
+def _lines(measurement: Measurement) -> list[str]:
+    """One line a cell."""
     from advisor.units import show
 
-    try:
-        measurement = wire.from_json(text, Measurement, origin="the ranks")
-    except AdvisorError:
-        return []
-    return [
-        f"{t.cell.phase} of {t.cell.batch} x {t.cell.context_tokens:,} tokens: {show(t.median_s, 's')}" for t in measurement.timings
-    ]
+    return [f"{timing.cell.label}: {show(timing.median_s, 's')}" for timing in measurement.timings]
 
 
 def _measurement(job: Job, outcome: Outcome, nodes: Nodes) -> Measurement:

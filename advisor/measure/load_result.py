@@ -28,7 +28,7 @@ _SECONDS = {"ms": 1e-3, "s": 1.0, "sec": 1.0, "us": 1e-6, "ns": 1e-9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class LoadResult:
     """What was measured. `users` 0: not limited; `rate_per_s` 0: no pace was set. Figures are None where the file lacks them."""
 
     tool: str
@@ -46,7 +46,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class Comparison:
     """One figure on both sides. `ratio` is measured over predicted; `inside` whether it lies in the 90% interval."""
 
     name: str
@@ -57,13 +57,13 @@ class Line:
     inside: bool
 
 
-def result_of(data: Any) -> Result:
+def result_of(data: Any) -> LoadResult:
     """The result in a load generator's JSON. Raises QuestionError where it is none."""
     if isinstance(data, Mapping) and "mean_ttft_ms" in data and "completed" in data:
         return _of_vllm(data)
     if isinstance(data, Mapping) and isinstance(data.get("time_to_first_token"), Mapping):
         return _of_aiperf(data)
-    raise QuestionError("the file is no result of `vllm bench serve --save-result` or `aiperf profile`; give its JSON file.")
+    raise QuestionError("the file is not a result of `vllm bench serve --save-result` or `aiperf profile`; give its JSON file.")
 
 
 def _number(data: Mapping[str, Any], key: str, scale: float = 1.0) -> float | None:
@@ -78,14 +78,14 @@ def _number(data: Mapping[str, Any], key: str, scale: float = 1.0) -> float | No
     return value * scale
 
 
-def _of_vllm(data: Mapping[str, Any]) -> Result:
+def _of_vllm(data: Mapping[str, Any]) -> LoadResult:
     completed = _number(data, "completed")
     if completed is None or completed < 1:
         raise QuestionError("the result has no completed request, so there is nothing to compare.")
     inputs, outputs = _number(data, "total_input_tokens"), _number(data, "total_output_tokens")
     if inputs is None or outputs is None:
         raise QuestionError("the result does not say how many tokens went in and came out.")
-    return Result(
+    return LoadResult(
         tool="vllm bench serve", requests=round(completed), failed=round(_number(data, "failed") or 0),
         input_tokens=inputs / completed, output_tokens=outputs / completed, users=round(_number(data, "max_concurrency") or 0),
         rate_per_s=_number(data, "request_rate") or 0.0, ttft_s=_number(data, "mean_ttft_ms", 1e-3),
@@ -94,13 +94,13 @@ def _of_vllm(data: Mapping[str, Any]) -> Result:
     )  # fmt: skip
 
 
-def _of_aiperf(data: Mapping[str, Any]) -> Result:
+def _of_aiperf(data: Mapping[str, Any]) -> LoadResult:
     requests = _metric(data, "request_count")
     inputs, outputs = _metric(data, "input_sequence_length"), _metric(data, "output_sequence_length")
     if requests is None or requests < 1 or inputs is None or outputs is None:
         raise QuestionError("the aiperf result lacks its request count or sequence lengths; give profile_export_aiperf.json.")
     settings = dict(_leaves(data.get("input_config", {})))
-    return Result(
+    return LoadResult(
         tool="aiperf", requests=round(requests), failed=round(_metric(data, "error_request_count") or 0), input_tokens=inputs,
         output_tokens=outputs, users=round(_number(settings, "concurrency") or 0),
         rate_per_s=_number(settings, "request_rate") or 0.0, ttft_s=_metric(data, "time_to_first_token"),
@@ -127,7 +127,7 @@ def _leaves(data: Any) -> Iterator[tuple[str, Any]]:
                 yield str(key), value
 
 
-def load_run(result: Result, asked: Workload) -> Workload:
+def load_run(result: LoadResult, asked: Workload) -> Workload:
     """The load that made a result: so many requests from a cold start, with the lengths that were asked about."""
     if result.rate_per_s:
         return replace(asked, mode="open_loop", users=0, rate_per_s=result.rate_per_s, start="burst", requests=result.requests)
@@ -136,7 +136,7 @@ def load_run(result: Result, asked: Workload) -> Workload:
     return replace(asked, mode="static_batch", users=result.requests)
 
 
-def beside(result: Result, prediction: Prediction) -> tuple[Line, ...]:
+def beside(result: LoadResult, prediction: Prediction) -> tuple[Comparison, ...]:
     """Every figure that both sides have."""
     pairs = (
         ("time to first token", "s", prediction.ttft_s, result.ttft_s),
@@ -146,7 +146,7 @@ def beside(result: Result, prediction: Prediction) -> tuple[Line, ...]:
         ("requests", "requests/s", prediction.requests_per_s, result.requests_per_s),
     )
     return tuple(
-        Line(
+        Comparison(
             name=name, unit=unit, predicted=estimate, measured=measured, ratio=measured / estimate.value,
             inside=estimate.low <= measured <= estimate.high,
         )
@@ -155,7 +155,7 @@ def beside(result: Result, prediction: Prediction) -> tuple[Line, ...]:
     )  # fmt: skip
 
 
-def point_row(result: Result, problem: Problem, plan: Plan, *, name: str, date: str) -> dict[str, str]:
+def point_row(result: LoadResult, problem: Problem, plan: Plan, *, name: str, date: str) -> dict[str, str]:
     """The measured point with the columns that the accuracy and calibration runs read.
 
     Raises QuestionError for a plan that those columns cannot say: attention-DP without experts spread, or several replicas of it.
@@ -173,7 +173,7 @@ def point_row(result: Result, problem: Problem, plan: Plan, *, name: str, date: 
         "id": name, "source": "own run", "date": date, "hardware": problem.cluster.device.name,
         "interconnect": problem.cluster.node.default_link.kind, "nodes": problem.cluster.nodes, "gpus": plan.world,
         "engine": problem.engine.name, "engine_version": problem.engine.flags_version or problem.engine.version,
-        "model": model.repo or model.name, "weight_dtype": model.formats.experts if model.is_moe else model.formats.ffn,
+        "model": model.repo or model.name, "weight_dtype": model.weight_format,
         "kv_dtype": model.kv_format, "tp": plan.tp, "pp": plan.pp, "dp": plan.adp if plan.adp > 1 else plan.dp, "ep": plan.ep,
         "input_tokens": round(result.input_tokens), "output_tokens": round(result.output_tokens), "mode": mode,
         "load": result.users or "", "request_rate_per_s": result.rate_per_s or "", "ttft_s": result.ttft_s,

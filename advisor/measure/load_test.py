@@ -24,7 +24,7 @@ from advisor.errors import MachineError, QuestionError
 from advisor.launch import render
 from advisor.launch.benchmark import load_size
 from advisor.launch.script import Options, ScriptFile
-from advisor.measure.load_result import Result, result_of
+from advisor.measure.load_result import LoadResult, result_of
 from advisor.measure.ranks import MARK, caught_signals, end
 from advisor.specs.prediction import Prediction
 from advisor.specs.problem import Problem
@@ -73,7 +73,7 @@ def load_for(workload: Workload, sequences: float) -> Workload:
     return replace(workload, mode=mode, users=users, start="burst", requests=requests)
 
 
-def measure(test: LoadTest, say: Callable[[str], None]) -> Result:
+def measure(test: LoadTest, say: Callable[[str], None]) -> LoadResult:
     """Load the server and read the result. Raises MachineError with the last lines of what failed; nothing is left running."""
     port = 0 if test.endpoint else free_port()
     options = Options(checkpoint=test.model, port=port or 8000, load_tool=test.tool)
@@ -97,7 +97,7 @@ def checked_url(text: str) -> str:
     """The URL without its path. Raises QuestionError where it is none: it goes into a command."""
     match = re.fullmatch(r"(https?://[A-Za-z0-9.\-]+(?::\d{1,5})?|https?://\[[0-9a-fA-F:]+\](?::\d{1,5})?)(?:/v1)?/?", text)
     if not match:
-        raise QuestionError(f"--endpoint {text!r} is no address of a server; write it as http://127.0.0.1:8000.")
+        raise QuestionError(f"--endpoint {text!r} is not an address of a server; write it as http://127.0.0.1:8000.")
     return match[1]
 
 
@@ -175,7 +175,7 @@ def _check(caught: list[int]) -> None:
         raise KeyboardInterrupt if caught[0] == signal.SIGINT else SystemExit(128 + caught[0])
 
 
-def _read(path: Path) -> Result:
+def _read(path: Path) -> LoadResult:
     try:
         return result_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:

@@ -34,7 +34,7 @@ class Results:
 
     @classmethod
     def open(cls, path: Path, *, fresh: bool) -> Results:
-        """The file's runs, or none. Raises ProfileError where the file is no results file of this version."""
+        """The file's runs, or none. Raises ProfileError where the file is not a results file of this version."""
         writable(path)
         return cls(path, EMPTY if fresh else _read(path), fresh)
 

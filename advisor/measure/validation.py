@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from advisor.measure.load_result import Result
+from advisor.measure.load_result import LoadResult
 from advisor.roofline import graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.memory import rank_memory
@@ -162,7 +162,7 @@ def plan_result(
     )  # fmt: skip
 
 
-def engine_result(prediction: Prediction, measured: Result | None, *, failed: str = "") -> PlanResult:
+def engine_result(prediction: Prediction, measured: LoadResult | None, *, failed: str = "") -> PlanResult:
     """One plan's figures from a load test of a real engine."""
     users = max(1, round(prediction.sequences / prediction.plan.dp))
     lost = (f"{measured.failed} of {measured.requests + measured.failed} requests failed",) if measured and measured.failed else ()
@@ -254,7 +254,6 @@ def order_of(results: Sequence[PlanResult], goal: Goal, output_tokens: float) ->
     """
     measured = [r for r in results if r.tpot_s.measured and r.ttft_s.measured and r.tokens_per_s.measured and not r.shard]
     shards = [r.plan.label for r in results if r.shard]
-    names = {id(r): r.plan.label for r in results}
     predicted_order = sorted(measured, key=lambda r: _worth(r, goal, output_tokens, predicted=True))
     measured_order = sorted(measured, key=lambda r: _worth(r, goal, output_tokens, predicted=False))
     held: bool | None = None
@@ -269,19 +268,19 @@ def order_of(results: Sequence[PlanResult], goal: Goal, output_tokens: float) ->
         held = not wrong
         best = measured_order[0]
         if held:
-            sentence = f"The order held: {best.plan.label} is the best as predicted{_ties(measured_order, goal, output_tokens)}."
+            sentence = f"The order is as predicted: {best.plan.label} is the best{_ties(measured_order, goal, output_tokens)}."
         else:
             first = predicted_order[0]
             loss = _worth(first, goal, output_tokens, predicted=False) / _worth(best, goal, output_tokens, predicted=False) - 1
             sentence = (
-                f"The order did not hold: {best.plan.label} was the best"
+                f"The order is not as predicted: {best.plan.label} was the best"
                 + (f", {loss:.0%} ahead of {first.plan.label}, which was predicted" if best is not first else " as predicted")
                 + f"; {len(wrong)} of {len(measured) * (len(measured) - 1) // 2} pairs came the other way round."
             )
     if shards:
         sentence += f" Left out, because their messages between GPUs are the model's: {'; '.join(shards)}."
     return Order(
-        goal=goal, predicted=tuple(names[id(r)] for r in predicted_order), measured=tuple(names[id(r)] for r in measured_order),
+        goal=goal, predicted=tuple(r.plan.label for r in predicted_order), measured=tuple(r.plan.label for r in measured_order),
         held=held, sentence=sentence,
     )  # fmt: skip
 

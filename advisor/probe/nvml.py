@@ -193,7 +193,7 @@ def _board(call: Call, index: int, host: Host) -> _Board:
 def _link_ends(get: Callable[..., Any], capability: Any, host: Host) -> tuple[str, ...] | None:
     """Where each active NVLink ends: a PCI address, "switch" or "?". None where no link's state could be read.
 
-    A PCIe card without NVLink says NotSupported, which is no count; an SXM board with links down says 0 for each.
+    A PCIe card without NVLink says NotSupported, which is not a count; an SXM board with links down says 0 for each.
     """
     ends: list[str] = []
     known = False

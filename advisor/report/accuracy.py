@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from advisor.calibrate.accuracy import (
     ANOTHER_FAMILY,
     ANOTHER_GPU,
-    Line,
     Row,
+    ScoreLine,
     Slice,
     of_vendor,
     plan_choices,
@@ -25,9 +25,9 @@ from advisor.report.screen import Screen
 class Board:
     """The scoreboard: each row's own model, its whole family, and its GPU (with its kernels) left out, and choices by vendor."""
 
-    by_model: tuple[Line, ...]
-    by_family: tuple[Line, ...]
-    by_gpu: tuple[Line, ...]
+    by_model: tuple[ScoreLine, ...]
+    by_family: tuple[ScoreLine, ...]
+    by_gpu: tuple[ScoreLine, ...]
     parts: tuple[Slice, ...]
     nvidia: Choices
     amd: Choices
@@ -152,7 +152,7 @@ def _number(value: float) -> str:
 _SCORE_HEAD = ("figure", "rows", "median", "aim", "p90", "aim", "bias", "inside", "width")
 
 
-def _score_cells(line: Line | Slice) -> tuple[str, ...]:
+def _score_cells(line: ScoreLine | Slice) -> tuple[str, ...]:
     reached, target = line.reached, line.target
     inside = "" if reached.covered is None else f"{reached.covered:.0%}"
     width = "" if reached.width is None else f"{reached.width:.2f}x"
@@ -162,11 +162,11 @@ def _score_cells(line: Line | Slice) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _scores(lines: Sequence[Line], screen: Screen) -> list[str]:
+def _scores(lines: Sequence[ScoreLine], screen: Screen) -> list[str]:
     return screen.table(_SCORE_HEAD, [_score_cells(line) for line in lines], right=range(1, 9))
 
 
-def _markdown_scores(lines: Sequence[Line]) -> list[str]:
+def _markdown_scores(lines: Sequence[ScoreLine]) -> list[str]:
     rows = ["| " + " | ".join(_SCORE_HEAD) + " |", "|---|" + "---:|" * 8]
     return rows + ["| " + " | ".join(_score_cells(line)) + " |" for line in lines]
 
@@ -201,7 +201,7 @@ def _aside(rows: Sequence[Row]) -> list[str]:
 def accuracy_json(board: Board, rows: Sequence[Row]) -> str:
     """The scoreboard and every row as JSON; errors and shares are fractions of one."""
 
-    def score(line: Line | Slice) -> dict[str, object]:
+    def score(line: ScoreLine | Slice) -> dict[str, object]:
         return {
             "figure": line.target.name, "rows": line.reached.points, "median_error": line.reached.median,
             "median_aim": line.target.median, "p90_error": line.reached.p90, "p90_aim": line.target.p90,

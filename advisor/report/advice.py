@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.report.plot import Dot, scatter
-from advisor.report.reason import tie_words
+from advisor.report.pools import pools_lines, speculation_words
+from advisor.report.reason import SAME, tie_words
 from advisor.report.screen import PLAIN, Screen
-from advisor.report.words import asked_for, count, rate, seconds, served, short
+from advisor.report.words import asked_for, assumed_lines, count, rate, seconds, served, short
 from advisor.search.front import fills, front, per_gpu
 from advisor.specs.advice import Advice
 from advisor.specs.prediction import Prediction, Rejected
@@ -26,6 +27,8 @@ def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Scre
         lines += [*_nothing_fits(advice, everything=everything, screen=screen), *_assumed(advice, screen)]
         return "\n".join(lines)
     lines += ["", *_recommendation(advice, screen), "", *_table(advice, screen, top=top, everything=everything)]
+    pools = pools_lines(advice, screen)
+    lines += ["", *pools] if pools else []
     plot = _plot(advice, screen)
     lines += ["", *plot] if plot else []
     lines += _assumed(advice, screen)
@@ -38,7 +41,7 @@ def page(advice: Advice, *, top: int = 8, everything: bool = False, screen: Scre
 
 def _assumed(advice: Advice, screen: Screen) -> list[str]:
     rest = [sentence for sentence in advice.said if "are assumed" not in sentence]
-    return ["", screen.bold("Assumed"), *(screen.wrap(sentence, indent="    ", first="  ") for sentence in rest)] if rest else []
+    return assumed_lines(rest, screen)
 
 
 def _recommendation(advice: Advice, screen: Screen) -> list[str]:
@@ -51,14 +54,37 @@ def _recommendation(advice: Advice, screen: Screen) -> list[str]:
     lines.append(f"  TTFT {seconds(first.ttft_s)}, TPOT {seconds(first.tpot_s)}")
     lines.append(screen.wrap(f"{rate(first.output_tokens_per_s, 'output tokens/s')}, {served(advice)}", indent="    ", first="  "))
     # The limits come first, for they qualify the recommendation; then why this plan, and how sure that is.
-    said = (*advice.limits, advice.reason, tie_words(advice), _certainty(advice), _network(advice), *first.notes, *advice.notes)
+    said = (
+        *advice.limits,
+        advice.reason,
+        tie_words(advice),
+        _certainty(advice),
+        _network(advice),
+        speculation_words(advice.speculation),
+        *first.notes,
+        *advice.notes,
+    )
     for text in (*said, _idle(advice, idle)):
         if text:
             lines.append(screen.wrap(_sentence(text), indent="  "))
+    lines += [screen.wrap(_what_ifs(advice), indent="  ")] if advice.what_ifs else []
     lines += _helps(advice)
     if advice.launch:
         lines += ["", *screen.shell(advice.launch)]
     return lines
+
+
+def _what_ifs(advice: Advice) -> str:
+    """What changes would bring, in the figure of the goal."""
+    load = advice.asked.workload if advice.asked else None
+    faster = load is not None and (load.goal == "latency" or load.mode in ("single_stream", "open_loop"))
+    what = "the speed of an answer" if faster else ("the tokens for the money" if load and load.goal == "cost" else "the tokens/s")
+    gains = [
+        f"{x.change} {show_count(x.times, digits=2)} times {what} ({short(x.plan)})" for x in advice.what_ifs if x.times > 1 + SAME
+    ]
+    others = [x.change for x in advice.what_ifs if x.times <= 1 + SAME]
+    nothing = f"no more with {' or '.join(others)}" if others else ""
+    return f"What would bring more: {'; '.join([*gains, *([nothing] if nothing else [])])}."
 
 
 def _helps(advice: Advice) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.report.screen import PLAIN, Screen
-from advisor.report.words import asked_for
+from advisor.report.words import asked_for, assumed_lines
 from advisor.specs.advice import Asked
 from advisor.specs.prediction import Estimate, Prediction
 from advisor.units import show, show_count
@@ -23,18 +23,20 @@ def page(prediction: Prediction, *, asked: Asked, said: Sequence[str] = (), scre
         _rate("decode tokens/s", p.decode_tokens_per_s),
         _rate("requests/s", p.requests_per_s),
     ]
-    lines = [screen.wrap(sentence, indent="  ", first="") for sentence in (*said, f"Asked: {asked_for(asked)}")]
+    lines = [screen.wrap(f"Asked: {asked_for(asked)}", indent="  ", first="")]
     lines += ["", screen.bold(f"{p.plan.label} on {p.plan.world:,} of {asked.gpus:,} GPUs")]
     lines += ["  " + line for line in screen.table(("", "expected", "90% low", "90% high"), rows, right=(1, 2, 3))]
     usd = "" if p.usd_per_million_tokens is None else f", {show_count(p.usd_per_million_tokens)} $ per million output tokens"
+    cache = f"the cache holds {p.kv_tokens:,} tokens, {p.max_sequences:,} requests"
     lines += [
-        f"  {show_count(p.sequences)} requests in flight; the cache holds {p.kv_tokens:,} tokens, {p.max_sequences:,} requests",
+        f"  {show_count(p.sequences)} answers are written at once; {cache}",
         f"  bottleneck {p.bottleneck}{usd}; calibration {p.calibration}",
     ]
     lines += [screen.wrap(note[0].upper() + note[1:] + ("" if note.endswith(".") else "."), indent="  ") for note in p.notes]
     limits = asked.workload.ttft_limit_s or asked.workload.tpot_limit_s
     if limits:
         lines.append("  The limits are met." if p.within_limits else "  The limits are not met.")
+    lines += assumed_lines(said, screen)
     return "\n".join(lines)
 
 

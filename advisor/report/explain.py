@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.report.screen import PLAIN, Screen
-from advisor.report.words import asked_for, count, rate, seconds
+from advisor.report.words import asked_for, assumed_lines, count, rate, seconds
 from advisor.specs.advice import Asked
 from advisor.specs.cluster import Device
 from advisor.specs.formats import FORMATS
@@ -31,14 +31,15 @@ def page(
 ) -> str:
     """One plan explained, as text."""
     plan, device = prediction.plan, problem.cluster.device
+    answers = count(round(prediction.sequences), "answer")
     through = f" through {plan.pp} stages" if plan.pp > 1 else ""
     peak = device.peak(FORMATS[asked.weight_format].compute)
     lines = [
-        *(screen.wrap(sentence, indent="  ", first="") for sentence in (*said, f"Asked: {asked_for(asked)}")),
+        screen.wrap(f"Asked: {asked_for(asked)}", indent="  ", first=""),
         "",
         screen.bold(f"{plan.label} on {plan.world:,} of {problem.cluster.gpus:,} GPUs"),
         f"  TTFT {seconds(prediction.ttft_s)}, TPOT {seconds(prediction.tpot_s)}",
-        f"  {rate(prediction.output_tokens_per_s, 'output tokens/s')}, {count(round(prediction.sequences), 'request')} in flight, "
+        f"  {rate(prediction.output_tokens_per_s, 'output tokens/s')}, {answers} written at once, "
         f"bottleneck {prediction.bottleneck}",
         *(screen.wrap(note[0].upper() + note[1:] + ".", indent="  ") for note in prediction.notes),
         "",
@@ -51,6 +52,7 @@ def page(
         *assignment_lines(problem, plan, screen),
         "",
         *group_lines(plan, screen),
+        *assumed_lines(said, screen),
     ]
     return "\n".join(lines)
 

@@ -19,6 +19,8 @@ def limit_words(advice: Advice) -> tuple[str, ...]:
     if not advice.choices or advice.asked is None:
         return ()
     workload, first = advice.asked.workload, advice.choices[0]
+    if advice.verdicts:
+        return _judged(advice, workload)
     if not advice.limits_met:
         return (_missed(advice, workload),)
     if workload.mode == "capacity":
@@ -29,6 +31,20 @@ def limit_words(advice: Advice) -> tuple[str, ...]:
 def _limits(p: Prediction, workload: Workload) -> list[tuple[str, Estimate, float]]:
     pairs = (("TTFT", p.ttft_s, workload.ttft_limit_s), ("TPOT", p.tpot_s, workload.tpot_limit_s))
     return [(name, estimate, limit_s) for name, estimate, limit_s in pairs if limit_s is not None]
+
+
+def _judged(advice: Advice, workload: Workload) -> tuple[str, ...]:
+    """What a simulation found of the limits on percentiles, and up to which load they hold."""
+    found = []
+    for verdict in advice.verdicts:
+        word = "kept" if verdict.sure else "kept on average, not if steps are as slow as they may be" if verdict.met else "missed"
+        value, limit = show(verdict.found.value, "s"), show(verdict.limit.seconds, "s")
+        found.append(f"By simulation {verdict.limit.name} is {value}, limit {limit}: {word}.")
+    unit = "requests/s" if workload.mode == "open_loop" else "users"
+    if advice.holds is not None:
+        most = f"up to {show_count(advice.holds)} {unit}" if advice.holds else "at no load"
+        found.append(f"The limits hold {most} with {in_words(advice.choices[0].plan)}.")
+    return tuple(found)
 
 
 def implied_words(advice: Advice) -> tuple[str, ...]:
@@ -66,7 +82,7 @@ def _load(workload: Workload) -> str:
 
 
 def _doubt(name: str, estimate: Estimate, limit_s: float) -> str:
-    """The chance that a limit is kept, where it is no certainty."""
+    """The chance that a limit is kept, where it is not a certainty."""
     sure = chance(limit_s, estimate)
     if sure > SURE:
         return ""

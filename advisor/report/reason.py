@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from advisor.report.words import in_words, short
-from advisor.specs.advice import Advice, Cause, Contrast
+from advisor.specs.advice import Advice, Cause
 from advisor.specs.plan import Plan
 from advisor.specs.workload import Workload
 from advisor.units import show, show_count
@@ -37,6 +37,9 @@ def reason(cause: Cause | None, workload: Workload) -> str:
         b, does = in_words(cause.other), _verb(cause.other, "does", "do")
         keeps = _verb(cause.first, "keeps", "keep")
         return f"{_capital(a)} {keeps} the limits and {b} {does} not ({_miss(cause, workload)})."
+    if cause.kind == "nearest":
+        nearest = f"{a} {_verb(cause.first, 'comes', 'come')} nearest to the limits, before {in_words(cause.other)}"
+        return f"{_capital(nearest)} ({_miss(cause, workload)})."
     clauses = [_compared(cause, cause.other, workload), *_physics(cause, cause.other, workload)]
     return _capital("; ".join(clause for clause in clauses if clause)) + "."
 
@@ -48,7 +51,11 @@ def tie_words(advice: Advice) -> str:
     others = [plan for plan in advice.ties if plan != advice.choices[0].plan]
     names = [short(plan) for plan in others[:_NAMED]]
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    why = {"fewest_gpus": "it uses the fewest GPUs", "simplest": "it is the simplest", "best_figure": "its figures are the best"}
+    why = {
+        "fewest_gpus": "it uses the fewest GPUs",
+        "simplest": "it is the simplest",
+        "best_figure": "it has the better figures or the larger cache",
+    }
     plans = f"{len(advice.ties)} plans are" if len(advice.ties) > 2 else "Two plans are"
     return (
         f"{plans} within the error of each other, this one and {_listed(names)}{more}: any is fine; "
@@ -126,15 +133,11 @@ def _cheaper(cause: Cause, other: Plan, workload: Workload) -> str:
     what = _PARTS.get(name, name) + (" in prefill" if part.name.startswith("prefill ") else "")
     if workload.mode == "single_stream" or cause.goal == "latency":
         return f"{what} takes {show(part.first, 's')} of each token rather than {show(part.other, 's')}"
-    return f"{what} takes {in_words(other)} {_times(part)} the GPU time for each output token{_share(part, total)}"
-
-
-def _times(part: Contrast) -> str:
-    if part.other > 10 * part.first:
-        return "more than 10 times"
-    return f"{show_count(part.other / part.first, digits=2)} times"
-
-
-def _share(part: Contrast, total: Contrast) -> str:
+    verb = "wait" if name in ("host", "launch") else "spend"
+    on = "for" if verb == "wait" else "on"
     share = part.other / total.other if total.other else 0.0
-    return f" ({share * 100:.0f}% of what it spends)" if share >= 0.05 else ""
+    if part.other > 10 * part.first:
+        return f"the GPUs of {in_words(other)} {verb} {share * 100:.0f}% of their time {on} {what}"
+    times = f"{show_count(part.other / part.first, digits=2)} times as long {on} {what}"
+    of = f" ({share * 100:.0f}% of their time)" if share >= 0.05 else ""
+    return f"for each output token the GPUs of {in_words(other)} {verb} {times}{of}"

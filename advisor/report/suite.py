@@ -43,7 +43,7 @@ def _row(cell: CellResult, copy: float, matmul: float) -> str:
     achieved = show(cell.achieved_bytes_per_s, "B/s") if decode else show(cell.achieved_flop_per_s, "FLOP/s")
     of_bound = share_of_bound(cell, copy, matmul)
     return (
-        f"{cell.cell.phase} | {show_count(cell.cell.batch)} | {show_count(cell.cell.context_tokens)} | "
+        f"{cell.cell.kind} | {show_count(cell.cell.batch)} | {show_count(cell.cell.context_tokens)} | "
         f"{show(seconds.predicted, 's')} | {show(seconds.measured, 's')} | {seconds.error:+.0%} | {achieved} | {of_bound:.0%}"
     )
 

@@ -1,4 +1,4 @@
-"""What only a terminal shows: tables that fit its width, and progress. Imported where one looks on, for rich is slow to import."""
+"""What only a terminal shows: tables that fit its width, and progress bars. rich is slow to import, so a pipe never imports it."""
 
 from __future__ import annotations
 

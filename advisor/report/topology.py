@@ -92,6 +92,7 @@ class _Speeds:
 
     def __init__(self, readings: Readings, cluster: Cluster | None, healthy: Sequence[int]) -> None:
         self.cluster = cluster
+        self.names = {gpu.index: gpu.name for gpu in readings.gpus}
         self.place = {gpu: at for at, gpu in enumerate(healthy)}
 
     def group(self, gpus: Sequence[int]) -> Fabric | None:
@@ -104,6 +105,13 @@ class _Speeds:
         """` at about 11 GB/s`, or nothing."""
         link = self.link(pair)
         return f" at about {show(typical_bytes_per_s(link), 'B/s', digits=2)}" if link else ""
+
+    def equal(self, pair: PairReading) -> bool:
+        """Whether both GPUs are of one model: a tp group takes equal ones."""
+        if self.cluster:
+            devices = self.cluster.node.devices
+            return devices[self.place[pair.a]].name == devices[self.place[pair.b]].name
+        return self.names[pair.a] == self.names[pair.b]
 
     def direct(self, pair: PairReading) -> bool:
         """Whether the pair copies without host memory: a switch does where P2P works; unknown GPUs are taken to have it."""
@@ -205,18 +213,19 @@ def _without_islands(healthy: Sequence[int], pairs: Sequence[PairReading], speed
     n = len(healthy)
     direct = [p for p in pairs if speeds.direct(p)]
     if not direct:
-        slow, quick = max(pairs, key=lambda p: p.order), min(pairs, key=lambda p: p.order)
+        equal = [p for p in pairs if speeds.equal(p)] or list(pairs)
+        slow, quick = max(pairs, key=lambda p: p.order), min(equal, key=lambda p: p.order)
         switched = [p for p in pairs if p.tier in ("pix", "pxb")]
         why = " (these GPUs have no peer access, the switch they share does not help)" if switched else ""
         who = "the two GPUs reach" if n == 2 else "the GPUs reach"
         text = f"There is no NVLink: {who} each other through host memory{speeds.about(slow)}{why}."
         said = [text]
         if quick.tier != slow.tier:
-            groups = _components(healthy, [p for p in pairs if p.order == quick.order])
+            groups = _components(healthy, [p for p in equal if p.order == quick.order])
             said.append(f"GPUs {_and([_span(g) for g in groups])} are nearest ({quick.cell}); take tp groups from there.")
         said.append("tp=2 can lower the latency of one user; for throughput use replicas, or pp where the model does not fit.")
         return said
-    groups = _components(healthy, direct)
+    groups = _components(healthy, [p for p in direct if speeds.equal(p)] or direct)
     rest = [p for p in pairs if p not in direct]
     best = min(direct, key=lambda p: p.order)
     where = "a PCIe switch" if len(groups) == 1 else "PCIe switches"

@@ -82,7 +82,7 @@ def _cells(cells: Sequence[CellResult], screen: Screen) -> list[str]:
         assert seconds.measured is not None
         width = (cell.high_s - cell.low_s) / seconds.measured
         row = [
-            cell.cell.phase, show_count(cell.cell.batch), show_count(cell.cell.context_tokens), *_pair(seconds, "s"),
+            cell.cell.kind, show_count(cell.cell.batch), show_count(cell.cell.context_tokens), *_pair(seconds, "s"),
             f"{width:.0%}",
             show(cell.achieved_bytes_per_s, "B/s") if cell.cell.phase == "decode" else "",
             show(cell.achieved_flop_per_s, "FLOP/s"),
@@ -92,9 +92,12 @@ def _cells(cells: Sequence[CellResult], screen: Screen) -> list[str]:
             row += [both, show(cell.naive_s, "s") if cell.naive_s else ""]
         rows.append(row)
     lines = screen.table(head, rows, right=(1, 2, 3, 4, 5, 6, 7, 8))
-    return (
-        [*lines, "bubble: predicted / measured share of a step that a stage waits; naive: one stage at a time"] if stages else lines
-    )
+    if not stages:
+        return lines
+    return [
+        *lines, "bubble: predicted / measured share of a step that a stage waits",
+        "naive: the whole batch at once, one stage after the other",
+    ]  # fmt: skip
 
 
 def _notes(plans: Sequence[PlanResult], screen: Screen) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from advisor.report.screen import Screen
 from advisor.specs.advice import Advice, Asked
 from advisor.specs.plan import Plan
 from advisor.specs.prediction import Estimate, Prediction
@@ -38,18 +40,25 @@ def served(advice: Advice) -> str:
     if load.mode == "single_stream":
         return "one user"
     if load.mode == "open_loop":
-        waits = ", and the queue grows" if p.overloaded else ""
-        return f"{show_count(p.requests_per_s.value)} of {show_count(load.rate_per_s)} requests/s, {running:,} at once{waits}"
+        asked = f"{show_count(load.rate_per_s)} requests/s"
+        if p.overloaded:
+            return f"{show_count(p.requests_per_s.value)} of {asked}, {running:,} at once, and the queue grows"
+        return f"{asked}, {running:,} at once"
     if load.mode == "closed_loop":
         limit_s = load.ttft_limit_s or advice.implied_ttft_s
         if limit_s is not None and p.ttft_s.value > limit_s and running < load.users:
             return f"{running:,} of {load.users:,} users at once, {load.users - running:,} wait"
         return count(load.users, "user")
     users = count(max(1, math.floor(in_flight(p))), "user")
-    if advice.expected is None:
+    if advice.expected is None or not advice.limits_met:
         return users
     expected = math.floor(in_flight(advice.expected))
     return f"{users} with {load.confidence * 100:.0f}% certainty within the limits ({expected:,} expected)"
+
+
+def assumed_lines(said: Sequence[str], screen: Screen) -> list[str]:
+    """What was assumed, below an answer; nothing where nothing was."""
+    return ["", screen.bold("Assumed"), *(screen.wrap(text, indent="    ", first="  ") for text in said)] if said else []
 
 
 def in_flight(p: Prediction) -> float:
@@ -80,15 +89,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def asked_for(asked: Asked) -> str:
-    """The question in two sentences."""
+def asked_for(asked: Asked, *, machine: bool = True) -> str:
+    """The question in one sentence, with the machine or for any."""
     load = asked.workload
     formats = f"{_FORMAT_WORDS.get(asked.weight_format, asked.weight_format)} weights, {asked.kv_format} cache"
     goal = {"latency": "the shortest answer", "throughput": "the most tokens/s", "cost": "the cheapest tokens"}[load.goal]
     cached = f" ({load.prefix_cached_tokens:,.0f} of them cached)" if load.prefix_cached_tokens else ""
     lengths = f"{load.input_tokens:,.0f} tokens in{cached}, {load.output_tokens:,.0f} out"
+    on = f" on {asked.machine}" if machine else ""
     return (
-        f"{asked.model} ({show_count(asked.params / 1e9)} B, {formats}) on {asked.machine}, {asked.engine} {asked.engine_version}: "
+        f"{asked.model} ({show_count(asked.params / 1e9)} B, {formats}){on}, {asked.engine} {asked.engine_version}: "
         f"{lengths}, {_load(asked)}, {goal}{_limits(asked)}."
     )
 

@@ -30,10 +30,10 @@ from advisor.specs.model import GroupedAttention, LatentAttention, Mixer, Recurr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What one step carries through one rank: decoding sequences (one token each) and prefill chunks.
+    """What one step carries through one rank: decoding sequences and prefill chunks.
 
-    `decodes` sequences have `context` cached tokens each; `prefills` sequences bring `new` tokens each on top of `past`.
-    Both may be fractions: a step of a steady mix.
+    `decodes` sequences bring `queries` tokens each (one, or with speculative decoding the drafts to verify too) on top of `context`
+    cached ones; `prefills` sequences bring `new` tokens each on top of `past`. Both may be fractions: a step of a steady mix.
     """
 
     decodes: float = 0.0
@@ -41,16 +41,22 @@ class Batch:
     prefills: float = 0.0
     new: float = 0.0
     past: float = 0.0
+    queries: int = 1
 
     @property
     def tokens(self) -> float:
         """New tokens of the step."""
-        return self.decodes + self.prefills * self.new
+        return self.decodes * self.queries + self.prefills * self.new
 
     @property
     def sequences(self) -> float:
-        """Sequences that end the step with logits."""
+        """Sequences that the step carries."""
         return self.decodes + self.prefills
+
+    @property
+    def logits(self) -> float:
+        """Tokens that end the step with logits: every one of a decoding sequence, the last of a prefill."""
+        return self.decodes * self.queries + self.prefills
 
 
 def local_kv_heads(kv_heads: int, tp: int) -> int:
@@ -185,6 +191,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     name="attention",
                     batch=batch.decodes,
                     context=context,
+                    queries=batch.queries,
                     heads=H,
                     kv_heads=K,
                     head_dim=mixer.head_dim,
@@ -226,6 +233,7 @@ def attention_work(mixer: Mixer, tp: int, batch: Batch, cache: str, *, count: fl
                     name="attention",
                     batch=batch.decodes,
                     context=batch.context,
+                    queries=batch.queries,
                     heads=H,
                     kv_rank=mixer.kv_rank,
                     rope_dim=mixer.rope_dim,
@@ -252,7 +260,13 @@ def _index_scores(mixer: GroupedAttention | LatentAttention, batch: Batch, count
         entries = batch.decodes * batch.context / each
         works.append(
             IndexScores(
-                name="index_scores", queries=batch.decodes, pairs=entries, keys=entries, heads=heads, head_dim=head_dim, count=count
+                name="index_scores",
+                queries=batch.decodes * batch.queries,
+                pairs=entries * batch.queries,
+                keys=entries,
+                heads=heads,
+                head_dim=head_dim,
+                count=count,
             )
         )
     if batch.prefills:

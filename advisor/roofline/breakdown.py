@@ -15,6 +15,7 @@ from advisor.roofline.work import Collective, Experts, Gemm, Stream
 from advisor.specs.prediction import Share, StepTime
 
 HAND_OVER = "stage hand-over"
+DRAFTING = "drafting"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +33,15 @@ class _Passed:
 
 
 def decode_breakdown(model: StepModel, sequences: float, context_tokens: float) -> StepTime:
-    """A step that makes one token of each of `sequences` of a replica; the parts add up to `StepModel.decode_s`.
+    """A decode step of `sequences` of a replica (with speculative decoding a verify step and the drafts after it); its parts add up
+    to `StepModel.decode_s`.
 
     With stages the sequences are spread over micro-batches. The parts are those of one micro-batch on its way through all stages,
     or, where the slowest stage sets the pace, those of that stage for all micro-batches.
     """
     plan = model.plan
     flights = max(1, min(plan.pp, math.ceil(sequences / plan.adp)))
-    batch = Batch(decodes=sequences / plan.adp / flights, context=context_tokens)
+    batch = Batch(decodes=sequences / plan.adp / flights, context=context_tokens, queries=model.queries)
     return _step(model, batch, flights, sequences / plan.adp, sequences / plan.adp * context_tokens)
 
 
@@ -98,6 +100,8 @@ def _stage(model: StepModel, stage: int, batch: Batch) -> _Passed:
             parts["element-wise"] += seconds
         else:
             parts["attention compute" if batch.prefills else "KV read"] += seconds
+    if stage == model.plan.pp - 1 and model.problem.speculation:
+        parts[DRAFTING] += model.draft_s(batch.decodes, batch.context) + model.draft_prefill_s(batch.new, batch.past)
     gpu_s = sum(parts.values())
     launched = model.stage_s(stage, batch)
     if launched > gpu_s * 1.02:

@@ -65,7 +65,7 @@ def as_computed(model: ModelSpec, engine: Engine, device: Device) -> ModelSpec:
 def scale_scopes(model: ModelSpec, engine: Engine, device: Device) -> tuple[tuple[str, str], ...]:
     """What finer scales a question takes: (architecture or device, number format of the weights as computed, "": any)."""
     computed = as_computed(model, engine, device)
-    weights = computed.formats.experts if computed.is_moe else computed.formats.ffn
+    weights = computed.weight_format
     return (device.architecture, ""), (device.architecture, weights), (device.name, "")
 
 

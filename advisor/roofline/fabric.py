@@ -173,8 +173,8 @@ def _contended(group: _Group, load: dict[tuple[int, int], int], graph: LinkGraph
     fabric = group.fabric
     if not group.flows:
         return fabric
-    room = min(graph.uplink_bytes_per_s[uplink[1]] / load[uplink] for uplink, _ in group.flows)
-    return replace(fabric, bytes_per_s=min(fabric.bytes_per_s, room), point_bytes_per_s=min(fabric.point_bytes_per_s, room))
+    shared = min(graph.uplink_bytes_per_s[uplink[1]] / load[uplink] for uplink, _ in group.flows)
+    return replace(fabric, bytes_per_s=min(fabric.bytes_per_s, shared), point_bytes_per_s=min(fabric.point_bytes_per_s, shared))
 
 
 def _stages(graph: LinkGraph, shape: Plan, replicas: list[tuple[int, ...]]) -> Fabric:
@@ -311,10 +311,10 @@ class LinkGraph:
         slowest = max((link for _, _, link in hops), key=_rank)
         farthest = max(pairs, key=_rank)
         flows = self._flows(hops)
-        room = min((self.uplink_bytes_per_s[u] / count for (_, u), count in flows), default=float("inf"))
+        shared = min((self.uplink_bytes_per_s[u] / count for (_, u), count in flows), default=float("inf"))
         fabric = Fabric(
-            kind=slowest.kind, ranks=len(gpus), bytes_per_s=min(slowest.bytes_per_s, room),
-            point_bytes_per_s=min(farthest.bytes_per_s, room), p2p=all(is_direct(link) for _, _, link in hops),
+            kind=slowest.kind, ranks=len(gpus), bytes_per_s=min(slowest.bytes_per_s, shared),
+            point_bytes_per_s=min(farthest.bytes_per_s, shared), p2p=all(is_direct(link) for _, _, link in hops),
             peer_access=all(x.kind in NVLINKS or x.p2p for x in pairs), wiring=_WIRING[slowest.kind],
         )  # fmt: skip
         return _Group(fabric=fabric, flows=flows)

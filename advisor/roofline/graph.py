@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from advisor.roofline.attention import Batch, attention_work, projection_work
 from advisor.roofline.ffn import dense_work, moe_work
-from advisor.roofline.work import ACTIVATION_BYTES, Collective, Gemm, Stream, Work
+from advisor.roofline.work import ACTIVATION_BYTES, Collective, Gemm, Stream, Work, ranks_reached
 from advisor.specs.engine import Engine
+from advisor.specs.formats import FORMATS
 from advisor.specs.model import Layer, ModelSpec, MoeFfn, count_equal
 from advisor.specs.plan import Plan, layer_bounds
 from advisor.specs.problem import Problem
 
+# Ranks of a board of eight, beyond which experts get their tokens by all-to-all: TensorRT-LLM turns to it where a group has more
+# ranks than a token draws experts (8), recipes of SGLang and vLLM name DeepEP for several nodes.
+WIDE_EP = 8
 VOCABULARY_PADDING = 64  # vLLM and SGLang pad the vocabulary to a multiple of 64 before the split
 
 
@@ -62,11 +68,30 @@ def expert_work(model: ModelSpec, plan: Plan, layers: list[tuple[Layer, int]], t
         if isinstance(layer.ffn, MoeFfn):
             formats = model.formats
             works += moe_work(layer.ffn, model.hidden_size, formats.experts, formats.ffn, plan, tokens, count=count)
-            if plan.adp > 1:  # tokens of all attention-DP ranks are gathered to the experts and their sums scattered back
-                works.append(Collective(name="dispatch", op="all_gather", axis="adp", payload_bytes=row_bytes, count=count))
-                everyone = row_bytes * plan.adp
-                works.append(Collective(name="combine", op="reduce_scatter", axis="adp", payload_bytes=everyone, count=count))
+            works += _exchange(layer.ffn, formats.experts, plan, row_bytes, count)
     return works
+
+
+def _exchange(ffn: MoeFfn, weights: str, plan: Plan, row_bytes: float, count: int) -> list[Work]:
+    """What attention-DP ranks send each other around the experts.
+
+    Within a board the tokens of all ranks are gathered and their sums scattered back. Wider groups send a token once to each rank
+    that has an expert of it, in the experts' own format, and get a sum in 16 bits back (G2). Left out: the table of who sends what.
+    """
+    if plan.adp == 1:
+        return []
+    if plan.ep <= WIDE_EP:
+        everyone = row_bytes * plan.adp
+        return [
+            Collective(name="dispatch", op="all_gather", axis="adp", payload_bytes=row_bytes, count=count),
+            Collective(name="combine", op="reduce_scatter", axis="adp", payload_bytes=everyone, count=count),
+        ]
+    back = row_bytes * ranks_reached(plan.ep, ffn.top_k)
+    there = back * min(1.0, FORMATS[FORMATS[weights].compute].bytes_per_value / ACTIVATION_BYTES)
+    return [
+        Collective(name="dispatch", op="all_to_all", axis="ep", payload_bytes=there, count=count),
+        Collective(name="combine", op="all_to_all", axis="ep", payload_bytes=back, count=count),
+    ]
 
 
 def _reduce(name: str, tp: int, payload_bytes: float, count: int) -> list[Work]:
@@ -116,5 +141,13 @@ def step_work(problem: Problem, plan: Plan, *, stage: int, batch: Batch) -> list
     works += token_work(model, plan, layers, batch.tokens)
     works += sequence_work(model, plan, layers, batch)
     if stage == plan.pp - 1:
-        return works + head_work(model, plan, batch.sequences)
+        return works + head_work(model, plan, batch.logits)
     return works + transfer_work(model, plan, batch.tokens)
+
+
+def stage_kinds(stages: Sequence[Sequence[tuple[Layer, int]]]) -> list[tuple[int, int]]:
+    """(a stage, how many are like it): equal layers, and the ends apart, which carry embedding and vocabulary."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for stage, layers in enumerate(stages):
+        alike.setdefault((stage == 0, stage == len(stages) - 1, *layers), []).append(stage)
+    return [(found[0], len(found)) for found in alike.values()]

@@ -6,9 +6,11 @@ Symbols: `D` hidden size, `V` vocabulary, `t` tensor-parallel degree, `T` token 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from advisor.roofline import draft
 from advisor.roofline.attention import local_kv_heads, projection_work
-from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_layers
+from advisor.roofline.graph import VOCABULARY_PADDING, padded_vocabulary, stage_kinds, stage_layers
 from advisor.roofline.work import Gemm
 from advisor.specs.engine import Engine
 from advisor.specs.formats import FORMATS
@@ -69,23 +71,36 @@ def sequence_cache_bytes(model: ModelSpec, plan: Plan, engine: Engine, stage: in
 
     A window keeps its tokens plus those `in_flight` in a step and a page; a recurrent state does not grow.
     """
-    total, values, value_bytes = 0.0, 0.0, FORMATS[model.kv_format].bytes_per_value
-    for layer, count in count_equal(stage_layers(model, plan, engine, stage)):
-        mixer = layer.mixer
-        if isinstance(mixer, GroupedAttention):
-            if mixer.shares_kv:
-                continue
-            kept = _window_tokens(mixer.window_tokens, tokens, in_flight, engine) if mixer.window_tokens else tokens
-            values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim) + mixer.index_head_dim
-            total += count * kept * values * value_bytes
-        elif isinstance(mixer, LatentAttention):
-            values = tokens * mixer.cache_values_per_token()
-            if mixer.window_tokens:
-                values += _window_tokens(mixer.window_tokens, tokens, in_flight, engine) * (mixer.kv_rank + mixer.rope_dim)
-            total += count * values * value_bytes
-        elif mixer is not None:
-            total += count * mixer.state_values * STATE_BYTES / plan.tp
-    return total
+    layers = count_equal(stage_layers(model, plan, engine, stage))
+    return sum(count * layer_cache_bytes(layer, model, plan, engine, tokens, in_flight=in_flight) for layer, count in layers)
+
+
+def layer_cache_bytes(layer: Layer, model: ModelSpec, plan: Plan, engine: Engine, tokens: float, *, in_flight: float) -> float:
+    """Bytes one sequence of `tokens` holds on one rank in one layer."""
+    mixer, value_bytes = layer.mixer, FORMATS[model.kv_format].bytes_per_value
+    if isinstance(mixer, GroupedAttention):
+        if mixer.shares_kv:
+            return 0.0
+        kept = _window_tokens(mixer.window_tokens, tokens, in_flight, engine) if mixer.window_tokens else tokens
+        values = local_kv_heads(mixer.kv_heads, plan.tp) * (mixer.head_dim + mixer.value_dim) + mixer.index_head_dim
+        return kept * values * value_bytes
+    if isinstance(mixer, LatentAttention):
+        latents = tokens * mixer.cache_values_per_token()
+        if mixer.window_tokens:
+            latents += _window_tokens(mixer.window_tokens, tokens, in_flight, engine) * (mixer.kv_rank + mixer.rope_dim)
+        return latents * value_bytes
+    return mixer.state_values * STATE_BYTES / plan.tp if mixer is not None else 0.0
+
+
+def drafter_bytes(problem: Problem, plan: Plan, tokens: float, *, in_flight: float) -> tuple[float, float]:
+    """(weights, cache of one sequence of `tokens`) that the drafter adds to a rank of the last stage; its embedding and, for mtp,
+    its vocabulary are the target's own."""
+    model, speculation = problem.model, problem.speculation
+    layer = draft.draft_layer(model, speculation) if speculation else None
+    if speculation is None or layer is None:
+        return 0.0, 0.0
+    weights = layer_weight_bytes(layer, draft.drafting(model, speculation), plan) + draft.joined_bytes(model, plan, speculation)
+    return weights, layer_cache_bytes(layer, model, plan, problem.engine, tokens, in_flight=in_flight)
 
 
 def _window_tokens(window: int, tokens: float, in_flight: float, engine: Engine) -> float:
@@ -172,25 +187,31 @@ def rank_memory(problem: Problem, plan: Plan) -> RankMemory:
     The stage whose cache holds the fewest sequences binds; on mixed boxes so does the smallest device.
     """
     settings = plan.settings or default_settings(problem, plan)
-    found = [_stage_memory(problem, plan, settings, stage) for stage in range(plan.pp)]
+    stages: Sequence[int] = range(plan.pp)
+    node = problem.cluster.node
+    if plan.pp > 2 and node.is_uniform and not node.free_bytes:  # equal stages need equally much
+        layers = [count_equal(stage_layers(problem.model, plan, problem.engine, stage)) for stage in stages]
+        stages = [stage for stage, _ in stage_kinds(layers)]
+    found = [_stage_memory(problem, plan, settings, stage) for stage in stages]
     return min(found, key=lambda memory: (-memory.shortfall_bytes, memory.kv_tokens))
 
 
 def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) -> RankMemory:
     model, engine, rule = problem.model, problem.engine, problem.engine.memory
     total, usable = _device_bytes(problem, plan, stage)
-    weights = stage_weight_bytes(model, plan, engine, stage)
+    tokens, in_flight = max(1.0, problem.workload.context_tokens), settings.token_budget / settings.max_sequences
+    drafter, drafted = drafter_bytes(problem, plan, tokens, in_flight=in_flight) if stage == plan.pp - 1 else (0.0, 0.0)
+    weights = stage_weight_bytes(model, plan, engine, stage) + drafter
     activations = activation_bytes(problem, plan, settings)
     other = rule.context_bytes + rule.graph_bytes + (rule.collective_bytes if plan.replica_gpus > 1 else 0.0)
     if rule.of == "total":
-        room = min(total * settings.memory_fraction, usable) - weights - activations - other
+        left = min(total * settings.memory_fraction, usable) - weights - activations - other
     elif rule.of == "static":
-        room = min(total * settings.memory_fraction, usable - activations - other) - weights
+        left = min(total * settings.memory_fraction, usable - activations - other) - weights
     else:
-        room = (usable - weights - activations - other) * settings.memory_fraction
-    tokens = max(1.0, problem.workload.context_tokens)
-    each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=settings.token_budget / settings.max_sequences)
-    kv = max(0.0, room)
+        left = (usable - weights - activations - other) * settings.memory_fraction
+    each = sequence_cache_bytes(model, plan, engine, stage, tokens, in_flight=in_flight) + drafted
+    kv = max(0.0, left)
     # A stage without any cache leaves the batch ceiling as the only limit.
     capacity = kv / each * tokens if each > 0 else settings.max_sequences * tokens
     pages = math.floor(capacity / engine.page_tokens) * engine.page_tokens
@@ -203,14 +224,14 @@ def _stage_memory(problem: Problem, plan: Plan, settings: Settings, stage: int) 
         reserved_bytes=max(0.0, total - weights - activations - other - kv),
         kv_bytes_per_token=each / tokens,
         kv_tokens=max(0, pages) * plan.adp,
-        shortfall_bytes=max(0.0, each - room),
+        shortfall_bytes=max(0.0, each - left),
     )
 
 
 def _device_bytes(problem: Problem, plan: Plan, stage: int) -> tuple[float, float]:
     """Total and usable memory of the smallest device among the ranks of a stage."""
     node, size = problem.cluster.node, len(problem.cluster.node.devices)
-    if not plan.gpus and node.is_uniform and not node.free_bytes:
+    if node.is_uniform and not node.free_bytes:  # whichever GPUs the ranks stand on
         return node.devices[0].memory_bytes, node.devices[0].memory_bytes
     ranks = [r for r in range(plan.world) if plan.coordinates(r).stage == stage]
     gpus = [plan.gpu(rank) % size for rank in ranks]

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from advisor.roofline import graph
+from advisor.roofline import draft, graph
 from advisor.roofline.attention import Batch
 from advisor.roofline.comm import Lines, collective_s
 from advisor.roofline.compute import DeviceRates, kernel_s
@@ -40,9 +42,30 @@ from advisor.specs.model import count_equal
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
 
+EXPERT_EXCHANGE = ("experts",)  # kernels that send tokens to their experts: DeepEP's, TensorRT-LLM's over NVLink
 EXACT_UP_TO = 16  # token counts up to here are evaluated one by one; above, on a grid of quarter octaves
 GRID = sorted({*range(1, EXACT_UP_TO + 1), *(round(2 ** (e / 4)) for e in range(16, 96))})
 CONTEXTS = [16, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The prefill chunks of a step: how many, their new tokens, the longest, and how many of each (new, past) there are."""
+
+    count: int
+    new_tokens: float
+    longest: float
+    alike: tuple[tuple[tuple[float, float], int], ...]
+
+
+NO_CHUNKS = Chunks(0, 0.0, 0.0, ())
+
+
+def _together(chunks: Sequence[tuple[float, float]]) -> Chunks:
+    if not chunks:
+        return NO_CHUNKS
+    new = [new for new, _ in chunks]
+    return Chunks(len(new), sum(new), max(new), tuple(Counter(chunks).items()))
 
 
 class StepModel:
@@ -55,26 +78,23 @@ class StepModel:
         self.plan = plan
         self.engine: Engine = problem.engine
         self.device: Device = stage_device(problem, plan)
+        self.queries = problem.speculation.verified if problem.speculation else 1
+        self.tokens_per_step = problem.speculation.length if problem.speculation else 1.0
         self.problem = replace(problem, model=as_computed(problem.model, self.engine, self.device))
         self._fabrics, self._lines = fabrics, lines
         self._rates = DeviceRates(self.device, calibration, self.engine.name)
         self.stages = [count_equal(graph.stage_layers(problem.model, plan, problem.engine, stage)) for stage in range(plan.pp)]
-        self.stage_kinds = self._stage_kinds()
+        self.stage_kinds = graph.stage_kinds(self.stages)
         self._scale = EngineScales(self.engine, calibration, self.device, self.problem.model)
         self._memo: dict[tuple[str, int, float, float], float] = {}
-
-    def _stage_kinds(self) -> list[tuple[int, int]]:
-        """(a stage, how many are like it): equal layers, and the ends apart, which carry embedding and vocabulary."""
-        alike: dict[tuple[object, ...], list[int]] = {}
-        for stage, layers in enumerate(self.stages):
-            alike.setdefault((stage == 0, stage == self.plan.pp - 1, *layers), []).append(stage)
-        return [(stages[0], len(stages)) for stages in alike.values()]
+        self._light = (-1.0, -1.0, 0.0, 0.0)
 
     def work_s(self, work: Work) -> float:
         """Seconds of one work in this engine on this machine: bare kernel times the engine's scale."""
         if isinstance(work, Collective):
             fabric = self._fabrics.axis(work.axis)
-            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=self.engine.all_reduces)
+            kernels = EXPERT_EXCHANGE if work.op == "all_to_all" else self.engine.all_reduces
+            each = collective_s(work.op, work.payload_bytes, fabric, self._lines, kernels=kernels)
             return each * work.count * self._scale.collective
         if isinstance(work, Stream):
             return kernel_s(work, self._rates) * self.engine.fused_elementwise
@@ -110,13 +130,13 @@ class StepModel:
         return self.works_s(graph.expert_work(self.problem.model, self.plan, self.stages[stage], tokens))
 
     def decode_attention_s(self, stage: int, decodes: float, context: float) -> float:
-        """Attention of `decodes` single tokens over `context` cached ones each."""
+        """Attention of `decodes` sequences over `context` cached tokens each: one token of each, or those that a step verifies."""
         if decodes <= 0:
             return 0.0
         return self._interpolated("decode", stage, decodes, max(1.0, context), self._decode_exact)
 
     def _decode_exact(self, stage: int, decodes: float, context: float) -> float:
-        batch = Batch(decodes=decodes, context=context)
+        batch = Batch(decodes=decodes, context=context, queries=self.queries)
         return self.works_s(graph.sequence_work(self.problem.model, self.plan, self.stages[stage], batch))
 
     def prefill_attention_s(self, stage: int, new: float, past: float) -> float:
@@ -130,6 +150,30 @@ class StepModel:
             batch = Batch(prefills=1, new=new, past=past)
             found = self.works_s(graph.sequence_work(self.problem.model, self.plan, self.stages[stage], batch))
             self._memo[key] = found
+        return found
+
+    def draft_s(self, decodes: float, context: float) -> float:
+        """All passes of the drafter after a verify step of `decodes` sequences, (D3)."""
+        if self.problem.speculation is None or decodes <= 0:
+            return 0.0
+        return self._interpolated("draft", self.plan.pp - 1, decodes, max(1.0, context), self._draft_exact)
+
+    def _draft_exact(self, stage: int, decodes: float, context: float) -> float:
+        model, speculation = self.problem.model, self.problem.speculation
+        assert speculation is not None
+        return self.works_s(draft.draft_step_work(model, self.plan, speculation, sequences=decodes, context=context))
+
+    def draft_prefill_s(self, new: float, past: float) -> float:
+        """The drafter's own layer over a prompt chunk of `new` tokens over `past` cached ones."""
+        speculation = self.problem.speculation
+        if speculation is None or new <= 0:
+            return 0.0
+        new, past = _rounded(new), _rounded(past)
+        key = ("draft_prefill", 0, new, past)
+        found = self._memo.get(key)
+        if found is None:
+            works = draft.draft_prefill_work(self.problem.model, self.plan, speculation, new=new, past=past)
+            found = self._memo[key] = self.works_s(works)
         return found
 
     def head_s(self, sequences: float) -> float:
@@ -149,7 +193,7 @@ class StepModel:
 
     def stage_s(self, stage: int, batch: Batch) -> float:
         """GPU seconds of one stage of one rank; eager steps cannot run faster than their kernels are launched."""
-        chunks = [(batch.new, batch.past)] * round(batch.prefills)
+        chunks = _together([(batch.new, batch.past)] * round(batch.prefills))
         return self._stage_mixed_s(stage, batch.decodes, batch.context, chunks, 1)
 
     def _launches(self, stage: int) -> float:
@@ -187,55 +231,60 @@ class StepModel:
         the others follow at the slowest stage's pace.
         """
         pp, adp = self.plan.pp, self.plan.adp
-        sequences = decodes + len(chunks)
+        sequences, carried = decodes + len(chunks), _together(chunks)
         if pp == 1:
-            gpu_s = self._stage_mixed_s(0, decodes / adp, context, chunks, 1)
+            gpu_s = self._stage_mixed_s(0, decodes / adp, context, carried, 1)
             return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
         flights = max(1, min(pp, math.ceil(sequences / adp)))
         heavy = min(flights, len(chunks))
-        light, slowest_light = self._stages_s(decodes / adp / flights, context, (), 1)
+        light, slowest_light = self._decodes_s(decodes / adp / flights, context)
         if not heavy:
             gpu_s = max(light + self.hops_s(), flights * slowest_light)
         else:
-            full, slowest = self._stages_s(decodes / adp / flights, context, chunks, heavy)
-            pieces = math.ceil(max(new for new, _ in chunks) / self.engine.piece_tokens) if self.engine.piece_tokens else 1
+            full, slowest = self._stages_s(decodes / adp / flights, context, carried, heavy)
+            pieces = math.ceil(carried.longest / self.engine.piece_tokens) if self.engine.piece_tokens else 1
             through = (full + (pieces - 1) * slowest) / pieces + self.hops_s()
             gpu_s = max(through, heavy * slowest + (flights - heavy) * slowest_light)
         return self.with_host_s(gpu_s, sequences / adp, len(chunks), decodes / adp * context)
 
-    def _stages_s(self, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int) -> tuple[float, float]:
+    def _decodes_s(self, decodes: float, context: float) -> tuple[float, float]:
+        """`_stages_s` of decodes alone; the last one is remembered, for steps with other chunks follow over the same decodes."""
+        if self._light[:2] != (decodes, context):
+            self._light = (decodes, context, *self._stages_s(decodes, context, NO_CHUNKS, 1))
+        return self._light[2:]
+
+    def _stages_s(self, decodes: float, context: float, chunks: Chunks, heavy: int) -> tuple[float, float]:
         """GPU seconds of all stages one after the other, and of the slowest."""
         each = [(self._stage_mixed_s(stage, decodes, context, chunks, heavy), count) for stage, count in self.stage_kinds]
         return sum(seconds * count for seconds, count in each), max(seconds for seconds, _ in each)
 
-    def _stage_mixed_s(
-        self, stage: int, decodes: float, context: float, chunks: Sequence[tuple[float, float]], heavy: int
-    ) -> float:
+    def _stage_mixed_s(self, stage: int, decodes: float, context: float, chunks: Chunks, heavy: int) -> float:
         """GPU seconds of one stage of the busiest rank: its `decodes`, and its chunks of one of `heavy` micro-batches."""
-        adp, count = self.plan.adp, len(chunks)
+        adp, count = self.plan.adp, chunks.count
         share = math.ceil(count / adp / heavy) / count if adp > 1 and count else 1 / heavy
-        new_tokens = share * sum(new for new, _ in chunks)
-        tokens = decodes + new_tokens
+        new_tokens = share * chunks.new_tokens
+        tokens = decodes * self.queries + new_tokens
         if tokens <= 0:
             return 0.0
         total = self.tokens_s(stage, tokens) + self.decode_attention_s(stage, decodes, context)
-        mean = decodes + sum(new for new, _ in chunks) / adp / heavy
+        mean = decodes * self.queries + chunks.new_tokens / adp / heavy
         if mean < tokens:  # the experts see all ranks' tokens, not the busiest rank's adp times
             total += self.experts_s(stage, mean) - self.experts_s(stage, tokens)
-        for new, past in chunks:
-            total += share * self.prefill_attention_s(stage, new, past)
+        for (new, past), alike in chunks.alike:
+            total += share * alike * self.prefill_attention_s(stage, new, past)
         if stage == self.plan.pp - 1:
-            total += self.head_s(max(1.0, decodes + share * count))
+            total += self.head_s(max(1.0, decodes * self.queries + share * count)) + self.draft_s(decodes, context)
+            total += share * sum(alike * self.draft_prefill_s(new, past) for (new, past), alike in chunks.alike)
         graphed = not new_tokens and tokens <= self.engine.graphs_up_to
         return total if graphed else _no_faster(total, self._launches(stage) * self.engine.host.kernel_s)
 
     def _interpolated(
         self, part: str, stage: int, size: float, context: float, exact: Callable[[int, float, float], float]
     ) -> float:
-        low, high, weight = _bracket(GRID, size)
+        low, high, weight = _sizes(size)
         if not context:
             return self._point(part, stage, low, 0, exact) * (1 - weight) + self._point(part, stage, high, 0, exact) * weight
-        near, far, slope = _bracket(CONTEXTS, context)
+        near, far, slope = _contexts(context)
         at_low = self._point(part, stage, low, near, exact) * (1 - slope) + self._point(part, stage, low, far, exact) * slope
         if weight == 0.0:
             return at_low
@@ -275,6 +324,16 @@ def _launches_of(work: Work) -> float:
         return INDEX_LAUNCHES
     quantised = isinstance(work, Gemm) and FORMATS[work.weights].compute not in ("bf16", "fp16")
     return QUANTISED_LAUNCHES if quantised else 1
+
+
+@lru_cache(maxsize=1 << 14)
+def _sizes(size: float) -> tuple[int, int, float]:
+    return _bracket(GRID, size)
+
+
+@lru_cache(maxsize=1 << 14)
+def _contexts(context: float) -> tuple[int, int, float]:
+    return _bracket(CONTEXTS, context)
 
 
 def _bracket(grid: list[int], size: float) -> tuple[int, int, float]:

@@ -60,10 +60,15 @@ def _popularity(experts: int, top_k: int, skew: float) -> tuple[float, ...]:
 @lru_cache(maxsize=1 << 14)
 def drawn_share(experts: int, top_k: int, tokens: float, skew: float | None) -> float:
     """Share of the experts that `tokens` draws of `top_k` hit in expectation: mean of 1 - (1 - p_i)^tokens.
-    Without a skew, rows are dealt out in turn, as some benchmarks do."""
+    Without a skew, rows are assigned round-robin, as some benchmarks do."""
     if skew is None:
         return min(1.0, tokens * top_k / experts)
     return float(sum(1.0 - (1.0 - p) ** tokens for p in _popularity(experts, top_k, skew))) / experts
+
+
+def ranks_reached(ranks: int, top_k: int) -> float:
+    """Ranks of n that hold an expert of a token, in expectation: n (1 - (1 - 1/n)^k) for k draws; uneven draws reach fewer."""
+    return float(ranks * (1.0 - (1.0 - 1.0 / ranks) ** top_k))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +159,7 @@ class PrefillAttention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeAttention:
-    """One query token a sequence over `context` cached tokens, `batch` sequences. Heads are those of this rank."""
+    """`queries` tokens a sequence over `context` cached ones, `batch` sequences. Heads are those of this rank."""
 
     name: str
     batch: float
@@ -165,6 +170,7 @@ class DecodeAttention:
     value_dim: int
     window: int = 0
     cache: str = "bf16"
+    queries: int = 1
     count: float = 1
 
     @property
@@ -174,14 +180,15 @@ class DecodeAttention:
 
     @property
     def flop(self) -> float:
-        """2 (head_dim + value_dim) per cached token and query head."""
-        return 2 * self.batch * self.seen * self.heads * (self.head_dim + self.value_dim) * self.count
+        """2 (head_dim + value_dim) per cached token, query token and query head."""
+        return 2 * self.batch * self.queries * self.seen * self.heads * (self.head_dim + self.value_dim) * self.count
 
     @property
     def hbm_bytes(self) -> float:
-        """The cache once for all heads of a group, queries and outputs."""
+        """The cache once for all heads of a group and all query tokens, queries and outputs."""
         cached = self.seen * self.kv_heads * (self.head_dim + self.value_dim) * FORMATS[self.cache].bytes_per_value
-        return self.batch * (cached + ACTIVATION_BYTES * self.heads * (self.head_dim + self.value_dim)) * self.count
+        io = ACTIVATION_BYTES * self.queries * self.heads * (self.head_dim + self.value_dim)
+        return self.batch * (cached + io) * self.count
 
 
 def latents_seen(tokens: float, topk: float, compress: float, window: float) -> float:
@@ -208,6 +215,7 @@ class LatentDecode:
     compress: int = 1
     window: int = 0
     cache: str = "bf16"
+    queries: int = 1
     count: float = 1
 
     @property
@@ -217,14 +225,15 @@ class LatentDecode:
 
     @property
     def flop(self) -> float:
-        """2 (kv_rank + rope_dim) for scores and 2 kv_rank for values, per latent read and head."""
-        return 2 * self.batch * self.seen * self.heads * (2 * self.kv_rank + self.rope_dim) * self.count
+        """2 (kv_rank + rope_dim) for scores and 2 kv_rank for values, per latent read, query token and head."""
+        return 2 * self.batch * self.queries * self.seen * self.heads * (2 * self.kv_rank + self.rope_dim) * self.count
 
     @property
     def hbm_bytes(self) -> float:
-        """The latent cache once, queries and outputs."""
+        """The latent cache once for all query tokens, queries and outputs."""
         cached = self.seen * (self.kv_rank + self.rope_dim) * FORMATS[self.cache].bytes_per_value
-        return self.batch * (cached + ACTIVATION_BYTES * self.heads * (2 * self.kv_rank + self.rope_dim)) * self.count
+        io = ACTIVATION_BYTES * self.queries * self.heads * (2 * self.kv_rank + self.rope_dim)
+        return self.batch * (cached + io) * self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.search.front import per_gpu
-from advisor.specs.advice import Cause, Contrast
+from advisor.specs.advice import Cause, CauseKind, Contrast
 from advisor.specs.prediction import Prediction
 from advisor.specs.workload import Workload
 
@@ -17,8 +17,9 @@ def cause(first: Prediction, runner: Prediction | None, workload: Workload) -> C
     if runner is None:
         return Cause(kind="only_plan", first=first.plan, goal=workload.goal)
     kept = first.within_limits and not runner.within_limits
+    kind: CauseKind = "limits" if kept else ("figures" if first.within_limits else "nearest")
     return Cause(
-        kind="limits" if kept else "figures",
+        kind=kind,
         first=first.plan,
         other=runner.plan,
         goal=workload.goal,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from advisor.roofline.memory import default_settings, largest_context, rank_memory
+from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
 from advisor.specs.plan import Plan, Settings
+from advisor.specs.prediction import RankMemory
 from advisor.specs.problem import Problem
 
 STEP = 8  # ceilings are multiples of it, as engines capture their graphs
@@ -29,11 +30,13 @@ def with_ceiling(problem: Problem, plan: Plan) -> Plan:
             sequences = min(sequences, _as_many_as_fit(problem, plan, settings))
     else:
         sequences = min(most, _as_many_as_fit(problem, plan, settings))
-    return _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, sequences)))
+    found, memory = _with_memory(problem, plan, replace(settings, max_sequences=max(STEP, sequences)))
+    # The longest request that was asked for goes before many short ones.
+    return least_ceiling(problem, plan)[0] if context_shortfall(problem, found, memory) else found
 
 
-def least_ceiling(problem: Problem, plan: Plan) -> Plan:
-    """The plan with the smallest ceiling: what does not fit so does not fit at all."""
+def least_ceiling(problem: Problem, plan: Plan) -> tuple[Plan, RankMemory]:
+    """The plan with the smallest ceiling, and its memory: what does not fit so does not fit at all."""
     return _with_memory(problem, plan, replace(default_settings(problem, plan), max_sequences=STEP))
 
 
@@ -54,7 +57,7 @@ def _held(problem: Problem, plan: Plan, settings: Settings) -> float:
     return memory.kv_bytes / each if memory.kv_bytes else 1 - memory.shortfall_bytes / each
 
 
-def _with_memory(problem: Problem, plan: Plan, settings: Settings) -> Plan:
+def _with_memory(problem: Problem, plan: Plan, settings: Settings) -> tuple[Plan, RankMemory]:
     """The plan with these settings, a memory fraction that fits, and the longest request that costs the others little.
 
     The fraction changes only for an engine whose own choice would leave memory to activations that they do not need.
@@ -65,4 +68,4 @@ def _with_memory(problem: Problem, plan: Plan, settings: Settings) -> Plan:
         settings = replace(settings, memory_fraction=max(most, settings.memory_fraction))
         memory = rank_memory(problem, replace(plan, settings=settings))
     settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
-    return replace(plan, settings=settings)
+    return replace(plan, settings=settings), memory

@@ -1,6 +1,6 @@
 """How sure an order of plans is, from the error bars.
 
-The error that all plans of one question share (same box, same engine) cancels between them; only `Estimate.own` is drawn.
+The error that all plans of one question share (same box, same engine) cancels between them; only `Estimate.independent` is drawn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def objective(prediction: Prediction, workload: Workload) -> Estimate:
     gpus = prediction.plan.world if workload.goal == "cost" else 1
     if rate.value <= 0:
         return Estimate(value=math.inf, low=math.inf, high=math.inf)
-    return Estimate(value=gpus / rate.value, low=gpus / rate.high, high=gpus / max(rate.low, 1e-300), own=rate.own)
+    return Estimate(value=gpus / rate.value, low=gpus / rate.high, high=gpus / max(rate.low, 1e-300), independent=rate.independent)
 
 
 def better_chance(a: Prediction, b: Prediction, workload: Workload) -> float:
@@ -38,7 +38,7 @@ def better_chance(a: Prediction, b: Prediction, workload: Workload) -> float:
     x, y = objective(a, workload), objective(b, workload)
     if not (math.isfinite(x.value) and math.isfinite(y.value) and x.value > 0 and y.value > 0):
         return 1.0 if x.value <= y.value else 0.0
-    width = math.hypot(x.own, y.own)
+    width = math.hypot(x.independent, y.independent)
     gap = math.log(y.value / x.value)
     if width == 0:
         return 0.5 if gap == 0 else float(gap > 0)
@@ -50,7 +50,7 @@ def first_share(rivals: Sequence[Prediction], workload: Workload) -> float | Non
     figures = [objective(p, workload) for p in rivals]
     if len(rivals) < 2 or not all(0 < f.value < math.inf for f in figures):
         return None
-    logs = [(math.log(f.value), f.own) for f in figures]
+    logs = [(math.log(f.value), f.independent) for f in figures]
     draw = random.Random(0)
     wins = 0.0
     for _ in range(DRAWS):

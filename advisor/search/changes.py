@@ -31,7 +31,7 @@ def smaller_models(problem: Problem) -> Iterator[tuple[str, ModelSpec]]:
 
 
 def _weight_bytes(model: ModelSpec) -> float:
-    return FORMATS[model.formats.experts if model.is_moe else model.formats.ffn].bytes_per_value
+    return FORMATS[model.weight_format].bytes_per_value
 
 
 def gpus_option(cluster: Cluster) -> str:
@@ -42,19 +42,20 @@ def gpus_option(cluster: Cluster) -> str:
 
 
 def larger(cluster: Cluster) -> Iterator[Cluster]:
-    """Machines of more GPUs of the same kind: a fuller node, then more nodes."""
+    """Machines of more GPUs of the same kind: a node of 2, 4 or 8, then more nodes."""
     here = len(cluster.node.devices)
     if cluster.nodes == 1 and cluster.node.is_uniform:
-        for gpus in range(here + 1, NODE_GPUS + 1):
-            yield replace(cluster, node=_filled(cluster.node, gpus))
+        for gpus in (2, 4, NODE_GPUS):
+            if gpus > here:
+                yield replace(cluster, node=filled(cluster.node, gpus))
     size = max(here, NODE_GPUS) if cluster.nodes == 1 and cluster.node.is_uniform else here
-    node = cluster.node if size == here else _filled(cluster.node, size)
+    node = cluster.node if size == here else filled(cluster.node, size)
     nodes = cluster.nodes + 1
     while nodes <= MOST_NODES:
         yield Cluster(node=node, nodes=nodes, network=cluster.network or _ANY_NETWORK)
         nodes += 1 if nodes < NODE_GPUS else nodes // 2
 
 
-def _filled(node: Node, gpus: int) -> Node:
+def filled(node: Node, gpus: int) -> Node:
     """A node of so many GPUs of the same kind; memory is all that is asked of it, so its links stay the default."""
     return Node(name=node.name, devices=(node.devices[0],) * gpus, default_link=node.default_link)

@@ -14,8 +14,9 @@ from advisor.specs.problem import Problem
 def sure(problem: Problem, calibration: Calibration) -> Problem:
     """The problem with limits that a prediction keeps with the workload's confidence c when it keeps them on average:
 
-    limit' = limit exp(-z s),  z the c-quantile of the normal distribution, s the standard deviation of ln(measured / predicted).
+    limit' = limit exp(-z s)                                                                                               (F3)
 
+    z the c-quantile of the normal distribution, s the standard deviation of ln(measured / predicted).
     """
     workload = problem.workload
     if workload.confidence <= 0.5:

@@ -1,4 +1,4 @@
-"""What the model, the engine and the machine allow: why a plan cannot run, apart from memory, and how to mend it.
+"""What the model, the engine and the machine allow: why a plan cannot run, apart from memory, and what to use instead.
 
 An engine's rules are fields of its profile; this is the one place that reads them.
 """
@@ -14,7 +14,7 @@ from advisor.specs.problem import Problem
 
 
 def refusal(problem: Problem, plan: Plan) -> str:
-    """Why this plan cannot run, apart from memory, with the mend; empty when it can."""
+    """Why this plan cannot run, apart from memory, and what to use instead; empty when it can."""
     model, engine, cluster = problem.model, problem.engine, problem.cluster
     used = {"tp": plan.tp, "pp": plan.pp, "dp": plan.dp, "ep": plan.ep, "adp": plan.adp}
     for axis, degree in used.items():
@@ -90,9 +90,7 @@ def _expert_refusal(engine: Engine, model: ModelSpec, plan: Plan) -> str:
     degrees = expert_degrees(engine, model, tp=plan.tp, adp=plan.adp)
     spread = plan.adp > 1 and plan.ep == plan.stage_gpus  # over all ranks: engines copy popular experts to fill them
     if plan.ep not in degrees and not spread:
-        return (
-            f"ep={plan.ep} is no expert degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
-        )
+        return f"ep={plan.ep} is not a degree of {engine.name} on {plan.tp * plan.adp} ranks; use {' or '.join(map(str, degrees))}"
     width = _expert_width(model)
     if width and width % plan.expert_tp:
         return f"experts of width {width} do not divide by {plan.expert_tp}; use a larger ep"
@@ -113,8 +111,8 @@ def block_refusal(problem: Problem, plan: Plan) -> str:
             parts.append((layer.ffn.expert_width, plan.expert_tp, model.formats.of("experts"), "ep"))
     for width, ways, form, axis in parts:
         if ways > 1 and form.name in strict and (width % ways or (width // ways) % form.block):
-            mend = "a smaller tp" if axis == "tp" else "a smaller tp or expert parallelism"
-            return f"{width} / {ways} = {width / ways:g} cuts {form.name} blocks of {form.block}; use {mend}"
+            instead = "a smaller tp" if axis == "tp" else "a smaller tp or expert parallelism"
+            return f"{width} / {ways} = {width / ways:g} cuts {form.name} blocks of {form.block}; use {instead}"
     return ""
 
 

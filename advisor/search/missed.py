@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from advisor.catalog.models import requantise
+from advisor.roofline.memory import context_shortfall, rank_memory
 from advisor.search.advise import advise
 from advisor.search.ceiling import with_ceiling
 from advisor.search.changes import gpus_option, larger, smaller_models
@@ -28,7 +29,7 @@ def where_limits_are_missed(predictor: Predictor, advice: Advice) -> tuple[Remed
     first, workload = advice.choices[0], predictor.problem.workload
     if advice.implied_ttft_s:
         workload = replace(workload, ttft_limit_s=advice.implied_ttft_s)
-    held = Predictor(replace(predictor.problem, workload=workload), predictor.calibration)
+    held = predictor.about(replace(predictor.problem, workload=workload))
     found = [_more_replicas(held, first), *_smaller(held, first), _lighter(held, first), *_wider(held, first)]
     return tuple(remedy for remedy in found if remedy)
 
@@ -46,12 +47,17 @@ def _more_replicas(predictor: Predictor, first: Prediction) -> Remedy | None:
             continue
         enlarged = replace(problem, cluster=cluster)
         plan = with_ceiling(enlarged, _filled(cluster, first.plan))
-        if Predictor(enlarged, predictor.calibration).screen(plan).within_limits:
+        if _runs(enlarged, plan) and predictor.about(enlarged).screen(plan).within_limits:
             return Remedy(change=gpus_option(cluster), plan=plan)
         tries += 1
         if tries > EXTRA_NODES:
             return None
     return None
+
+
+def _runs(problem: Problem, plan: Plan) -> bool:
+    memory = rank_memory(problem, plan)
+    return memory.shortfall_bytes <= 0 and not context_shortfall(problem, plan, memory)
 
 
 def _filled(cluster: Cluster, plan: Plan) -> Plan:
@@ -74,7 +80,7 @@ def _smaller(predictor: Predictor, first: Prediction) -> Iterator[Remedy]:
 
 def _kept(problem: Problem, predictor: Predictor) -> Plan | None:
     """The best plan of a changed problem, where it keeps the limits."""
-    advice = advise(Predictor(problem, predictor.calibration))
+    advice = advise(predictor.about(problem))
     return advice.choices[0].plan if advice.choices and advice.limits_met else None
 
 

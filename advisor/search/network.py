@@ -29,7 +29,7 @@ def network_need(predictor: Predictor, choices: Sequence[Prediction]) -> Network
 
     def ahead(bytes_per_s: float) -> bool:
         slower = replace(problem, cluster=replace(problem.cluster, network=replace(network, bytes_per_s=bytes_per_s)))
-        pair = [Predictor(slower, predictor.calibration).screen(p.plan) for p in (first, other)]
+        pair = [predictor.about(slower).screen(p.plan) for p in (first, other)]
         return objective(pair[0], problem.workload).value < objective(pair[1], problem.workload).value
 
     low, high = network.bytes_per_s * LEAST, network.bytes_per_s

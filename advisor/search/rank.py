@@ -31,7 +31,7 @@ def rank(predictions: Sequence[Prediction], workload: Workload, rejected: Sequen
     tie = tied(order, workload)
     first, why = chosen(tie, workload)
     order = [first, *(p for p in order if p is not first)]
-    runner = next((p for p in order[1:] if shape(p.plan) != shape(first.plan)), None)
+    runner = _runner_up(order, tie)
     return Advice(
         choices=tuple(order),
         front=tuple(p.plan for p in front(_alike(order, gpus))),
@@ -44,6 +44,13 @@ def rank(predictions: Sequence[Prediction], workload: Workload, rejected: Sequen
         limits_met=first.within_limits,
         implied_ttft_s=implied_ttft_s(predictions, workload),
     )
+
+
+def _runner_up(order: Sequence[Prediction], tie: Sequence[Prediction]) -> Prediction | None:
+    """The best plan of another shape, one that can be told from the first where there is one: that comparison says more."""
+    others = [p for p in order[1:] if shape(p.plan) != shape(order[0].plan)]
+    tied_shapes = [shape(p.plan) for p in tie]
+    return next((p for p in others if shape(p.plan) not in tied_shapes), others[0] if others else None)
 
 
 def _alike(order: Sequence[Prediction], gpus: int) -> list[Prediction]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from advisor.catalog.models import requantise
-from advisor.roofline.memory import rank_memory
 from advisor.search.ceiling import least_ceiling
 from advisor.search.changes import gpus_option, larger, smaller_models
 from advisor.search.legal import block_refusal, refusal
@@ -51,7 +50,7 @@ def fitting(problem: Problem) -> Plan | None:
     """The plan with the fewest stages, then the fewest GPUs, that fits; None where none does."""
     for plan in sorted(replicas(problem, spanning=False), key=lambda p: (p.pp, p.adp, p.ep, p.replica_gpus)):
         refused = refusal(problem, plan) or block_refusal(problem, plan)
-        if not refused and rank_memory(problem, least_ceiling(problem, plan)).shortfall_bytes <= 0:
+        if not refused and least_ceiling(problem, plan)[1].shortfall_bytes <= 0:
             return plan
     return None
 

@@ -81,7 +81,7 @@ def _fitting(problem: Problem, placer: Placer, *, spanning: bool) -> tuple[list[
         if reason:
             rejected.append(Rejected(plan=replica, reason=reason))
             continue
-        memory = rank_memory(problem, least_ceiling(problem, replica if same else placer.placed(replica)))
+        _, memory = least_ceiling(problem, replica if same else placer.placed(replica))
         if memory.shortfall_bytes > 0:
             rejected.append(Rejected(plan=replica, reason=needs(memory), short_bytes=memory.shortfall_bytes))
         elif short := context_shortfall(problem, replica, memory):

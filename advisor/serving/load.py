@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from advisor.serving.request import Request
+from advisor.specs.trace import Request
 from advisor.specs.workload import Workload
 
 SEED = 0

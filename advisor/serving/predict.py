@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from advisor.errors import PlanError
 from advisor.roofline.breakdown import decode_breakdown, prefill_breakdown
 from advisor.roofline.comm import Lines
 from advisor.roofline.fabric import Fabrics, LinkGraph, plan_fabrics
 from advisor.roofline.memory import context_shortfall, default_settings, largest_context, rank_memory
-from advisor.roofline.step import StepModel
+from advisor.roofline.step import StepModel, stage_device
 from advisor.serving.capacity import Capacity
 from advisor.serving.familiarity import spread_for, unfamiliar
 from advisor.serving.run import run_burst, run_steady
@@ -43,10 +45,28 @@ class Predictor:
     """Answers about the plans of one question: the links and coefficients are prepared once, plans that differ only in dp share a
     step model."""
 
-    def __init__(self, problem: Problem, calibration: Calibration) -> None:
-        self.problem, self.calibration = problem, calibration
-        self._graph, self._lines = LinkGraph(problem.cluster), Lines(calibration)
+    def __init__(
+        self, problem: Problem, calibration: Calibration, others: Mapping[str, Calibration] = MappingProxyType({})
+    ) -> None:
+        """`others` are the calibrations of the other devices of a box of several, by device."""
+        self.problem, self.calibration, self._others = problem, calibration, others
+        self._graph = LinkGraph(problem.cluster)
+        self._lines: dict[str, Lines] = {}
         self._models: dict[_Shape, StepModel] = {}
+
+    def about(self, problem: Problem) -> Predictor:
+        """The same coefficients for another question on these devices."""
+        return Predictor(problem, self.calibration, self._others)
+
+    def calibration_of(self, plan: Plan) -> Calibration:
+        """What the times of a plan rest on: the calibration of the slowest of its devices."""
+        return self._others.get(stage_device(self.problem, plan).name, self.calibration) if self._others else self.calibration
+
+    def lines_of(self, calibration: Calibration) -> Lines:
+        """What links reach by one of the calibrations, prepared once."""
+        if calibration.name not in self._lines:
+            self._lines[calibration.name] = Lines(calibration)
+        return self._lines[calibration.name]
 
     def under(self, workload: Workload) -> Predictor:
         """The same question under another load; step models are shared, for none depends on the load."""
@@ -83,50 +103,80 @@ class Predictor:
         gpus = () if self.problem.cluster.node.is_uniform else plan.gpus
         shape = _Shape(plan.tp, plan.pp, plan.ep, plan.adp, plan.layer_split, fabrics, gpus)
         if shape not in self._models:
-            self._models[shape] = StepModel(self.problem, plan, self.calibration, fabrics=fabrics, lines=self._lines)
+            calibration = self.calibration_of(plan)
+            lines = self.lines_of(calibration)
+            self._models[shape] = StepModel(self.problem, plan, calibration, fabrics=fabrics, lines=lines)
         return self._models[shape]
 
 
 def _predict(predictor: Predictor, plan: Plan, *, screen: bool) -> Prediction:
-    problem, calibration = predictor.problem, predictor.calibration
-    given = plan.settings
-    try:
-        settings = given or default_settings(problem, plan)
-        plan = replace(plan, settings=settings)
-        memory = rank_memory(problem, plan)
-    except ValueError as error:
-        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
-    workload = problem.workload
-    if memory.shortfall_bytes > 0 or memory.kv_tokens < workload.context_tokens:
-        raise PlanError(
-            f"{plan.label} does not fit: one sequence of {workload.context_tokens:,.0f} tokens is "
-            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
-            "use more GPUs, fewer bytes a weight or a shorter context."
-        )
-    if short := context_shortfall(problem, plan, memory):
-        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
-    if given is None:
-        settings = replace(settings, max_context_tokens=largest_context(problem, plan, memory))
+    problem, calibration = predictor.problem, predictor.calibration_of(plan)
+    plan, memory, capacity = fitted(problem, plan)
     model = predictor.step_model(plan)
-    capacity = Capacity(
-        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
-    )
-    served, notes = _serve(model, workload, capacity, plan.dp, screen)
-    plan = replace(plan, settings=replace(settings, max_sequences=_ceiling(problem, plan, settings, served)))
+    served, notes = _serve(model, problem.workload, capacity, plan.dp, screen)
+    assert plan.settings is not None
+    plan = replace(plan, settings=replace(plan.settings, max_sequences=_ceiling(problem, plan, plan.settings, served, calibration)))
     return _prediction(problem, plan, calibration, model, memory, served, notes, capacity)
 
 
+def fitted(problem: Problem, plan: Plan) -> tuple[Plan, RankMemory, Capacity]:
+    """The plan with its settings, the memory of its fullest rank, and what bounds a replica. Raises PlanError where it cannot run
+    or does not fit."""
+    plan = settings_of(problem, plan)
+    settings, memory = plan.settings, rank_memory(problem, plan)
+    assert settings is not None
+    capacity = Capacity(
+        max_sequences=settings.max_sequences * plan.adp, kv_tokens=float(memory.kv_tokens), token_budget=settings.token_budget
+    )
+    return plan, memory, capacity
+
+
+def settings_of(problem: Problem, plan: Plan) -> Plan:
+    """The plan with settings, the engine's defaults where it has none. Raises PlanError where it cannot run or does not fit."""
+    try:
+        settings = plan.settings or default_settings(problem, plan)
+        settled = replace(plan, settings=settings)
+        memory = rank_memory(problem, settled)
+    except ValueError as error:
+        raise PlanError(f"{plan.label} cannot run {problem.model.name}: {error}.") from None
+    needed = problem.workload.context_tokens
+    if memory.shortfall_bytes > 0 or memory.kv_tokens < needed:
+        raise PlanError(
+            f"{plan.label} does not fit: one sequence of {needed:,.0f} tokens is "
+            f"{memory.shortfall_bytes / 2**30:.1f} GiB short on {problem.cluster.device.name}; "
+            "use more GPUs, fewer bytes a weight or a shorter context."
+        )
+    if short := context_shortfall(problem, settled, memory):
+        raise PlanError(f"{plan.label} does not fit: {short}; use more GPUs or a shorter --context.")
+    if plan.settings is None:
+        settled = replace(settled, settings=replace(settings, max_context_tokens=largest_context(problem, settled, memory)))
+    return settled
+
+
+# Of requests in flight with open arrivals, whose number varies like a Poisson one: above it one in a thousand waits for a place.
+DEVIATIONS = 3.0
+MOST_SIMULATED = 2048  # users of a replica; more take over ten seconds, and only wait longer
+MOST_REQUESTS = 16_384  # of a burst; the mean over more is the same
 BATCH_STEP = 8  # batch ceilings are rounded up to a multiple of this, as engines capture their graphs
 
 
-def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served) -> int:
-    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it."""
+def _ceiling(problem: Problem, plan: Plan, settings: Settings, served: Served, calibration: Calibration) -> int:
+    """The batch ceiling that goes with the prediction: what was ranked, so that an overload cannot push TPOT past it.
+
+    With open arrivals it is what is in flight where answers take as long as the 90% interval allows, and its variation.
+    """
     workload = problem.workload
     if workload.mode == "offline" or served.overloaded:
         return settings.max_sequences
     in_flight = served.requests_per_s * served.latency_s / plan.adp
+    if workload.mode == "open_loop":
+        spread = spread_for(problem.engine, calibration, "latency", problem.model)
+        in_flight *= math.exp(Z90 * math.hypot(spread.shared, spread.independent))
+        in_flight += DEVIATIONS * math.sqrt(in_flight)
     if workload.users:
         in_flight = workload.users / plan.dp / plan.adp
+    elif workload.mode == "open_loop":  # Poisson arrivals: one in a thousand moments has three standard deviations more
+        in_flight += 3 * math.sqrt(in_flight)
     return min(settings.max_sequences, max(BATCH_STEP, math.ceil(in_flight / BATCH_STEP) * BATCH_STEP))
 
 
@@ -135,16 +185,30 @@ def _serve(model: StepModel, workload: Workload, capacity: Capacity, dp: int, sc
     if workload.mode == "offline":
         return saturated(model, workload, capacity, workload.users / dp), ()
     if workload.mode in ("static_batch", "single_stream"):
-        return run_burst(model, workload, capacity, users=0, requests=max(1, math.ceil(workload.users / dp))), ()
+        return run_burst(
+            model, workload, capacity, users=0, requests=min(MOST_REQUESTS, max(1, math.ceil(workload.users / dp)))
+        ), ()
     if workload.mode == "open_loop":
         return _arrivals(model, workload, capacity, dp, screen)
     if workload.mode == "closed_loop":
         users = max(1.0, workload.users / dp)
+        if users > MOST_SIMULATED:
+            fewer, notes = _serve(model, replace(workload, users=MOST_SIMULATED), capacity, 1, screen)
+            return _queued_behind(fewer, users - MOST_SIMULATED), notes
         if workload.start == "burst":
-            requests = max(round(users), round(workload.requests / dp))
+            requests = min(MOST_REQUESTS, max(round(users), round(workload.requests / dp)))
             return run_burst(model, workload, capacity, users=max(1, round(users)), requests=requests), ()
         return _users(model, workload, capacity, users, screen), ()
     return _as_much_as_fits(model, workload, capacity, screen)
+
+
+def _queued_behind(served: Served, more: float) -> Served:
+    """The same replica with so many more users than it can run at once: each waits until those before it are served.
+
+    Little's law: users / rate = latency, and the rate stays. Left out: nothing else changes with a longer queue.
+    """
+    wait_s = more / served.requests_per_s
+    return replace(served, ttft_s=served.ttft_s + wait_s, latency_s=served.latency_s + wait_s)
 
 
 def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int, screen: bool) -> tuple[Served, tuple[str, ...]]:
@@ -152,7 +216,7 @@ def _arrivals(model: StepModel, workload: Workload, capacity: Capacity, dp: int,
     rate_per_s = workload.rate_per_s / dp
     if workload.start == "burst":
         share = replace(workload, rate_per_s=rate_per_s)
-        return run_burst(model, share, capacity, users=0, requests=max(1, round(workload.requests / dp))), ()
+        return run_burst(model, share, capacity, users=0, requests=min(MOST_REQUESTS, max(1, round(workload.requests / dp)))), ()
     served = open_loop(model, workload, capacity, rate_per_s)
     if served.overloaded:
         carried = served.requests_per_s * dp
@@ -175,9 +239,17 @@ def _as_much_as_fits(model: StepModel, workload: Workload, capacity: Capacity, s
     if workload.goal == "latency" and workload.ttft_limit_s is None and workload.tpot_limit_s is None:
         return _users(model, workload, capacity, 1.0, screen), ()
     served = as_much_as_fits(model, workload, capacity)
-    if not _within(workload, served.ttft_s, served.tpot_s):
-        return served, ("a single request already misses the limits",)
     return served, ()
+
+
+def _usd_per_hour(problem: Problem, plan: Plan) -> float | None:
+    """What the GPUs of a plan cost together; None where the price of one is not known."""
+    node = problem.cluster.node
+    if node.is_uniform:
+        each = node.devices[0].price_usd_per_hour
+        return None if each is None else each * plan.world
+    prices = [node.devices[plan.gpu(rank) % len(node.devices)].price_usd_per_hour for rank in range(plan.world)]
+    return None if None in prices else sum(price for price in prices if price is not None)
 
 
 def _within(workload: Workload, ttft_s: float, tpot_s: float) -> bool:
@@ -200,8 +272,9 @@ def _prediction(
 
     def estimate(figure: str, value: float) -> Estimate:
         spread = spread_for(problem.engine, calibration, figure, problem.model)
-        width = Z90 * math.hypot(spread.shared, spread.independent)
-        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), own=spread.independent)
+        accepted = 0.0 if figure == "ttft" or not problem.speculation else problem.speculation.log_width
+        width = math.hypot(Z90 * math.hypot(spread.shared, spread.independent), accepted)
+        return Estimate(value=value, low=value * math.exp(-width), high=value * math.exp(width), independent=spread.independent)
 
     replicas = plan.dp
     if workload.mode in ("closed_loop", "static_batch", "single_stream") and workload.users < plan.dp:
@@ -210,10 +283,8 @@ def _prediction(
     decode = decode_breakdown(model, running, served.context)
     prefill = prefill_breakdown(model, new_tokens(workload), workload.prefix_cached_tokens, capacity.token_budget)
     output_rate = served.output_tokens_per_s * replicas
-    device = problem.cluster.device
-    usd = None
-    if device.price_usd_per_hour is not None and output_rate > 0:
-        usd = device.price_usd_per_hour * plan.world / 3600 / output_rate * 1e6
+    usd_per_hour = _usd_per_hour(problem, plan)
+    usd = usd_per_hour / 3600 / output_rate * 1e6 if usd_per_hour is not None and output_rate > 0 else None
     return Prediction(
         plan=plan,
         ttft_s=estimate("ttft", served.ttft_s),

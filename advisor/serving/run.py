@@ -9,17 +9,19 @@ from dataclasses import replace
 from advisor.roofline.step import StepModel
 from advisor.serving.capacity import Capacity, mean_context
 from advisor.serving.load import burst_requests, steady_requests
-from advisor.serving.request import Record, Request
+from advisor.serving.record import Record
+from advisor.serving.scaled import Scaled
 from advisor.serving.schedulers import rules_of
 from advisor.serving.served import Served
 from advisor.serving.simulator import Simulator
+from advisor.specs.trace import Request
 from advisor.specs.workload import Workload
 
 # A steady state is looked at after `WARM` requests a user, over `COUNTED` requests a user and at least `LEAST` in all.
 WARM, COUNTED, LEAST = 3, 8, 300
 
 
-def simulator(model: StepModel, capacity: Capacity, *, jitter: bool) -> Simulator:
+def simulator(model: StepModel | Scaled, capacity: Capacity, *, jitter: bool) -> Simulator:
     """An idle replica with its engine's scheduler. `jitter`: requests come over a network, at times of their own."""
     return Simulator(model, capacity, rules_of(model.engine, model.plan, capacity), jitter=jitter)
 
@@ -38,7 +40,7 @@ def run_burst(model: StepModel, workload: Workload, capacity: Capacity, *, users
             return replace(following, arrival_s=now_s) if following else None
 
         replica.run(first, follow_up=follow_up)
-    return _served(workload, replica.records, replica.now_s, replica.busy_s / replica.now_s if replica.now_s else 0.0)
+    return _served(workload, list(replica.records), replica.now_s, replica.busy_s / replica.now_s if replica.now_s else 0.0)
 
 
 def run_steady(model: StepModel, workload: Workload, capacity: Capacity, *, users: int = 0, rate_per_s: float = 0.0) -> Served:
@@ -58,8 +60,8 @@ def run_steady(model: StepModel, workload: Workload, capacity: Capacity, *, user
         replica.run(first, follow_up=follow_up)
     else:
         replica.run(upcoming)
-    records = replica.records[warm : len(replica.records) - users]
-    return _of_window(workload, records, replica.records[warm - 1].end_s)
+    records = list(replica.records)
+    return _of_window(workload, records[warm : len(records) - users], records[warm - 1].end_s)
 
 
 def _of_window(workload: Workload, records: Sequence[Record], from_s: float) -> Served:

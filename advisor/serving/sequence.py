@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from advisor.serving.request import Record, Request
+from advisor.specs.trace import Request
 
 
 class Sequence:
@@ -14,13 +14,29 @@ class Sequence:
     at which it began (`began_step`, with `generated` tokens then) is kept: the simulator takes many equal steps at once.
     """
 
-    __slots__ = ("admitted_s", "began_step", "blocks", "done", "first_s", "generated", "last_step", "preemptions", "request")
+    __slots__ = (
+        "admitted_s",
+        "began_step",
+        "blocks",
+        "cached_tokens",
+        "done",
+        "first_s",
+        "generated",
+        "last_step",
+        "preemptions",
+        "prefix",
+        "request",
+        "shared_blocks",
+    )
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.done = request.cached_tokens  # of the known tokens, those in the cache
         self.generated = 0
         self.blocks = 0  # owned while it prefills, or for good where the output is reserved
+        self.shared_blocks = 0  # of its prefix, which the prefix cache owns while it runs
+        self.prefix = request.prefix  # what the prefix cache may know of its tokens
+        self.cached_tokens = request.cached_tokens  # of the prompt, found in the cache when it was first admitted
         self.began_step = 0
         self.last_step = -1  # of the decode that ends it; -1 while it does not decode
         self.preemptions = 0
@@ -41,10 +57,3 @@ class Sequence:
     def final(self) -> int:
         """Tokens of the finished sequence."""
         return self.request.input_tokens + self.request.output_tokens
-
-    def record(self, end_s: float) -> Record:
-        """What is kept of it when its last token is sent."""
-        return Record(
-            arrival_s=self.request.arrival_s, input_tokens=self.request.input_tokens, output_tokens=self.request.output_tokens,
-            admitted_s=self.admitted_s, first_s=self.first_s, end_s=end_s, preemptions=self.preemptions,
-        )  # fmt: skip

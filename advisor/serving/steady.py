@@ -113,14 +113,15 @@ def _state(model: StepModel, workload: Workload, capacity: Capacity, running: fl
 
     While one request decodes, each of the others is replaced once, so its decode takes (E4)
 
-        D = (d - 1) t(1 + o B) + o B a / (1 - q),    rate = B / D,    C = rate (TTFT + D),    o = 1 - 1 / C
+        D = (d - 1) / l t(1 + o B) + o B a / (1 - q),    rate = B / D,    C = rate (TTFT + D),    o = 1 - 1 / C
 
     (at most d - 1 steps with a full budget, where prompts and decodes share steps)
-    with a what one prefill adds, o the share of the work that is others' (arrival theorem: a request of a closed loop meets
-    C - 1 others, alone it meets none; with open arrivals, `closed` False, it meets them all and o = 1), and q the share of its
-    time in which its own prompt keeps the prompts of others out. See `_wait` for TTFT.
+    with l the tokens that a step yields (1 without speculative decoding), a what one prefill adds, o the share of the work that is
+    others' (arrival theorem: a request of a closed loop meets C - 1 others, alone it meets none; with open arrivals, `closed`
+    False, it meets them all and o = 1), and q the share of its time in which its own prompt keeps the prompts of others out. See
+    `_wait_s` for TTFT.
     """
-    host, outputs = model.engine.host, max(0.0, workload.output_tokens - 1)
+    host, outputs = model.engine.host, max(0.0, workload.output_tokens - 1) / model.tokens_per_step
     users, group, alone = max(1.0, running), _Group(mean=1.0, met=1.0), 0.0
     for _ in range(8):
         others = 1 - 1 / max(1.0, users) if closed else 1.0

@@ -10,6 +10,7 @@ from typing import Literal
 
 LinkKind = Literal["nvswitch", "nvlink", "xgmi", "c2c", "pix", "pxb", "phb", "node", "sys", "network", "unknown"]
 
+MOST_GPUS = 131_072  # the largest training clusters announced by 2025; beyond it is a typing mistake
 # Links of the GPUs' own, beside PCIe.
 NVLINKS: frozenset[LinkKind] = frozenset({"nvswitch", "nvlink", "xgmi", "c2c"})
 # Best first: the order in which a group of ranks prefers its links.

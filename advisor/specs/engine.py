@@ -77,7 +77,8 @@ class Scheduler:
     carries no decodes (vLLM before v1, SGLang, engines with one static batch). vLLM: `reserve_prompt` admits only where blocks for
     the whole prompt are free, `watermark` is the share of blocks that an admission leaves free. SGLang: `max_prefill_tokens`
     bounds a prefill batch beside the chunk. TensorRT-LLM: `guaranteed_no_evict` reserves prompt and output of every request, else
-    (MAX_UTILIZATION) requests are admitted by what they need now and paused when the cache is full.
+    (MAX_UTILIZATION) requests are admitted by what they need now and paused when the cache is full. `prefix_cache`: blocks of ended
+    requests are found again by prompts that begin the same.
     """
 
     family: Literal["vllm", "sglang", "trtllm", "slots"]
@@ -86,6 +87,7 @@ class Scheduler:
     reserve_prompt: bool = True
     watermark: float = 0.0
     max_prefill_tokens: int = 0
+    prefix_cache: bool = False
     guaranteed_no_evict: bool = True
 
     @property
@@ -122,7 +124,8 @@ class Engine:
     "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted,
     `fitted_families` the families of models (`ModelSpec.family`). `spreads` are the residuals of rows left out of the fit by figure
     and closeness ("tpot/fitted", "tpot/lent", "tpot/device", "tpot/family", "tpot/default"), and of each family or of families
-    left out ("tpot/fitted/MoE", "tpot/fitted/unseen"). `source` says where the figures are from.
+    left out ("tpot/fitted/MoE", "tpot/fitted/unseen"). `image` is its container for NVIDIA GPUs, `rocm_images` those for AMD's by
+    the beginning of their target (gfx942). `source` says where the figures are from.
     """
 
     name: str
@@ -157,3 +160,4 @@ class Engine:
     residual_p90: float | None = None
     flags_version: str = ""
     image: str = ""
+    rocm_images: tuple[tuple[str, str], ...] = ()

@@ -27,6 +27,13 @@ class Cell:
     mixed_lengths: bool = False
 
     @property
+    def kind(self) -> str:
+        """In a column: "decode", "decode mixed" (lengths), "decode+512" (of a prompt), "prefill/512" (in pieces)."""
+        if self.phase == "mixed":
+            return f"decode+{self.chunk_tokens}"
+        return f"{self.phase}/{self.chunk_tokens}" if self.chunk_tokens else f"{self.phase}{' mixed' * self.mixed_lengths}"
+
+    @property
     def label(self) -> str:
         """In words, as "decode of 16 x 1,024 tokens"."""
         text = f"{self.phase} of {self.batch} x {self.context_tokens:,} tokens"

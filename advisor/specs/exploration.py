@@ -20,7 +20,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCurve:
-    """Figures by users in flight (a closed loop in its steady state), linear between neighbours; of `replicas` replicas.
+    """Figures by users in flight (the formula of a steady closed loop), linear between neighbours; of `replicas` replicas.
 
     The first load gives every replica one user. Rates are of all the replicas; `running` are the sequences that decode. Plans that
     differ in the number of replicas alone can share a curve: a replica serves its share of the users, wherever the others are.
@@ -42,12 +42,12 @@ class LoadCurve:
 class Explored:
     """A plan that can be looked at in full: its figures at the question's load, its curve, and who is which rank.
 
-    `tie` numbers the group of plans that cannot be told apart at the question's load (0: it stands alone).
+    `tied`: it cannot be told from the best plan.
     """
 
     prediction: Prediction
     curve: LoadCurve
-    tie: int = 0
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,8 @@ class Variant:
 class Exploration:
     """All that one page shows: `explored` plans in full, best first, of those in `advice.choices`.
 
-    `most_users` is where the axis of the load ends.
+    `most_users` is where the axis of the load ends. `ttft_margin` and `tpot_margin` are the shares of the limits that a prediction
+    has to keep for the limits to be kept with the certainty that is asked for, where the question is how much fits.
     """
 
     advice: Advice
@@ -117,5 +118,7 @@ class Exploration:
     problem: Problem
     explored: tuple[Explored, ...]
     most_users: int
+    ttft_margin: float
+    tpot_margin: float
     ladder: Ladder
     variants: tuple[Variant, ...] = field(default=())

@@ -1,7 +1,7 @@
 """What a coefficient belongs to: a kind of kernel, a collective of so many ranks, a part of an engine's step.
 
 Files write a key as one text ("gemm/bf16", "all_reduce/nccl/nvswitch/8/1", "prefill/blackwell/fp8"). It is read here, once, when
-the file is loaded, and a text that is no key is refused.
+the file is loaded, and a text that is not a key is refused.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class KernelKey(_Text):
         """`kind`, `kind/variant` or `kind/variant/engine`."""
         parts = text.split("/")
         if len(parts) > 3 or not all(parts):
-            raise ValueError(f"{text[:60]!r} is no kernel: write kind/format or kind/format/engine, as gemm/bf16")
+            raise ValueError(f"{text[:60]!r} is not a kernel: write kind/format or kind/format/engine, as gemm/bf16")
         return cls(*parts)
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class WireKey(_Text):
         """`op/algorithm/link class/ranks` or the same with `/line`."""
         parts = text.split("/")
         if len(parts) not in (4, 5) or parts[0] not in get_args(Op) or not parts[1] or parts[2] not in get_args(LinkClass):
-            raise ValueError(f"{text[:60]!r} is no collective: write op/algorithm/link class/ranks, as all_reduce/nccl/nvswitch/8")
+            raise ValueError(f"{text[:60]!r} is not a collective: write op/algorithm/link/ranks, as all_reduce/nccl/nvswitch/8")
         if not all(number.isdecimal() and len(number) < 7 and int(number) for number in parts[3:]):
             raise ValueError(f"{text[:60]!r} must end in a number of ranks, after which a line may be numbered")
         return cls(cast(Op, parts[0]), parts[1], cast(LinkClass, parts[2]), *map(int, parts[3:]))
@@ -106,7 +106,7 @@ class ScaleKey(_Text):
         """`part`, `part/where` or `part/where/format`."""
         parts = text.split("/")
         if len(parts) > 3 or not all(parts) or parts[0] not in SCALED:
-            raise ValueError(f"{text[:60]!r} is no part of a step: write part/architecture/format with one of {', '.join(SCALED)}")
+            raise ValueError(f"{text[:60]!r} is not a part of a step: write part/where/format, part one of {', '.join(SCALED)}")
         return cls(*parts)
 
     def __str__(self) -> str:

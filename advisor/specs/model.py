@@ -378,6 +378,11 @@ class ModelSpec:
         return "MoE" if self.is_moe else "dense"
 
     @property
+    def weight_format(self) -> str:
+        """The number format of most weights: the experts' where there are any."""
+        return self.formats.experts if self.is_moe else self.formats.ffn
+
+    @property
     def is_moe(self) -> bool:
         """Whether any layer has routed experts."""
         return any(isinstance(x.ffn, MoeFfn) for x in self.layers)

@@ -9,12 +9,12 @@ from advisor.specs.plan import Plan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure with its 90% interval; `own` is the part of its log standard deviation that is not shared with other plans."""
+    """A figure with its 90% interval; `independent` is the part of its log standard deviation not shared with other plans."""
 
     value: float
     low: float
     high: float
-    own: float = 0.0
+    independent: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

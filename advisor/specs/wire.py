@@ -35,7 +35,7 @@ def from_json(text: str | bytes, kind: type[T], *, origin: str) -> T:
     try:
         return _adapter(kind).validate_json(text)  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise ProfileError(f"{origin} is no valid {kind.__name__} file: {first_problem(error)}") from None
+        raise ProfileError(f"{origin} is not a valid {kind.__name__} file: {first_problem(error)}") from None
 
 
 def from_data(data: object, kind: type[T], *, origin: str) -> T:
@@ -43,7 +43,7 @@ def from_data(data: object, kind: type[T], *, origin: str) -> T:
     try:
         return _adapter(kind).validate_python(data)  # type: ignore[no-any-return]
     except ValidationError as error:
-        raise ProfileError(f"{origin} is no valid {kind.__name__} file: {first_problem(error)}") from None
+        raise ProfileError(f"{origin} is not a valid {kind.__name__} file: {first_problem(error)}") from None
 
 
 def first_problem(error: ValidationError) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from advisor.specs.limit import Limit
+
 Mode = Literal["static_batch", "single_stream", "closed_loop", "open_loop", "offline", "capacity"]
 Goal = Literal["latency", "throughput", "cost"]
 Start = Literal["steady", "burst"]
@@ -23,7 +25,8 @@ class Workload:
 
     `start` "steady" asks for the long run: users whose requests have drifted apart, arrivals without end. "burst" asks for one run
     of a load generator: `requests` in all, from the first, when all users start at once, to the last token. Limits are per
-    request means, in seconds; with `capacity` they are to be kept with the chance `confidence`.
+    request means, in seconds; with `capacity` they are to be kept with the chance `confidence`. `limits` are those on percentiles
+    and on whole requests, which only a simulation can judge.
     """
 
     input_tokens: float
@@ -39,6 +42,7 @@ class Workload:
     ttft_limit_s: float | None = None
     tpot_limit_s: float | None = None
     confidence: float = 0.5
+    limits: tuple[Limit, ...] = ()
     goal: Goal = "throughput"
     preset: str = ""
 

@@ -18,7 +18,7 @@ from runner.kernels import processors
 LEAST_TOKENS = 128  # of one program: fewer cost more to join than they save
 WAVES = 2  # programs for each multiprocessor: loads of one hide behind products of the other
 LEAST_ROWS = 16  # of a matrix product on tensor cores
-MOST_ROWS = 64
+MOST_ROWS, MOST_ROWS_WIDE = 64, 32  # a wide head's tile of 64 rows exceeds the shared memory of an L40S (99 KiB)
 WIDE = 512  # a head wider than this (a latent with its rotary part) is read as two parts
 
 
@@ -44,7 +44,7 @@ def decode_attention(
     K, slots = keys.shape[1], keys.shape[2]
     G = H // K
     width = value_dim if values is None else values.shape[-1]
-    rows = min(MOST_ROWS, max(LEAST_ROWS, triton.next_power_of_2(G)))
+    rows = min(MOST_ROWS_WIDE if d > 256 else MOST_ROWS, max(LEAST_ROWS, triton.next_power_of_2(G)))
     groups = triton.cdiv(G, rows)
     reach = min(span, slots)
     tokens = 32 if d > 256 else 64

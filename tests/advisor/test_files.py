@@ -52,14 +52,14 @@ def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path: Path) -> Non
 @pytest.mark.parametrize("place", ["/dev/null", "/dev/full"])
 def test_a_device_is_refused_and_stays(place: str) -> None:
     before = os.stat(place)
-    with pytest.raises(QuestionError, match="no regular file"):
+    with pytest.raises(QuestionError, match="not a regular file"):
         write_whole(Path(place), "x")
     assert os.stat(place).st_ino == before.st_ino
 
 
 def test_a_pipe_and_a_folder_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(QuestionError, match="no regular file"):
+    with pytest.raises(QuestionError, match="not a regular file"):
         write_whole(tmp_path / "pipe", "x")
     for place in (tmp_path, Path("/"), Path(), Path(".")):
         with pytest.raises(QuestionError, match="is a folder"):

@@ -18,13 +18,8 @@ QUESTION = ["--model", "70b", "--gpu", "h100-80g-sxm", "--gpus", "8", "--offline
 
 def environment(home: Path) -> dict[str, str]:
     """One whose state and configuration are the test's own."""
-    own = {
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(home),
-        "XDG_CONFIG_HOME": str(home / "config"),
-        "XDG_STATE_HOME": str(home / "state"),
-    }
-    return {**os.environ, **own}
+    folders = {"XDG_CONFIG_HOME": str(home / "config"), "XDG_STATE_HOME": str(home / "state")}
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), **folders}
 
 
 def start(arguments: list[str], home: Path, **options: Any) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ import pytest
 
 from advisor.calibrate.cases import Case, Predictors, answer, figure
 from advisor.calibrate.corrections import scales_from_points
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import Point, figures_of_row, point_of_row
 from advisor.specs.calibration import Calibration
 from advisor.specs.engine import Engine
@@ -44,12 +44,12 @@ def rows() -> list[dict[str, str | None]]:
 
 
 def cases(truth: Engine | None) -> tuple[list[Case], dict[str, Point]]:
-    desk = Desk(online=False, local=False)
+    lookup = Lookup(online=False, local=False)
     built, points = [], {}
     for row in rows():
         point = point_of_row(row)
-        problem = desk.problem(point)
-        case = Case(id=point.id, problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
+        problem = lookup.problem(point)
+        case = Case(id=point.id, problem=problem, plan=point.plan, calibration=lookup.coefficients(problem.cluster), measured=())
         if truth is not None:
             found = answer(case, truth, Predictors())
             assert found is not None
@@ -60,7 +60,7 @@ def cases(truth: Engine | None) -> tuple[list[Case], dict[str, Point]]:
 
 
 def test_the_fit_finds_the_coefficients_that_made_the_rows() -> None:
-    start = Desk(online=False, local=False).engine(point_of_row(rows()[0]))
+    start = Lookup(online=False, local=False).engine(point_of_row(rows()[0]))
     truth = replace(
         start,
         scales=((ScaleKey("collective"), 2.0), (ScaleKey("decode"), 1.1)),
@@ -95,10 +95,10 @@ def own_row(tpot_s: float, **change: str) -> dict[str, str | None]:
 
 
 def predicted(calibration=None) -> tuple[float, float]:
-    desk = Desk(online=False, local=False, calibration=calibration)
+    lookup = Lookup(online=False, local=False, calibration=calibration)
     point = point_of_row(own_row(0.01))
-    problem = desk.problem(point)
-    case = Case(id="", problem=problem, plan=point.plan, calibration=desk.coefficients(problem.cluster), measured=())
+    problem = lookup.problem(point)
+    case = Case(id="", problem=problem, plan=point.plan, calibration=lookup.coefficients(problem.cluster), measured=())
     found = answer(case, problem.engine, Predictors())
     assert found is not None
     return found.tpot_s.value, math.log(found.tpot_s.high / found.tpot_s.low)
@@ -106,11 +106,11 @@ def predicted(calibration=None) -> tuple[float, float]:
 
 def test_one_run_of_the_users_own_moves_the_prediction_towards_it_and_narrows_nothing() -> None:
     before, wide = predicted()
-    desk = Desk(online=False, local=False)
-    problem = desk.problem(point_of_row(own_row(0.01)))
+    lookup = Lookup(online=False, local=False)
+    problem = lookup.problem(point_of_row(own_row(0.01)))
     for factor in (0.8, 1.25, 1.6):
         measured = before * factor
-        corrected = scales_from_points([own_row(measured)], desk.coefficients(problem.cluster), desk=desk)
+        corrected = scales_from_points([own_row(measured)], lookup.coefficients(problem.cluster), lookup=lookup)
         assert corrected.used == ("mine",)
         after, still = predicted(corrected.calibration)
         assert 0.1 * abs(before / measured - 1) < abs(after / measured - 1) < 0.7 * abs(before / measured - 1)
@@ -121,27 +121,27 @@ def test_one_run_of_the_users_own_moves_the_prediction_towards_it_and_narrows_no
 @pytest.mark.parametrize("figures", [{"ttft_s": "3.0"}, {"ttft_s": "0.02", "output_tokens_per_s": "300"}, {"latency_s": "9.0"}])
 def test_a_row_whose_figures_pull_apart_never_moves_the_answer_away(figures: dict[str, str]) -> None:
     before, _ = predicted()
-    desk = Desk(online=False, local=False)
+    lookup = Lookup(online=False, local=False)
     row = own_row(before * 1.3, **figures)
-    calibration = desk.coefficients(desk.problem(point_of_row(row)).cluster)
+    calibration = lookup.coefficients(lookup.problem(point_of_row(row)).cluster)
     point = point_of_row(row)
     measured = figures_of_row(row)
 
     def distance(calibrated: Calibration) -> float:
-        case = Case(id="", problem=desk.problem(point), plan=point.plan, calibration=calibrated, measured=tuple(measured.items()))
+        case = Case(id="", problem=lookup.problem(point), plan=point.plan, calibration=calibrated, measured=tuple(measured.items()))
         found = answer(case, case.problem.engine, Predictors())
         assert found is not None
         return sum(math.log(value / figure(found, name)) ** 2 for name, value in case.figures)
 
-    assert distance(scales_from_points([row], calibration, desk=desk).calibration) <= distance(calibration) * (1 + 1e-9)
+    assert distance(scales_from_points([row], calibration, lookup=lookup).calibration) <= distance(calibration) * (1 + 1e-9)
 
 
 def test_many_runs_narrow_the_bars() -> None:
     before, wide = predicted()
-    desk = Desk(online=False, local=False)
-    calibration = desk.coefficients(desk.problem(point_of_row(own_row(0.01))).cluster)
+    lookup = Lookup(online=False, local=False)
+    calibration = lookup.coefficients(lookup.problem(point_of_row(own_row(0.01))).cluster)
     given = [own_row(before * 1.25 * (1 + users / 200), id=str(users), load=str(users)) for users in range(6, 18)]
-    corrected = scales_from_points(given, calibration, desk=desk)
+    corrected = scales_from_points(given, calibration, lookup=lookup)
     after, narrow = predicted(corrected.calibration)
     assert narrow < wide
     assert after > 1.1 * before
@@ -149,8 +149,8 @@ def test_many_runs_narrow_the_bars() -> None:
 
 def test_impossible_and_contradictory_rows_are_named_and_left_out() -> None:
     before, _ = predicted()
-    desk = Desk(online=False, local=False)
-    calibration = desk.coefficients(desk.problem(point_of_row(own_row(0.01))).cluster)
+    lookup = Lookup(online=False, local=False)
+    calibration = lookup.coefficients(lookup.problem(point_of_row(own_row(0.01))).cluster)
     given = [
         own_row(1e-4, id="too fast"),
         own_row(before * 1.1, id="good"),
@@ -159,7 +159,7 @@ def test_impossible_and_contradictory_rows_are_named_and_left_out() -> None:
         own_row(before, id="one", load="4"),
         own_row(before * 3, id="two", load="4"),
     ]
-    found = scales_from_points(given, calibration, desk=desk)
+    found = scales_from_points(given, calibration, lookup=lookup)
     assert found.used == ("good",)
     reasons = dict(found.left_out)
     assert "faster than memory" in reasons["too fast"]

@@ -203,6 +203,23 @@ def test_a_rank_that_hangs_is_ended_and_the_next_job_goes_on(brand: str, tmp_pat
     assert gone(brand) == []
 
 
+def test_finished_cells_are_in_the_file_before_the_job_ends(brand: str, tmp_path: Path) -> None:
+    """The machine may be taken away at any moment: what was measured is kept cell by cell, not with the last one."""
+    results = Results.open(tmp_path / "results.json", fresh=False)
+    seen: list[int] = []
+
+    def look(_: str) -> None:
+        file = tmp_path / "results.json"
+        seen.append(len(Results.open(file, fresh=False).runs.runs[0].measurement.timings) if file.exists() else 0)
+
+    found, complete = run_all([job()], results, node=None, nodes=Nodes(), say=look, ranks=faulty("none"))
+    assert complete
+    assert found[0].measurement.status == "ok"
+    assert seen[-1] >= 2  # when the last cell was told, those before it were there
+    assert Results.open(results.path, fresh=False).done(job()) is not None
+    assert gone(brand) == []
+
+
 def test_real_ranks_do_not_outlive_an_advisor_that_is_killed(brand: str) -> None:
     """At three moments: while torch is imported, while the ranks meet, while they measure."""
     pytest.importorskip("torch")

@@ -19,7 +19,7 @@ from advisor.specs.plan import Plan  # noqa: E402
 from runner import clocks  # noqa: E402
 from runner.clock import Clock, spread_of  # noqa: E402
 from runner.failure import FULL_DISK, exit_code, sentence  # noqa: E402
-from runner.measure import Bench, scaled  # noqa: E402
+from runner.measure import Bench, scaled, slowest  # noqa: E402
 from runner.mesh import Mesh  # noqa: E402
 from runner.session import depths, measure_job  # noqa: E402
 
@@ -194,3 +194,106 @@ def test_a_failure_is_a_sentence(error: Exception, words: str) -> None:
 def test_a_full_disk_has_an_exit_code_of_its_own() -> None:
     assert exit_code(OSError(28, "No space left on device")) == FULL_DISK
     assert exit_code(OSError(2, "No such file")) == 1
+
+
+# Cells as engines run them, and what is said when something is not as it should be.
+
+
+def test_mixed_lengths_and_a_piece_of_a_prompt_are_timed_and_counted() -> None:
+    mixed = Cell(phase="decode", batch=3, context_tokens=16, mixed_lengths=True)
+    piece = Cell(phase="mixed", batch=2, context_tokens=16, chunk_tokens=8)
+    found = bench(job())
+    assert found._contexts(mixed, 3) == (8, 16, 24)
+    even, spread, both = (found.time(cell, most_s=5) for cell in (replace(mixed, mixed_lengths=False), mixed, piece))
+    assert even is not None
+    assert spread is not None
+    assert both is not None
+    assert spread.achieved_bytes_per_s * spread.median_s == pytest.approx(even.achieved_bytes_per_s * even.median_s)
+    alone = found.time(DECODE, most_s=5)
+    assert alone is not None
+    assert both.achieved_flop_per_s * both.median_s > 3 * alone.achieved_flop_per_s * alone.median_s  # 10 tokens instead of 2
+
+
+def test_a_measured_run_is_never_under_a_dispatch_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One around the first call would keep torch.compile from ever compiling that code."""
+    from torch.utils import flop_counter
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("counted by a dispatch mode")
+
+    monkeypatch.setattr(flop_counter.FlopCounterMode, "__enter__", forbidden)
+    assert bench(job()).time(DECODE, most_s=5) is not None
+    assert bench(job()).time(PREFILL, most_s=5) is not None
+
+
+def test_where_nothing_was_compiled_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runner import measure
+
+    on_gpu = bench(job())
+    monkeypatch.setattr(on_gpu, "device", SimpleDevice("cuda"))
+    monkeypatch.setattr(measure, "why_not", lambda _: "no C compiler")
+    assert on_gpu._compiles() is False
+    assert on_gpu.notes == ["ran without torch.compile, which costs time between the matrix products: no C compiler"]
+    monkeypatch.setattr(measure, "why_not", lambda _: "")
+    assert on_gpu._compiles() is True
+    on_cpu = bench(job())
+    on_cpu.compiled = True  # asked for, and the model was built plain
+    monkeypatch.setattr(measure, "compiled_graphs", lambda: 0)
+    timing = on_cpu.time(DECODE, most_s=5)
+    assert timing is not None
+    assert "torch.compile was asked for and compiled nothing: the step ran kernel by kernel" in timing.notes
+
+
+class SimpleDevice:
+    def __init__(self, kind: str) -> None:
+        self.type = kind
+
+
+def test_memory_that_runs_out_in_the_activations_costs_the_cell_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Also where the end of a broken capture hides the allocator's error."""
+    real = Bench._timed
+
+    def timed(self: Bench, cell: Cell, most_s: float) -> Timing | None:
+        if cell != PREFILL:
+            return real(self, cell, most_s)
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(Bench, "_timed", timed)
+    measure_job(job(), tmp_path / "out.json", 0, lambda _: None)
+    found = wire.from_json((tmp_path / "out.json").read_bytes(), Measurement, origin="out")
+    assert found.status == "ok"
+    assert {t.cell for t in found.timings} == {DECODE}
+    assert "prefill of 1 x 8 tokens does not fit in memory" in found.notes
+    among_others = bench(job())
+    among_others.clock.alone = False  # the others wait in a collective: the job ends, with a sentence
+    with pytest.raises(
+        MachineError, match=r"ran out of memory in the activations of prefill of 1 x 8 tokens: CUDA out of memory\."
+    ):
+        among_others.time(PREFILL, most_s=5)
+
+
+def test_other_errors_are_not_taken_for_a_full_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Bench, "_timed", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        bench(job()).time(PREFILL, most_s=5)
+
+
+def test_filling_the_weights_is_progress(tmp_path: Path) -> None:
+    """Every tensor beats: a slow disk is not a stall."""
+    beats: list[str] = []
+    Bench(job(), Mesh.single(), torch.device("cpu"), layers=0, beat=beats.append)
+    assert sum(beat.startswith("filling ") for beat in beats) > 3 * len(SPEC.layers)
+    assert "filling layers.0.attention.q.weight" in beats
+
+
+def test_a_rank_that_holds_the_others_up_is_named() -> None:
+    assert slowest([1.00, 1.01, 1.02]) == ()
+    assert slowest([1.00, 1.01, 1.25]) == (
+        "rank 2 is 25% slower than the fastest at the same product: every collective waits for it",
+    )

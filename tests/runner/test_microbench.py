@@ -19,7 +19,7 @@ JOB = BenchJob(device="cpu", formats=("fp32", "fp8"), tiny=True, time_limit_s=40
 def run(ranks: int) -> Benchmarks:
     environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     start = Ranks(module="runner.microbench", here=ranks, environment=environment)
-    outcome = run_ranks(start, wire.to_json(JOB), id="bench", time_limit_s=90, progress=lambda _: None)
+    outcome = run_ranks(start, wire.to_json(JOB), time_limit_s=90, progress=lambda _: None)
     assert outcome.reason == ""
     assert outcome.text is not None
     return wire.from_json(outcome.text, Benchmarks, origin="bench")

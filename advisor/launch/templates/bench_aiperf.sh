@@ -10,7 +10,8 @@ command -v aiperf >/dev/null || {
   exit 1
 }
 command=(
-  aiperf profile --model "$MODEL" --url "$URL" --streaming
+  aiperf profile --model @model@ --url "$URL" --streaming
+  @tokenizer@
   --endpoint-type completions # no chat template: the prompt has the tokens that were ranked
   --synthetic-input-tokens-mean @input_tokens@ --synthetic-input-tokens-stddev @input_spread@
   --output-tokens-mean @output_tokens@ --output-tokens-stddev @output_spread@
@@ -20,5 +21,6 @@ command=(
   @pace@
   --artifact-dir "$OUT"
 )
+[[ -z $API_KEY ]] || command+=(--api-key "$API_KEY")
 "${command[@]}"
 echo "result: $OUT/profile_export_aiperf.json"

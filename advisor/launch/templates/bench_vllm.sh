@@ -10,8 +10,10 @@ command -v vllm >/dev/null || {
   exit 1
 }
 mkdir -p "$OUT"
+[[ -z $API_KEY ]] || export OPENAI_API_KEY=$API_KEY
 command=(
   vllm bench serve --backend openai --base-url "$URL" --model "$MODEL"
+  @served_name@
   --endpoint /v1/completions # no chat template: the prompt has the tokens that were ranked
   --dataset-name random --random-input-len @input_tokens@
   --random-output-len @output_tokens@

@@ -56,7 +56,7 @@ export function card(data, plan, figures, load) {
       { class: "note" },
       `${loadWords(data, showCount, load)}: `,
       status,
-      figures.exact ? "" : " (read between computed points)",
+      figures.exact ? "" : " (by the formula that compares plans; `advisor estimate` simulates this load)",
     ),
     el(
       "dl",
@@ -95,7 +95,7 @@ function openFormula(plan, name, exact) {
       : el(
           "p",
           { class: "note" },
-          "The numbers are those of the question's own load; the figure on the page is read between computed points.",
+          "The numbers are those of the question's own load; the figure on the page is that of the load which is set.",
         ),
     close,
   );

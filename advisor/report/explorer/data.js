@@ -14,7 +14,7 @@
  */
 /** @typedef {[figure: string, title: string, equation: string, numbers: string, result: string, source: string]} Formula */
 /**
- * @typedef {Degrees & {tie: number, within: boolean, front: boolean, curve: number, ttft: Estimate, tpot: Estimate,
+ * @typedef {Degrees & {tied: boolean, within: boolean, front: boolean, curve: number, ttft: Estimate, tpot: Estimate,
  *   latency: Estimate, rate: Estimate, sequences: number, kv_tokens: number, max_sequences: number, usd: number | null,
  *   bottleneck: string, notes: string[], decode: Step, prefill: Step, memory: Memory, seats: number[][],
  *   groups: Record<string, number[][]>, formulas: Formula[]}} Plan
@@ -37,10 +37,10 @@
 /**
  * @typedef {{model: string, sentence: string, weights: string, kv: string, machine: string, gpus: number, nodes: number,
  *   engine: string, input: number, output: number, mode: string, users: number, rate: number, ttft_limit: number | null,
- *   tpot_limit: number | null, goal: string, gpu: string, price: number | null, price_date: string}} Asked
+ *   tpot_limit: number | null, goal: string, confidence: number, margins: {ttft: number, tpot: number}, gpu: string, price: number | null, price_date: string}} Asked
  */
 /**
- * @typedef {{asked: Asked, said: string[], reason: string, notes: string[], first_share: number | null, close_call: boolean,
+ * @typedef {{asked: Asked, said: string[], reason: string, notes: string[], first_share: number | null,
  *   limits_met: boolean, launch: string, remedies: {change: string, plan: string}[], most_users: number, plans: Plan[],
  *   others: [string, number, number, number, number, number, number][], others_hidden: number, rejected: [string, string][],
  *   rejected_hidden: number, ladder: Ladder, variants: Variant[], machine: Machine, curves: Curve[]}} Data

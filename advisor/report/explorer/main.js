@@ -188,7 +188,7 @@ function start(data) {
   replaceIn(/** @type {Element} */ (document.getElementById("head")), ...head(data));
   replaceIn(
     /** @type {Element} */ (document.getElementById("foot")),
-    `Made by advisor with ${data.asked.engine}. Figures are predictions with 90% intervals; between computed points they are read from straight lines. Loads up to ${showCount(data.most_users)} users. This page requests nothing.`,
+    `Made by advisor with ${data.asked.engine}. Figures are predictions with 90% intervals. Those at other loads than the question's are the formula's that compares plans, read from straight lines between computed points. Loads up to ${showCount(data.most_users)} users. This page requests nothing.`,
   );
   document.addEventListener("rebuild", show);
   let width = window.innerWidth;

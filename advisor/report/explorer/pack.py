@@ -9,6 +9,7 @@ from typing import Any
 from advisor.report.data import assignment, gpu_groups
 from advisor.report.explorer.formulas import formulas
 from advisor.report.explorer.thin import thinned
+from advisor.report.reason import tie_words
 from advisor.report.words import asked_for, short
 from advisor.search.front import front
 from advisor.specs.exploration import Band, Exploration, Explored, Ladder, LoadCurve, Variant
@@ -37,10 +38,9 @@ def pack(exploration: Exploration) -> dict[str, Any]:
     return {
         "asked": _asked(exploration),
         "said": list(advice.said),
-        "reason": advice.reason,
+        "reason": " ".join(text for text in (*advice.limits, advice.reason, tie_words(advice)) if text),
         "notes": list(advice.notes),
         "first_share": None if advice.first_share is None else _round(advice.first_share),
-        "close_call": bool(advice.ties),
         "limits_met": advice.limits_met,
         "launch": advice.launch,
         "remedies": [{"change": r.change, "plan": r.plan.label} for r in advice.remedies],
@@ -85,7 +85,9 @@ def _asked(exploration: Exploration) -> dict[str, Any]:
         "model": asked.model, "sentence": asked_for(asked), "weights": asked.weight_format, "kv": asked.kv_format,
         "machine": asked.machine, "gpus": asked.gpus, "nodes": asked.nodes, "engine": f"{asked.engine} {asked.engine_version}",
         "input": load.input_tokens, "output": load.output_tokens, "mode": load.mode, "users": load.users,
-        "rate": load.rate_per_s, "ttft_limit": load.ttft_limit_s, "tpot_limit": load.tpot_limit_s, "goal": load.goal,
+        "rate": load.rate_per_s, "goal": load.goal,
+        "ttft_limit": load.ttft_limit_s or exploration.advice.implied_ttft_s, "tpot_limit": load.tpot_limit_s,
+        "confidence": load.confidence, "margins": {"ttft": exploration.ttft_margin, "tpot": exploration.tpot_margin},
         "gpu": device.name, "price": device.price_usd_per_hour, "price_date": device.price_date,
     }  # fmt: skip
 
@@ -100,7 +102,7 @@ def _plan(problem: Problem, explored: Explored, curves: _Curves) -> dict[str, An
     seated = p.plan if whole else p.plan.replica()
     return {
         **_degrees(p.plan),
-        "tie": explored.tie,
+        "tied": explored.tied,
         "within": p.within_limits,
         "curve": curves.place(explored.curve),
         "ttft": _estimate(p.ttft_s), "tpot": _estimate(p.tpot_s), "latency": _estimate(p.latency_s),

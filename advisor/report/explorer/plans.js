@@ -42,9 +42,17 @@ export function shownFigures(data, plan, load = get("load")) {
   if (asAsked) return finished(data, plan, ownFigures(plan, data), true);
   const curve = data.curves[plan.curve];
   const { ttft, tpot } = limits();
-  const users = load === "most" ? mostUsers(curve, plan.dp, ttft, tpot) : (getNumber("users") ?? 1);
+  const users =
+    load === "most"
+      ? mostUsers(curve, plan.dp, kept(ttft, data.asked.margins.ttft), kept(tpot, data.asked.margins.tpot))
+      : (getNumber("users") ?? 1);
   if (users === null) return null;
   return finished(data, plan, figuresAt(curve, plan.dp, users, data.asked.output), false);
+}
+
+/** What of a limit a prediction has to keep for the limit to be kept with the certainty asked for. @param {number | null} limit @param {number} margin */
+function kept(limit, margin) {
+  return limit === null ? null : limit * margin;
 }
 
 /** The figures at the question's own load. @param {Plan} plan @param {Data} data @returns {Figures} */
@@ -113,7 +121,10 @@ export function breaking(data, plan, figure, text) {
 
 /** What the load that is set is, in words. @param {Data} data @param {(v: number) => string} text @param {string} [load] */
 export function loadWords(data, text, load = get("load")) {
-  if (load === "most") return "as many users as the limits allow";
+  if (load === "most") {
+    const sure = data.asked.confidence > 0.5 ? ` with ${text(data.asked.confidence * 100)}% certainty` : "";
+    return `as many users as keep the limits${sure}`;
+  }
   if (load === "users") return `${text(getNumber("users") ?? 1)} users in flight`;
   return (
     { single_stream: "one user at a time", offline: "everything queued at once", open_loop: `${text(data.asked.rate)} requests/s` }[

@@ -94,9 +94,6 @@ function verdict(data, shown) {
     { class: "verdict", id: "best", "data-plan": data.plans[best].label, role: "status" },
     el("strong", {}, data.plans[best].label),
     ` has ${goal} with ${loadWords(data, showCount)}: ${showCount(figures.rate[0])} tokens/s, ${showCount(figures.perGpu)} a GPU, TPOT ${showSeconds(figures.tpot[0])}.`,
-    data.close_call && figures.exact && best > 0
-      ? ` The error bars cannot tell it from ${data.plans[0].label}, which is recommended because it is simpler.`
-      : "",
   );
 }
 
@@ -237,7 +234,7 @@ function planTable(data, shown) {
         { text: showCount(figures.perGpu), value: figures.perGpu, figure: "per_gpu" },
         figures.usd === null ? "-" : { text: showDollars(figures.usd), value: figures.usd, figure: "usd" },
         status,
-        plan.tie && figures.exact ? `group ${plan.tie}` : "",
+        plan.tied ? "cannot be told from the best" : "",
       ],
       faded: figures.misses.length > 0,
       selected: plan === selected,
@@ -248,7 +245,7 @@ function planTable(data, shown) {
     name: "plans",
     rows,
     head: ["plan", "GPUs", "users", "TTFT", "TPOT", "tok/s", "tok/s per GPU", "$/Mtok", "within limits", "tie"],
-    note: "Plans of one tie group cannot be told apart by the model at the question's load: their error bars decide nothing.",
+    note: "Plans of a tie cannot be told from the best by the model at the question's load; what decides between them is said at the top.",
   });
 }
 

@@ -84,9 +84,6 @@ function followed(data) {
   return data.ladder.rungs.find((rung) => rung.label === get("rung")) ?? data.ladder.rungs[0];
 }
 
-/** What one sequence's token costs in time on a rung: a step visits every stage in turn. @param {Step} step @param {Rung} rung */
-const perStage = (step, rung) => (rung.pp > 1 ? `${showSeconds(step.total)} a stage` : showSeconds(step.total));
-
 /** @param {Data} data */
 function stepWords(data) {
   return get("phase") === "prefill"
@@ -106,7 +103,7 @@ function ladderPicture(place, data) {
       return {
         label: rung.label,
         parts: parts(step),
-        end: `${perStage(step, rung)}${rung.fits ? "" : ", does not fit"}`,
+        end: `${showSeconds(step.total)}${rung.fits ? "" : ", does not fit"}`,
         faded: !rung.fits,
         strong: rung === followed(data),
         press: () => follow(rung.label),
@@ -155,10 +152,11 @@ function reading(data) {
     ),
     el(
       "p",
-      { class: "verdict", id: "speedup", "data-value": rung.pp > 1 ? null : first.total / step.total },
+      { class: "verdict", id: "speedup", "data-value": first.total / step.total },
+      `${rung.label}: ${showCount(first.total / step.total)}x as fast as ${data.ladder.rungs[0].label} with ${showCount(gpus)}x the GPUs. `,
       rung.pp > 1
-        ? `${rung.label}: a token passes ${rung.pp} stages of ${showSeconds(step.total)} one after the other, so stages never shorten its way; they hold more and keep several batches in flight. `
-        : `${rung.label}: ${showCount(first.total / step.total)}x faster than ${data.ladder.rungs[0].label} with ${showCount(gpus)}x the GPUs. `,
+        ? `A token passes its ${rung.pp} stages one after the other; they hold more, and several batches are on the way at once. `
+        : "",
       `${showShare(serial / step.total)} of the step is all-reduce, host and launches.`,
     ),
   );
@@ -176,19 +174,17 @@ function stepTable(data) {
       return {
         cells: [
           { text: rung.label, press: () => follow(rung.label), pressed: rung === followed(data), key: `row-${rung.label}` },
-          { text: perStage(step, rung), value: step.total, figure: "step" },
+          { text: showSeconds(step.total), value: step.total, figure: "step" },
           ...names.map((name) => ({
             text: step.parts[name] ? showSeconds(step.parts[name]) : "-",
             value: step.parts[name] ?? 0,
             figure: name,
           })),
-          rung.pp > 1
-            ? "-"
-            : {
-                text: `${showCount(stepOf(data, data.ladder.rungs[0]).total / step.total)}x`,
-                value: stepOf(data, data.ladder.rungs[0]).total / step.total,
-                figure: "speedup",
-              },
+          {
+            text: `${showCount(stepOf(data, data.ladder.rungs[0]).total / step.total)}x`,
+            value: stepOf(data, data.ladder.rungs[0]).total / step.total,
+            figure: "speedup",
+          },
         ],
         faded: !rung.fits,
         selected: rung === followed(data),

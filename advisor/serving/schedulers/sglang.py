@@ -41,7 +41,7 @@ class SglangRules:
         budget = self._budget
         for sequence in simulator.prefilling:  # at most one: the prompt that the last batch cut
             new = min(sequence.left, budget)
-            simulator.give(sequence, simulator.blocks_of(sequence.done + new) - sequence.blocks)
+            simulator.give(sequence, sequence.done + new)
             chunks.append((sequence, new))
             budget -= new
         if not self._full:
@@ -68,6 +68,7 @@ class SglangRules:
         remaining = simulator.free_blocks * page - self.ratio * _owed(simulator)
         while simulator.waiting and budget > 0:
             head = simulator.waiting[0]
+            simulator.look_up(head)
             to_come = min(head.request.output_tokens - head.generated, CLIP_NEW_TOKENS)
             fits = head.left + to_come + page < remaining or not simulator.running
             if simulator.running >= self._most or not fits:
@@ -79,7 +80,7 @@ class SglangRules:
                     break
                 new = min(new, max(page, budget // page * page)) if self._chunked else new
             whole = new == head.left
-            chunks.append((simulator.admit(simulator.blocks_of(head.done + new)), new))
+            chunks.append((simulator.admit(head.done + new), new))
             budget -= simulator.blocks_of(new) * page
             remaining -= new + (to_come if whole else 0)
 

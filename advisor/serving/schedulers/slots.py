@@ -26,12 +26,12 @@ class SlotRules:
     def schedule(self, simulator: Simulator) -> tuple[bool, Chunks]:
         """A free slot takes the next request; prompts share the batch with the decodes, or run before them."""
         while simulator.waiting and simulator.running < self._most:
-            need = simulator.blocks_of(simulator.waiting[0].final)
-            if need > simulator.free_blocks:
+            final = simulator.waiting[0].final
+            if simulator.blocks_of(final) > simulator.free_blocks:
                 break
-            simulator.admit(need)
+            simulator.admit(final)
         mixed = self._rules.mixed_steps
-        budget = self._budget - (len(simulator.alive) if mixed else 0)
+        budget = self._budget - (simulator.verified if mixed else 0)
         chunks: Chunks = []
         for sequence in simulator.prefilling:
             new = min(sequence.left, budget) if self._rules.chunked_prefill else sequence.left

@@ -26,7 +26,7 @@ class TrtllmRules:
     def schedule(self, simulator: Simulator) -> tuple[bool, Chunks]:
         """Generation first, then contexts in order, as far as `max_num_tokens` reaches."""
         paused = self._pause(simulator)
-        budget = self._budget - len(simulator.alive)
+        budget = self._budget - simulator.verified
         chunks: Chunks = []
         kept = simulator.blocks_due(1)
         for sequence in simulator.prefilling:
@@ -49,15 +49,16 @@ class TrtllmRules:
         """First come first served, nobody is passed over; without chunks a context that does not fit the step waits."""
         while simulator.waiting and budget > 0 and simulator.running < self._most:
             head = simulator.waiting[0]
+            simulator.look_up(head)
             if not self._rules.chunked_prefill and head.left > budget and (chunks or simulator.alive):
                 break
-            need = simulator.blocks_of(head.final if self._rules.reserves_output else head.known)
-            if need > simulator.free_blocks - kept:
+            tokens = head.final if self._rules.reserves_output else head.known
+            if simulator.blocks_for(head, tokens) > simulator.free_blocks - kept:
                 break
             new = self._chunk(simulator, head, budget)
             if not new:
                 break
-            chunks.append((simulator.admit(need), new))
+            chunks.append((simulator.admit(tokens), new))
             budget -= new
 
     def _chunk(self, simulator: Simulator, sequence: Sequence, budget: int) -> int:

@@ -31,7 +31,7 @@ class VllmRules:
             if chunks:
                 return False, chunks
         preempted = _make_room(simulator)
-        budget = self._budget - len(simulator.alive)
+        budget = self._budget - simulator.verified
         chunks, cut_off = self._continue(simulator, budget)
         if self._rules.mixed_steps and not preempted and not cut_off:
             budget -= sum(new for _, new in chunks)
@@ -52,12 +52,12 @@ class VllmRules:
             new = min(sequence.left, budget)
             if new <= 0:
                 break
-            need = simulator.blocks_of(sequence.done + new) - sequence.blocks
+            need = simulator.blocks_of(sequence.done + new) - sequence.blocks - sequence.shared_blocks
             if need > simulator.free_blocks - kept:
                 for youngest in reversed(simulator.prefilling[simulator.prefilling.index(sequence) :]):
                     simulator.waiting.appendleft(simulator.preempt(youngest))
                 return chunks, True
-            simulator.give(sequence, need)
+            simulator.give(sequence, sequence.done + new)
             chunks.append((sequence, new))
             budget -= new
         return chunks, False
@@ -70,14 +70,15 @@ class VllmRules:
         watermark = self._rules.watermark * simulator.total_blocks if simulator.running else 0.0
         while simulator.waiting and budget > 0 and simulator.running < self._most:
             head = simulator.waiting[0]
+            simulator.look_up(head)
             if not self._rules.chunked_prefill and head.left > budget and chunks:
                 break
             new = min(head.left, budget) if self._rules.chunked_prefill else head.left
-            need = simulator.blocks_of(head.done + new)
-            must_be_free = simulator.blocks_of(head.known) if self._rules.reserve_prompt else need
+            tokens = head.done + new
+            must_be_free = simulator.blocks_for(head, head.known if self._rules.reserve_prompt else tokens)
             if must_be_free > simulator.free_blocks - kept - watermark:
                 break
-            chunks.append((simulator.admit(need), new))
+            chunks.append((simulator.admit(tokens), new))
             budget -= new
 
 

@@ -10,6 +10,7 @@ import pytest
 from advisor.api.bulk import COLUMNS, estimate_rows, read_rows
 from advisor.cli.app import run
 from advisor.errors import QuestionError
+from advisor.serving import predict
 
 GOOD = {
     "id": "a", "hardware": "h100-80g-sxm", "gpus": "4", "engine": "vllm", "model": "llama-3.1-70b", "weight_dtype": "bf16",
@@ -103,7 +104,7 @@ def test_files_in_and_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        (b"\xff\xfe\x00binary", "is no CSV file"),
+        (b"\xff\xfe\x00binary", "is not a CSV file"),
         (b"", "lacks the column"),
         (b"a,b\n1,2\n", "lacks the column hardware"),
     ],
@@ -153,3 +154,15 @@ def test_the_questions_are_never_overwritten_by_their_answers(tmp_path: Path, ca
     assert run(["estimate", "--points", str(points), "--out", str(tmp_path / "." / "points.csv")]) == 2
     assert "is the file that --points reads" in capsys.readouterr().err
     assert points.read_bytes() == before
+
+
+def test_users_beyond_those_that_are_simulated_only_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue of any length is answered at once, and within 6% of the simulation of all of it."""
+    crowd = row(load="2000")
+    (simulated,) = estimate_rows([crowd], online=False)
+    monkeypatch.setattr(predict, "MOST_SIMULATED", 800)
+    (queued,) = estimate_rows([crowd], online=False)
+    for name in ("ttft_s", "tpot_s", "output_tokens_per_s"):
+        assert float(str(queued[name])) == pytest.approx(float(str(simulated[name])), rel=0.06)
+    (endless,) = estimate_rows([row(load="1000000")], online=False)
+    assert float(str(endless["ttft_s"])) > 100 * float(str(queued["ttft_s"]))

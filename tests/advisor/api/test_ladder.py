@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from explored import dense, dense_question
 
 from advisor.api.ladder import ladder
 from advisor.roofline.memory import rank_memory
+from advisor.search.ceiling import with_ceiling
 from advisor.serving.predict import Predictor
 from advisor.specs.plan import Plan
 
@@ -21,10 +24,10 @@ def test_a_rung_is_a_step_of_its_plan() -> None:
     asked, found = dense_question(), dense().ladder
     predictor = Predictor(asked.problem, asked.calibration)
     rung = next(r for r in found.rungs if r.plan.tp == 4 and r.plan.pp == 1)
-    step = predictor.explain(Plan(tp=4), phase="decode", batch=32, context_tokens=found.context_tokens)
+    step = predictor.explain(Plan(tp=4), batch=32, context_tokens=found.context_tokens)
     assert rung.decode[found.batches.index(32)] == step
-    assert rung.prefill == predictor.explain(Plan(tp=4), phase="prefill", batch=1, context_tokens=found.prefill_tokens)
-    assert rung.memory == rank_memory(asked.problem, Plan(tp=4))
+    assert rung.prefill == predictor.explain_prefill(Plan(tp=4), new_tokens=found.prefill_tokens)
+    assert rung.memory == rank_memory(asked.problem, with_ceiling(asked.problem, Plan(tp=4)))
 
 
 def test_what_does_not_fit_is_marked_and_has_its_time_all_the_same() -> None:
@@ -44,4 +47,4 @@ def test_a_sequence_holds_its_tokens() -> None:
 def test_shapes_beside_the_degrees_come_after_them() -> None:
     asked = dense_question()
     found = ladder(Predictor(asked.problem, asked.calibration), [Plan(tp=2, pp=2, dp=2), Plan(tp=4, dp=2)])
-    assert [r.plan for r in found.rungs[4:]] == [Plan(tp=2, pp=2)]
+    assert [replace(r.plan, settings=None) for r in found.rungs[4:]] == [Plan(tp=2, pp=2)]

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.api.answer import estimate_plan
-from advisor.api.question import MOST_GPUS, machine_words, question
+from advisor.api.question import machine_words, question
 from advisor.catalog.devices import load_device
 from advisor.catalog.machines import cluster_text, load_cluster
 from advisor.catalog.presets import load_preset
 from advisor.errors import AdvisorError, PlanError, QuestionError
 from advisor.probe.readings import GpuReading, Readings
-from advisor.specs.cluster import Cluster, Link, Node
+from advisor.specs.cluster import MOST_GPUS, Cluster, Link, Node
 from advisor.specs.workload import Workload
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from explored import dense, dense_question
+from explored import dense, dense_question, screened
 
-from advisor.api.answer import estimate_plan
 from advisor.api.question import question
 from advisor.api.variants import variants
 from advisor.specs.exploration import Variant
@@ -26,9 +25,9 @@ def test_every_gpu_meets_every_format_and_lengths_vary_on_the_question_s_own() -
     found = dense().variants
     gpus, forms = {v.gpu for v in found}, {v.weight_format for v in found}
     assert len(gpus) == 4
-    assert len(forms) == 3
+    assert len(forms) == 2
     assert {(v.gpu, v.weight_format) for v in found} == {(g, f) for g in gpus for f in forms}
-    assert {v.input_tokens for v in found if v.gpu == "h100-80g-sxm"} == {1024, 4096, 16384, 65536}
+    assert {v.input_tokens for v in found if v.gpu == "h100-80g-sxm"} == {1024, 4096, 16384}
 
 
 @pytest.mark.parametrize(
@@ -43,9 +42,9 @@ def test_its_figures_are_those_of_the_changed_question(variant: tuple[object, ..
     found = next(p for p in of(*variant).plans if p.plan.label == "tp=8,pp=1,dp=1")  # type: ignore[arg-type]
     assert found.curve is not None
     users = found.curve.users[3]
-    asked = question(model="70b", gpus=8, users=users, online=False, **options)  # type: ignore[arg-type]
     assert found.curve.replicas == 1
-    assert found.curve.tpot_s[3] == pytest.approx(estimate_plan(asked, Plan(tp=8)).tpot_s.value, rel=1e-9)
+    meant = screened("70b", plan="tp=8", gpus=8, users=users, **options)  # type: ignore[arg-type]
+    assert found.curve.tpot_s[3] == pytest.approx(meant.tpot_s.value, rel=1e-9)
 
 
 def test_what_does_not_fit_says_by_how_much() -> None:

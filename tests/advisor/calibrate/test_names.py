@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.names import checkpoint, spoken_format
 from advisor.calibrate.points import point_of_row
 from advisor.errors import QuestionError
@@ -28,7 +28,7 @@ ROW = {
     ],
 )
 def test_a_requantised_copy_is_its_base_model_in_another_format(name: str, base: str, experts: str) -> None:
-    found = Desk(online=False, local=False).model(point_of_row({**ROW, "model": name}))
+    found = Lookup(online=False, local=False).model(point_of_row({**ROW, "model": name}))
     assert found.name == base
     assert (found.formats.experts if found.is_moe else found.formats.ffn) == experts.removesuffix(
         "-block" if "RedHat" in name else ""
@@ -38,17 +38,17 @@ def test_a_requantised_copy_is_its_base_model_in_another_format(name: str, base:
 
 def test_what_a_row_says_of_its_format_goes_before_the_name() -> None:
     row = {**ROW, "model": "nvidia/Qwen3-32B-NVFP4", "weight_dtype": "AutoRound INT4"}
-    assert Desk(online=False, local=False).model(point_of_row(row)).formats.ffn == "int4"
+    assert Lookup(online=False, local=False).model(point_of_row(row)).formats.ffn == "int4"
     assert spoken_format("AutoRound INT4") == "int4"
 
 
 def test_qwens_own_fp8_is_block_scaled_outside_tensorrt_llm() -> None:
-    row, desk = {**ROW, "model": "Qwen/Qwen3.5-397B-A17B", "weight_dtype": "fp8"}, Desk(online=False, local=False)
-    assert desk.model(point_of_row(row)).formats.experts == "fp8-block"
-    assert desk.model(point_of_row({**row, "engine": "trtllm"})).formats.experts == "fp8"
+    row, lookup = {**ROW, "model": "Qwen/Qwen3.5-397B-A17B", "weight_dtype": "fp8"}, Lookup(online=False, local=False)
+    assert lookup.model(point_of_row(row)).formats.experts == "fp8-block"
+    assert lookup.model(point_of_row({**row, "engine": "trtllm"})).formats.experts == "fp8"
 
 
 def test_a_name_without_a_base_stays_an_error() -> None:
     assert checkpoint("owner/Nobody-FP8").bases == ("Nobody-FP8", "Nobody")
     with pytest.raises(QuestionError, match="owner/Nobody-FP8"):
-        Desk(online=False, local=False).model(point_of_row({**ROW, "model": "owner/Nobody-FP8"}))
+        Lookup(online=False, local=False).model(point_of_row({**ROW, "model": "owner/Nobody-FP8"}))

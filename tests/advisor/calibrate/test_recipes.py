@@ -8,7 +8,7 @@ import pytest
 
 from advisor.calibrate.accuracy import score, scoreboard
 from advisor.calibrate.cases import Case, Predictors, answer
-from advisor.calibrate.lookup import Desk
+from advisor.calibrate.lookup import Lookup
 from advisor.calibrate.points import INFERENCEX, point_of_row
 from advisor.calibrate.recipes import as_started, unstated
 
@@ -33,15 +33,15 @@ ADP = {**R1, "tp": "1", "dp": "8"}
     ],
 )
 def test_recipes(row: dict[str, str], budget: int, polling: int) -> None:
-    engine = Desk(online=False, local=False).engine(point_of_row(row))
+    engine = Lookup(online=False, local=False).engine(point_of_row(row))
     assert (engine.token_budget, engine.polling_steps) == (budget, polling)
 
 
 def test_a_profile_that_is_fitted_keeps_the_recipe() -> None:
-    desk = Desk(online=False, local=False)
-    problem = desk.problem(point_of_row(ADP))
+    lookup = Lookup(online=False, local=False)
+    problem = lookup.problem(point_of_row(ADP))
     case = Case(
-        id="", problem=problem, plan=point_of_row(ADP).plan, calibration=desk.coefficients(problem.cluster), measured=()
+        id="", problem=problem, plan=point_of_row(ADP).plan, calibration=lookup.coefficients(problem.cluster), measured=()
     )  # fmt: skip
     plain = replace(problem.engine, polling_steps=1, token_budget=8192)
     assert answer(case, plain, Predictors()) == answer(case, problem.engine, Predictors())
@@ -64,10 +64,10 @@ def test_runs_of_unstated_conditions_are_scored_but_not_counted() -> None:
 
 
 def test_a_device_without_a_recipe_is_left_alone() -> None:
-    desk = Desk(online=False, local=False)
+    lookup = Lookup(online=False, local=False)
     point = point_of_row({**R1, "input_tokens": "2000"})
-    engine = desk.engine(point)
-    assert as_started(engine, point, desk.cluster(point).device) is engine
+    engine = lookup.engine(point)
+    assert as_started(engine, point, lookup.cluster(point).device) is engine
     assert point.workload.requests == 0  # prompts of whole thousands: the steady state
     assert point_of_row(R1).workload.requests == 1280
 
@@ -79,7 +79,7 @@ def test_rows_with_speculation_are_set_aside(speculation: str, kept: bool) -> No
 
 def test_gpt_oss_on_blackwell_runs_with_mxfp8_activations_in_that_recipe_of_vllm() -> None:
     row = {**R1, "engine": "vllm", "engine_version": "0.15.1", "model": "openai/gpt-oss-120b", "weight_dtype": "mxfp4", "ep": "1"}
-    desk = Desk(online=False, local=False)
-    assert desk.engine(point_of_row(row)).experts_as == (("10", "mxfp4", "mxfp4-mxfp8"),)
-    assert desk.engine(point_of_row({**row, "source": "elsewhere"})).experts_as == ()
-    assert desk.engine(point_of_row({**row, "engine": "sglang", "engine_version": "0.5.9"})).experts_as != ()
+    lookup = Lookup(online=False, local=False)
+    assert lookup.engine(point_of_row(row)).experts_as == (("10", "mxfp4", "mxfp4-mxfp8"),)
+    assert lookup.engine(point_of_row({**row, "source": "elsewhere"})).experts_as == ()
+    assert lookup.engine(point_of_row({**row, "engine": "sglang", "engine_version": "0.5.9"})).experts_as != ()

@@ -147,7 +147,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(ProfileError, match=name):
             read_cluster(tmp_path / name)
-    with pytest.raises(ProfileError, match="cannot read"):
+    with pytest.raises(ProfileError, match="cannot be read"):
         read_cluster(tmp_path / "absent.yaml")
 
 
@@ -196,3 +196,10 @@ def test_the_hosts_of_an_nvlink_domain_are_kept() -> None:
     assert cluster_of(cluster_data(rack), origin="test") == rack
     tray = load_cluster(gpu="gb200", gpus=4)
     assert (tray.node.host_gpus, tray.node.gpus_per_host) == (0, 4)
+
+
+def test_a_file_of_more_gpus_than_any_machine_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "big.yaml"
+    path.write_text("gpu: h100-80g-sxm\ncount: 8\nlink: {kind: nvswitch, count: 18}\nnodes: 100000\nnetwork: ib-400g\n")
+    with pytest.raises(AdvisorError, match="800000 GPUs are more than any machine has"):
+        read_cluster(path)

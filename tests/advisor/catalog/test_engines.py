@@ -71,5 +71,5 @@ def test_an_unknown_all_reduce_kernel_is_refused(tmp_path: Path) -> None:
     data = yaml.safe_load(sheet_text("engines", "vllm-2025"))
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump({**data, "all_reduces": ["custom", "magic"]}))
-    with pytest.raises(ProfileError, match="'magic' is no all-reduce kernel, choose from custom, lamport"):
+    with pytest.raises(ProfileError, match="'magic' is not an all-reduce kernel, choose from custom, lamport"):
         load_engine(str(path))

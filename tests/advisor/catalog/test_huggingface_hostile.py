@@ -174,7 +174,7 @@ def test_invented_configs_are_refused_in_one_sentence(config: dict[str, Any]) ->
         ({"layer_types": ["moon_attention"] * 80}, "layers of type 'moon_attention' are not modelled"),
         ({"model_type": "rwkv7"}, None),
         ({"model_type": "rwkv7", "architectures": ["RwkvForCausalLM"]}, "the architecture 'rwkv7' is not modelled"),
-        ({"model_type": None, "architectures": []}, "model_type is missing, so this is no model config"),
+        ({"model_type": None, "architectures": []}, "model_type is missing, so this is not a model config"),
         ({"quantization_config": {"quant_method": "hqq"}}, "quantisation method 'hqq' is not modelled"),
         ({"quantization_config": {"quant_method": "compressed-tensors"}}, "config_groups is missing"),
         ({"torch_dtype": "float64"}, "weights stored as 'float64' are not modelled"),

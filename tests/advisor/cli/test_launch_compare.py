@@ -134,3 +134,29 @@ def test_a_result_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str
     _, error = ask(capsys, "compare", *arguments, code=2)
     assert "other columns" in error
     assert (tmp_path / "mine.csv").read_text(encoding="utf-8") == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize("paced", ["users", "rate"])
+def test_a_result_with_the_simulators_own_figures_is_equal(paced: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a benchmark is judged by is a run of so many requests from a cold start, as it was run, not a steady state."""
+    load = {"max_concurrency": 32, "request_rate": "inf"} if paced == "users" else {"request_rate": 4.0}
+    figures = {
+        "completed": 320, "failed": 0, "total_input_tokens": 320 * 1024, "total_output_tokens": 320 * 256, "mean_ttft_ms": 1.0,
+        "mean_tpot_ms": 1.0, "mean_e2el_ms": 1.0, "output_throughput": 1.0, "request_throughput": 1.0, **load,
+    }  # fmt: skip
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(figures), encoding="utf-8")
+
+    def compared() -> dict[str, dict[str, float]]:
+        lines = json.loads(ask(capsys, "compare", str(path), *QUESTION, "--plan", "tp=8", "--json")[0])
+        return {line["name"]: line for line in lines}
+
+    predicted = {name: line["predicted"]["value"] for name, line in compared().items()}  # type: ignore[index]
+    figures |= {
+        "mean_ttft_ms": 1e3 * predicted["time to first token"], "mean_tpot_ms": 1e3 * predicted["time per output token"],
+        "mean_e2el_ms": 1e3 * predicted["request latency"], "output_throughput": predicted["output"],
+        "request_throughput": predicted["requests"],
+    }  # fmt: skip
+    path.write_text(json.dumps(figures), encoding="utf-8")
+    for line in compared().values():
+        assert line["ratio"] == pytest.approx(1.0, rel=1e-6)

@@ -118,7 +118,7 @@ def test_without_a_gpu_cuda_is_refused_in_a_sentence(
         (["--model", "8b", "--nodes", "2"], "--node-rank 0, 1, ... and --master HOST:PORT"),
         (["--model", "8b", "--nodes", "2", "--master", "h:1", "--node-rank", "2"], "beyond the 2 nodes"),
         (["--model", "8b", "--node-rank", "1"], "say --nodes too"),
-        (["--model", "8b", "--endpoint", "nowhere", "--plan", "tp=2"], "is no address of a server"),
+        (["--model", "8b", "--endpoint", "nowhere", "--plan", "tp=2"], "is not an address of a server"),
         (["--model", "8b", "--endpoint", "http://h:1"], "say with --plan which plan it runs"),
         (["--model", "8b", "--engine", "vllm", "--tool", "ab"], "unknown load tool 'ab'"),
     ],
@@ -189,7 +189,7 @@ def test_the_suite_prints_a_table_with_the_bounds_of_the_same_run(
     assert run(["validate", "--suite", "--offline"]) == 0
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 4 * (len(SUITE_BATCHES) + 3)
+    assert len(rows) == 4 * (len(SUITE_BATCHES) + 3 + 2)
     assert "copy 4.2 TB/s" in out
     assert "matrix products up to 671 TFLOP/s" in out
     assert all(row.endswith(" 93% |") for row in rows)  # 3.9 of 4.2 TB/s

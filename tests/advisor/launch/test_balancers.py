@@ -9,14 +9,18 @@ import json
 import shutil
 import ssl
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from launch_questions import model
+import yaml
+from launch_questions import model, prediction, problem
 from launch_stand_ins import Box, until_ready
 
+from advisor.launch import render
+from advisor.launch.script import Options
 from advisor.specs.plan import Plan
 
 REQUESTS = 64
@@ -86,6 +90,37 @@ def test_nginx_serves_https_with_a_certificate(box):
     here = box("trtllm", **FOUR)
     assert "ready: https://127.0.0.1" in until_ready(here.start(**certificate(here)))
     assert post(here, scheme="https") == 200
+
+
+@nginx
+@pytest.mark.parametrize("key", ["", "k1"])
+def test_the_nginx_of_a_compose_file_balances_and_asks_for_the_key(box, key):
+    """Its configuration is inside the file, with compose's variables in it: here they are filled in, and nginx runs it."""
+    here = box("trtllm", **FOUR)
+    until_ready(here.start())
+    question = problem("trtllm", spec=model(moe=True))
+    text = render(question, prediction(Plan(tp=2, dp=4)), target="compose", options=Options(port=here.port + 10))[0].text
+    content = yaml.safe_load(text)["configs"]["nginx"]["content"]
+    content = content.replace("${LISTEN:-127.0.0.1}", "127.0.0.1").replace("${API_KEY:+Bearer }", "Bearer " if key else "")
+    content = content.replace("${API_KEY:-}", key).replace("$$", "$")
+    for number in range(1, 5):
+        content = content.replace(f"127.0.0.1:{here.port + 10 + number};", f"127.0.0.1:{here.port + number};")
+    conf = here.folder / "compose-nginx.conf"
+    conf.write_text(f"daemon off; pid {here.folder}/pid; error_log stderr;\n" + content)
+    with subprocess.Popen(["nginx", "-c", str(conf), "-e", "stderr"], stderr=subprocess.DEVNULL) as started:
+        here.port += 10
+        answers = []
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                answers = [post(here), post(here, key="k2"), post(here, 200_000, key="k1")]
+                break
+            time.sleep(0.1)
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            assert set(pool.map(lambda _: post(here, key="k1", seconds=1.0), range(REQUESTS))) == {200}
+        started.terminate()
+    assert answers == ([401, 401, 200] if key else [200, 200, 200])
+    found = spread(here)
+    assert max(found) - min(found) <= 3, found
 
 
 @nginx

@@ -61,7 +61,7 @@ def test_a_container_gets_the_model_the_cache_and_the_environment(docker):
     assert sources[here.environment["HF_HOME"]] == kept["HF_HOME"]
     assert not any("hf_x" in word or word == "k1" for word in found["options"] + found["command"])
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
+    assert process.wait(30) == 143
     assert here.nothing_left()
 
 
@@ -73,7 +73,7 @@ def test_a_container_that_ends_is_started_again(docker):
         urllib.request.urlopen(f"http://127.0.0.1:{here.port + 1}/crash", timeout=5)
     assert any("server-0 has ended; starting it again (1 of 3)" in line for line in process.stderr)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
+    assert process.wait(30) == 143
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang"])

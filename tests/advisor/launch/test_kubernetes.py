@@ -118,6 +118,23 @@ def test_amd_pods_ask_for_amd_gpus() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("image", "name", "tag"),
+    [
+        ("vllm/vllm-openai:v0.33.0", "vllm/vllm-openai", "v0.33.0"), ("registry:5000/own/vllm", "registry:5000/own/vllm", "latest"),
+        ("registry:5000/own/vllm:1", "registry:5000/own/vllm", "1"),
+    ],
+)  # fmt: skip
+def test_a_kustomize_base_points_at_the_manifest(image: str, name: str, tag: str) -> None:
+    files = render(problem(), prediction(Plan(tp=2)), target="kubernetes", options=Options(image=image))
+    assert [file.name for file in files] == ["kubernetes.yaml", "kustomization.yaml", "bench.sh"]
+    base = yaml.safe_load(files[1].text)
+    assert base["resources"] == ["kubernetes.yaml"]
+    assert base["images"] == [{"name": name, "newTag": tag}]
+    digest = Options(image="vllm/vllm-openai@sha256:" + "0" * 64)
+    assert "images" not in yaml.safe_load(render(problem(), prediction(Plan()), target="kubernetes", options=digest)[1].text)
+
+
 def test_more_replicas_when_each_has_more_requests_than_were_predicted() -> None:
     scaled = documents("vllm", Plan(tp=2, dp=2), Options(autoscale=4), spec=model(moe=True))["ScaledObject"]["spec"]
     assert scaled["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": "vllm-model-70b"}

@@ -35,7 +35,7 @@ def test_mpirun_starts_a_rank_for_each_gpu(box):
         time.sleep(0.1)
     assert ranks == [0, 1, 2, 3]
     process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == 143
+    assert process.wait(30) == 143
     assert here.nothing_left()
 
 

@@ -18,6 +18,7 @@ import yaml
 from launch_questions import FLAGS, SETTINGS, cluster, model, prediction, problem
 from launch_schemas import COMPOSE, LEADER_WORKER_SET
 
+from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import load_model, requantise
 from advisor.errors import AdvisorError, PlanError, QuestionError
@@ -25,6 +26,7 @@ from advisor.launch import TARGETS, launch_line, parse, render
 from advisor.launch.reading import _engine_words, _shell
 from advisor.launch.script import Options, ScriptFile
 from advisor.specs.plan import Plan
+from advisor.specs.speculation import Speculation
 
 ENGINES = tuple(FLAGS)
 MOE = {"spec": model(moe=True)}
@@ -230,6 +232,66 @@ def test_header_tells_figures_with_units_and_versions():
     assert "Written by advisor " in text
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_what_was_asked_for_is_what_the_engine_takes(engine, target, check_launch):
+    parsers = {"vllm": ("hermes", "qwen3", "deepep_low_latency"), "sglang": ("qwen25", "qwen3", "deepep")}[engine]
+    options = Options(
+        served_name="my model", tool_parser=parsers[0], reasoning_parser=parsers[1], loras=("sql=org/adapter", "legal=org/other"),
+        kv_offload_gib=64, expert_backend=parsers[2], balance_experts=True,
+    )  # fmt: skip
+    files = render(problem(engine, **MOE), prediction(Plan(tp=8, ep=8)), target=target, options=options)
+    text = files[0].text
+    for wanted in ("my model", "sql=org/adapter", "legal=org/other", *parsers):
+        assert wanted in text
+    for line in engine_commands(text):
+        assert check_launch.check(engine, line, strict=True)[:2] == (True, ""), line
+    assert parse(text) == prediction(Plan(tp=8, ep=8)).plan
+    with pytest.raises(PlanError, match="need expert parallelism"):
+        render(problem(engine), prediction(Plan(tp=8)), target=target, options=Options(balance_experts=True))
+
+
+@pytest.mark.parametrize(("engine", "gpu", "image"), [
+    ("vllm", "mi300x", "vllm/vllm-openai-rocm:v0.33.0"), ("sglang", "mi300x", "lmsysorg/sglang:v0.5.23-rocm700-mi30x"),
+    ("sglang", "mi355x", "lmsysorg/sglang:v0.5.23-rocm700-mi35x"),
+])  # fmt: skip
+def test_amd_gpus_have_images_and_variables_of_their_own(engine, gpu, image, check_launch):
+    asked = replace(problem(engine, machine=load_cluster(gpu=gpu, gpus=8)), engine=load_engine(engine))
+    for target in TARGETS:
+        text = render(asked, prediction(Plan(tp=4, gpus=(3, 2, 1, 0))), target=target)[0].text
+        assert "nvidia" not in text.lower()
+        assert parse(text).tp == 4
+        if target in ("docker", "compose", "kubernetes"):
+            assert image in text
+        if target != "kubernetes":
+            assert "HIP_VISIBLE_DEVICES" in text
+        for line in engine_commands(text):
+            assert check_launch.check(engine, line, strict=True)[0]
+    with pytest.raises(PlanError, match="trtllm has no launch scripts for GPUs of amd"):
+        render(problem("trtllm", machine=load_cluster(gpu=gpu, gpus=8)), prediction(Plan()), target="bash")
+
+
+@pytest.mark.parametrize("tool", ["vllm", "aiperf"])
+def test_the_benchmark_asks_for_the_served_name_with_the_key(tool):
+    options = Options(served_name="my model", load_tool=tool)
+    text = render(problem(), prediction(Plan()), target="bash", options=options)[1].text
+    assert {"vllm": "--served-model-name 'my model'", "aiperf": "--model 'my model'"}[tool] in text
+    assert {"vllm": "export OPENAI_API_KEY=$API_KEY", "aiperf": '--api-key "$API_KEY"'}[tool] in text
+    plain = render(problem(), prediction(Plan()), target="bash", options=Options(load_tool=tool))[1].text
+    assert '--model "$MODEL"' in plain
+    assert "my model" not in plain
+
+
+def test_names_that_would_be_options_or_lines_are_refused():
+    for bad in ("--x", "a\nb", "noequals", "=path", "a b=/x"):
+        with pytest.raises(QuestionError):
+            render(problem(), prediction(Plan()), target="bash", options=Options(loras=(bad,)))
+    with pytest.raises(QuestionError):
+        render(problem(), prediction(Plan()), target="bash", options=Options(served_name="-x"))
+    with pytest.raises(PlanError, match="--served-name is written for vllm and sglang"):
+        render(problem("trtllm"), prediction(Plan()), target="bash", options=Options(served_name="x"))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_trust_remote_code_only_when_asked(engine):
     question = problem(engine)
@@ -276,7 +338,7 @@ def test_a_changed_script_is_told():
     text = files("vllm", "bash", "tp")[0].text
     with pytest.raises(AdvisorError, match="the script was changed"):
         parse(text.replace("--tensor-parallel-size 4", "--tensor-parallel-size 8"))
-    with pytest.raises(AdvisorError, match="no launch script"):
+    with pytest.raises(AdvisorError, match="not a launch script"):
         parse("echo hello")
 
 
@@ -311,3 +373,38 @@ def test_an_nvlink_domain_of_several_hosts_is_started_host_by_host(target: str, 
     if target == "slurm":
         assert "--gpus-per-node=4" in text
         assert f"--nodes={plan.world // 4}" in text
+
+
+DRAFTS = ("mtp:3", "eagle3:2", "ngram:4")
+
+
+def drafting(text):
+    method, number = text.split(":")
+    return Speculation(method=method, drafts=int(number), length=1.5, length_low=1.5, length_high=1.5, source="test")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("text", DRAFTS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_drafts_pass_the_engines_own_parser_and_read_back(engine, text, target, check_launch):
+    plan = Plan(tp=4)
+    asked = replace(problem(engine), speculation=drafting(text))
+    rendered = render(asked, prediction(plan), target=target, options=Options(draft_model="example-org/head"))
+    said = "".join(file.text for file in rendered)
+    key = {"vllm": "--speculative-config", "sglang": "--speculative-algorithm", "trtllm": "speculative_config"}[engine]
+    assert key in said
+    for file in rendered:
+        assert (parse(file.text).tp, parse(file.text).dp) == (4, 1)
+        for line in engine_commands(file.text):
+            assert check_launch.check(engine, line, strict=True)[:2] == (True, ""), line
+    line = launch_line(asked, prediction(plan).plan)
+    assert key in line
+    assert check_launch.check(engine, line, strict=True)[:2] == (True, "")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_eagle_head_must_be_named(engine):
+    asked = replace(problem(engine), speculation=drafting("eagle3:3"))
+    with pytest.raises(PlanError, match="--draft-model"):
+        render(asked, prediction(Plan(tp=4)), target="bash")
+    assert "DRAFT_MODEL" in launch_line(asked, prediction(Plan(tp=4)).plan)

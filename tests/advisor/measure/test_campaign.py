@@ -201,7 +201,7 @@ def result(label: str, predicted: float, got: float | None) -> PlanResult:
 def test_the_order_holds_or_it_is_said_by_how_much_it_does_not() -> None:
     held = order_of([result("tp=2", 0.02, 0.03), result("tp=4", 0.01, 0.02)], "throughput", 100)
     assert held.held is True
-    assert "tp=4,pp=1,dp=1 is the best as predicted" in held.sentence
+    assert "is as predicted: tp=4,pp=1,dp=1 is the best" in held.sentence
     wrong = order_of([result("tp=2", 0.02, 0.01), result("tp=4", 0.01, 0.02)], "throughput", 100)
     assert wrong.held is False
     assert "tp=2,pp=1,dp=1 was the best, 100% ahead of tp=4,pp=1,dp=1, which was predicted; 1 of 1 pairs" in wrong.sentence
@@ -315,7 +315,7 @@ def test_without_a_load_generator_one_sentence(tools: Path) -> None:
 
 @pytest.mark.parametrize("text", ["http://h:80; rm -rf /", "file:///etc/passwd", "127.0.0.1:8000", "http://$(id)", ""])
 def test_an_endpoint_that_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(QuestionError, match="is no address of a server"):
+    with pytest.raises(QuestionError, match="is not an address of a server"):
         checked_url(text)
 
 

@@ -28,7 +28,7 @@ def test_the_reason_names_the_physics(prediction: Build) -> None:
     found = said(tp8, tp4)
     assert found == (
         "Two replicas of tp=4 make 6,000 output tokens/s, tp=8 3,750, though a user of tp=8 gets a token every 20 ms rather than "
-        "26 ms; all-reduce takes tp=8 4.9 times the GPU time for each output token (31% of what it spends)."
+        "26 ms; for each output token the GPUs of tp=8 spend 4.9 times as long on all-reduce (31% of their time)."
     )
 
 
@@ -42,7 +42,8 @@ def test_for_one_user_the_figures_are_those_of_one_token(prediction: Build) -> N
 
 def test_a_tie_is_one_group_with_what_decided(prediction: Build) -> None:
     plans = [
-        prediction(label, rate=rate, own=0.1) for label, rate in (("tp=2,pp=2,dp=2", 1010), ("tp=4,dp=2", 1000), ("tp=8", 990))
+        prediction(label, rate=rate, independent=0.1)
+        for label, rate in (("tp=2,pp=2,dp=2", 1010), ("tp=4,dp=2", 1000), ("tp=8", 990))
     ]
     advice = rank(plans, Workload(input_tokens=1024, output_tokens=512), ())
     assert tie_words(advice) == (

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
+from advisor.api.question import question
 from advisor.catalog.machines import cluster_data, load_device
 from advisor.probe.nvidia_smi import read_topology_text
 from advisor.probe.readings import Readings
 from advisor.probe.topology import cluster_from
 from advisor.report.screen import Screen
 from advisor.report.topology import data, page, verdict
+from advisor.search.place import Placer
 from advisor.specs.cluster import Cluster
+from advisor.specs.plan import Plan
 
 
 def machine(n: int, cell: dict[tuple[int, int], str], other: str, gpu: str) -> tuple[Readings, Cluster | None]:
@@ -83,3 +87,14 @@ def test_the_data_is_the_key_and_null_where_unknown() -> None:
     assert found["gpus"][0]["name"] is None
     assert found["driver"] is None
     assert found["cluster"]["pairs"]
+
+
+def test_in_a_mixed_box_the_groups_are_the_equal_gpus_that_recommend_launches() -> None:
+    readings, box = machine(6, tier(6, 3, "PHB"), "SYS", "rtx3090")
+    assert box is not None
+    three, four = load_device("rtx3090"), load_device("rtx4090")
+    mixed = replace(box, node=replace(box.node, devices=(three, four, three, three, four, three)))
+    assert any("GPUs 0,2 and 3,5 are nearest" in sentence for sentence in verdict(readings, mixed))
+    asked = question(model="qwen3-32b", dtype="int4-awq", cluster=mixed, users=8)
+    placed = Placer(asked.problem).placed(Plan(tp=2, dp=3)).gpus
+    assert {frozenset(placed[i : i + 2]) for i in (0, 2, 4)} == {frozenset({0, 2}), frozenset({3, 5}), frozenset({1, 4})}

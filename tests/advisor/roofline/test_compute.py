@@ -264,3 +264,44 @@ def test_gpt_fast_follows_from_kernels_alone(h100: Device) -> None:
     assert 1 / token_s(32, 4096, 32, 32, 11008, 1) == pytest.approx(104.9, rel=0.08)
     wire_s = 160 * 6.3e-6  # two all-reduces of 16 KiB a layer, PHYSICS: 6 us on A100 at 8 GPUs
     assert 1 / (token_s(80, 8192, 64, 8, 28672, 8) + wire_s) == pytest.approx(62.5, rel=0.08)
+
+
+def test_k4_what_mla_prefill_asks_of_a_device() -> None:
+    """1,024 new tokens, 16 heads of 192 and 128: half a square of pairs and half a tile of 128 more for each query."""
+    work = LatentPrefill(
+        name="a", batch=2, new=1024, past=0, heads=16, head_dim=192, value_dim=128, kv_rank=512, rope_dim=64, count=3
+    )
+    moved, flop, scores, queue, chain, passes = compute.demand(work, 100)
+    assert scores == 2 * 16 * (work.pairs + 1024 * 64) * 3
+    assert work.pairs == pytest.approx(1024 * 1024 / 2, rel=2e-3)
+    assert flop == 2 * scores * 320
+    assert chain == 2 * 128 * 1024 * 320 * 100 * 3  # one tile of queries walks through all it sees, alone on its SM
+    assert (moved, queue, passes) == (work.hbm_bytes, 0.0, 0.0)
+
+
+def test_k4_a_window_ends_the_walk_of_a_thread_block() -> None:
+    long = PrefillAttention(name="a", batch=1, new=1000, past=9000, heads=8, kv_heads=8, head_dim=64, value_dim=64)
+    short = replace(long, window=512)
+    assert compute.demand(long, 10)[4] == 2 * 128 * 10_000 * 128 * 10
+    assert compute.demand(short, 10)[4] == 2 * 128 * (512 + 128) * 128 * 10
+    few = replace(long, new=32, past=0)  # a tile is no longer than the prompt
+    assert compute.demand(few, 10)[4] == 2 * 32 * 32 * 128 * 10
+
+
+def test_k5_what_decode_asks_of_a_device() -> None:
+    """64 sequences of 4,096 tokens and 8 KV heads on 128 SMs: four blocks an SM; a chain of twice the unit."""
+    grouped = DecodeAttention(name="a", batch=64, context=4096, heads=32, kv_heads=8, head_dim=128, value_dim=128, count=2)
+    _, flop, scores, queue, chain, passes = compute.demand(grouped, 128)
+    assert (flop, scores, queue, chain, passes) == (grouped.flop, 0.0, 64 * 8 / 128 * 2, 2.0 * 2, 0.0)
+    latent = LatentDecode(name="a", batch=64, context=4096, heads=16, kv_rank=512, rope_dim=64, count=2)
+    assert compute.demand(latent, 128)[3:5] == (64 / 128 * 2, 2.0 * 2)
+
+
+def test_k2_and_k3_what_products_ask_of_a_device() -> None:
+    gemm = Gemm(name="g", m=3, n=5, k=8192, weights="bf16", count=4)
+    assert compute.demand(gemm, 1) == (gemm.hbm_bytes, gemm.flop, 0.0, 0.0, 2.0 * 4, 0.0)
+    experts = Experts(
+        name="e", tokens=10, top_k=2, experts=8, local_experts=4, hidden=100, width=64, matrices=3, weights="bf16", count=4
+    )
+    *_, chain, passes = compute.demand(experts, 1)
+    assert (chain, passes) == (0.0, 2 * 10 * 2 * (2 * 100 + 3 * 64) * 4)  # two bytes, all draws, in and out of each buffer

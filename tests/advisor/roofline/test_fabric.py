@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.errors import PlanError
-from advisor.roofline.fabric import LinkGraph, group_fabric, plan_fabrics, typical_bytes_per_s
+from advisor.roofline.fabric import LinkGraph, _weakest_cut, group_fabric, plan_fabrics, typical_bytes_per_s
 from advisor.specs.cluster import Cluster, Device, Link, LinkKind, Network, Node, Pair
 from advisor.specs.plan import Plan
 
@@ -152,3 +153,57 @@ def test_more_bandwidth_never_slows_a_group_and_the_fabric_is_never_better_than_
     links = [build(1.0).node.link(a, b) for a, b in combinations(group, 2)]
     assert slow.bytes_per_s <= max(sum(x.bytes_per_s for x in links), SLOT) + 1
     assert min(typical_bytes_per_s(x) for x in links) > 0
+
+
+@pytest.mark.parametrize(
+    ("edges", "cut"),
+    [
+        ({(0, 1): 3.0}, 3.0),
+        ({(0, 1): 1.0, (1, 2): 1.0, (2, 3): 1.0, (0, 3): 1.0}, 2.0),  # a ring
+        ({(0, 1): 5.0, (1, 2): 1.0, (2, 3): 5.0}, 1.0),  # two pairs with a weak bridge
+        ({(0, 1): 2.0, (0, 2): 2.0, (1, 2): 7.0}, 4.0),  # the corner with the least
+        (  # the example of the paper: {3, 4, 7, 8} against the others
+            {(0, 1): 2, (0, 4): 3, (1, 2): 3, (1, 4): 2, (1, 5): 2, (2, 3): 4, (2, 6): 2, (3, 6): 2, (3, 7): 2, (4, 5): 3,
+             (5, 6): 1, (6, 7): 3},
+            4.0,
+        ),
+    ],
+)  # fmt: skip
+def test_the_weakest_cut_by_hand(edges: dict[tuple[int, int], float], cut: float) -> None:
+    n = 1 + max(max(edge) for edge in edges)
+    weights = [[edges.get((min(a, b), max(a, b)), 0.0) for b in range(n)] for a in range(n)]
+    assert _weakest_cut(weights) == cut
+
+
+def test_a_mesh_of_links_is_as_wide_as_what_a_gpu_has_in_all() -> None:
+    """Seven xGMI links of 64 GB/s: a pair has one, four GPUs three each, eight all seven; no more than the sheet's sum."""
+    mesh = box(8, link("xgmi", 64e9))
+    mesh = replace(mesh, node=replace(mesh.node, devices=(replace(GPU, link_bytes_per_s=448e9),) * 8))
+    graph = LinkGraph(mesh)
+    assert [group_fabric(graph, range(n)).bytes_per_s for n in (2, 4, 8)] == [64e9, 192e9, 448e9]
+    tight = LinkGraph(replace(mesh, node=replace(mesh.node, devices=(replace(GPU, link_bytes_per_s=256e9),) * 8)))
+    assert group_fabric(tight, range(8)).bytes_per_s == 256e9
+
+
+def test_one_gpu_is_a_group_without_a_wire() -> None:
+    alone = group_fabric(LinkGraph(switches()), (3,))
+    assert (alone.ranks, alone.nodes, alone.wiring, alone.peer_access) == (1, 1, "single", True)
+
+
+def test_stages_send_over_the_slowest_hop_between_neighbours() -> None:
+    """Four GPUs in a row, the middle pair far apart: tp=1 pp=4 is as slow as that hop, and as a hop of two."""
+    row = box(4, link("sys", SLOT / 2), {(0, 1): link("pix"), (2, 3): link("pix")})
+    fabrics = plan_fabrics(LinkGraph(row), Plan(pp=4))
+    assert (fabrics.pp.kind, fabrics.pp.ranks, fabrics.pp.bytes_per_s) == ("sys", 2, SLOT / 2)
+    assert plan_fabrics(LinkGraph(row), Plan(pp=2, dp=2)).pp.kind == "pix"
+    assert plan_fabrics(LinkGraph(row), Plan(tp=4)).pp.ranks == 1
+
+
+def test_a_ring_takes_the_best_worst_hop() -> None:
+    """Three cards below one switch and one beside: the ring crosses the host twice, whichever way it goes."""
+    graph = LinkGraph(box(4, link("phb"), {(a, b): link("pix") for a, b in combinations(range(3), 2)}))
+    assert group_fabric(graph, range(3)).kind == "pix"
+    whole = group_fabric(graph, range(4))
+    assert (whole.kind, whole.p2p, whole.peer_access, whole.ranks) == ("phb", False, True, 4)
+    pair = group_fabric(graph, (0, 3))
+    assert (pair.kind, pair.point_bytes_per_s) == ("phb", SLOT)

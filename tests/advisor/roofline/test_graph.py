@@ -15,7 +15,7 @@ from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model
 from advisor.roofline.attention import Batch, attention_work, projection_work
-from advisor.roofline.graph import step_work
+from advisor.roofline.graph import expert_work, step_work
 from advisor.roofline.work import Collective, Experts, Gemm, IndexScores, StateScan, StateUpdate, Work
 from advisor.specs.model import GroupedAttention, RecurrentMixer, count_equal
 from advisor.specs.plan import Plan
@@ -164,6 +164,21 @@ def test_an_indexer_scores_what_prompts_and_decodes_see() -> None:
     batch = Batch(decodes=4, context=8192, prefills=1, new=1000, past=2000)
     found = [w for w in attention_work(mixer, 8, batch, "bf16") if isinstance(w, IndexScores)]
     assert [w.pairs for w in found] == [4 * 8192, 1000 * 2000 + 1000 * 1001 / 2]
+
+
+def test_wide_expert_groups_send_a_token_to_the_ranks_of_its_experts_alone() -> None:
+    """Within a board everything is gathered; beyond it (G2) holds: 64 x 7.18 x 7168 bytes of fp8 there, twice that back."""
+    model = load_model("deepseek-r1", online=False).spec
+    layers = [(model.layers[-1], 1)]
+
+    def exchanged(ranks: int) -> dict[str, tuple[str, float]]:
+        works = expert_work(model, Plan(adp=ranks, ep=ranks), layers, 64)
+        return {work.name: (work.op, work.payload_bytes) for work in works if isinstance(work, Collective)}
+
+    assert {name: op for name, (op, _) in exchanged(8).items()} == {"dispatch": "all_gather", "combine": "reduce_scatter"}
+    wide = exchanged(32)
+    assert wide["dispatch"] == ("all_to_all", pytest.approx(3.29e6, rel=0.01))
+    assert wide["combine"] == ("all_to_all", pytest.approx(2 * 3.29e6, rel=0.01))
 
 
 def test_a_sparse_prompt_beyond_its_top_k_attends_in_latent_space() -> None:

@@ -12,6 +12,7 @@ from advisor.catalog.engines import load_engine
 from advisor.catalog.machines import load_cluster
 from advisor.catalog.models import list_models, load_model, requantise
 from advisor.roofline.memory import (
+    activation_bytes,
     context_shortfall,
     default_settings,
     largest_context,
@@ -176,3 +177,58 @@ def test_the_longest_request_is_a_question_of_its_own() -> None:
     assert largest_context(asked, Plan(), replace(memory, kv_tokens=400_000)) == 100_000
     assert context_shortfall(asked, Plan(), replace(memory, kv_tokens=100_000)) == ""
     assert "one request may have 100,000" in context_shortfall(asked, Plan(), replace(memory, kv_tokens=99_999))
+
+
+def test_activations_by_hand() -> None:
+    """Llama-3.1-8B at tp=2, 8,192 tokens, 256 sequences, one copy of the logits and two of the hidden rows."""
+    asked = problem("llama-3.1-8b")
+    rule = replace(asked.engine.memory, logit_copies=1.0, hidden_copies=2.0)
+    asked = replace(asked, engine=replace(asked.engine, memory=rule))
+    settings = Settings(max_sequences=256, token_budget=8192, max_context_tokens=2048, memory_fraction=0.9)
+    logits, inner = 256 * 128_256 * 4, 3 * 14_336 / 2
+    assert activation_bytes(asked, Plan(tp=2), settings) == logits + 2 * 8192 * (inner + 2 * 4096)
+    few = replace(settings, token_budget=128)  # a step of 128 tokens has logits of no more
+    assert activation_bytes(asked, Plan(tp=2), few) == 128 * 128_256 * 4 + 2 * 128 * (inner + 2 * 4096)
+
+
+def test_activations_of_experts_by_hand() -> None:
+    """Mixtral at tp=4, ep=2: two experts a token, each split over two ranks, half of them on this one."""
+    asked = problem("mixtral-8x7b")
+    rule = replace(asked.engine.memory, logit_copies=0.0, hidden_copies=0.0)
+    asked = replace(asked, engine=replace(asked.engine, memory=rule))
+    settings = Settings(max_sequences=256, token_budget=1000, max_context_tokens=2048, memory_fraction=0.9)
+    assert activation_bytes(asked, Plan(tp=4, ep=2), settings) == 2 * 1000 * 2 * (2 * 14_336 / 2 + 4096) / 2
+
+
+@pytest.mark.parametrize("of", ["total", "free", "static"])
+def test_what_each_engine_s_rule_leaves_for_the_cache(of: str) -> None:
+    asked = problem("llama-3.1-8b")
+    rule = replace(
+        asked.engine.memory, of=of, fraction=0.9, context_bytes=1.0 * GIB, graph_bytes=2.0 * GIB, collective_bytes=0.5 * GIB
+    )  # type: ignore[arg-type]
+    asked = replace(asked, engine=replace(asked.engine, memory=rule))
+    settings = Settings(max_sequences=64, token_budget=2048, max_context_tokens=2048, memory_fraction=0.9)
+    plan = Plan(tp=2, settings=settings)
+    found = rank_memory(asked, plan)
+    total, weights = asked.cluster.device.memory_bytes, stage_weight_bytes(asked.model, plan, asked.engine, 0)
+    rest = activation_bytes(asked, plan, settings) + 3.5 * GIB
+    left = {
+        "total": total * 0.9 - weights - rest, "free": (total - weights - rest) * 0.9, "static": total * 0.9 - weights,
+    }[of]  # fmt: skip
+    if of == "static":
+        left = min(left, total - rest - weights)
+    assert found.kv_bytes == pytest.approx(left)
+    assert found.reserved_bytes == pytest.approx(total - weights - rest - left, abs=1)
+    each = found.kv_bytes_per_token
+    assert found.kv_tokens == pytest.approx(left / each, abs=asked.engine.page_tokens)
+    assert found.shortfall_bytes == 0.0
+
+
+def test_equal_stages_are_looked_at_once_and_the_fullest_binds() -> None:
+    """The first stage of a 70B carries the embedding, the last the head: the cache is what they leave."""
+    asked = problem("llama-3.1-70b")
+    whole = min(
+        rank_memory(replace(asked, cluster=replace(asked.cluster, node=node)), Plan(pp=8)).kv_tokens
+        for node in (asked.cluster.node, replace(asked.cluster.node, free_bytes=(1e12,) * 8))
+    )
+    assert rank_memory(asked, Plan(pp=8)).kv_tokens == whole

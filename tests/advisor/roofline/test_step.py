@@ -18,6 +18,7 @@ from advisor.specs.engine import Engine, HostTime
 from advisor.specs.keys import ScaleKey
 from advisor.specs.plan import Plan
 from advisor.specs.problem import Problem
+from advisor.specs.speculation import Method, Speculation
 from advisor.specs.workload import Workload
 
 
@@ -95,3 +96,48 @@ def test_kernels_of_a_layer_by_hand(vllm: Engine) -> None:
     r1 = Problem(model=load_model("deepseek-ai/DeepSeek-R1", online=False).spec, cluster=cluster, workload=load, engine=vllm)
     model = Predictor(r1, load_calibration(cluster.device, local=False)).step_model(Plan(tp=8))
     assert 40 < model.kernels(0) / 61 < 43
+
+
+def speculating(method: Method, drafts: int = 3, *, tp: int = 2, model: str = "meta-llama/Llama-3.1-8B") -> StepModel:
+    cluster = load_cluster(gpu="h100-80g-sxm", gpus=tp)
+    load = Workload(input_tokens=512, output_tokens=128, mode="closed_loop", users=8)
+    drawn = Speculation(method=method, drafts=drafts, length=2.5, length_low=2.5, length_high=2.5, source="test")
+    spec = load_model(model, online=False).spec
+    problem = Problem(model=spec, cluster=cluster, workload=load, engine=load_engine("vllm", "2025"), speculation=drawn)
+    return Predictor(problem, load_calibration(cluster.device, local=False)).step_model(Plan(tp=tp))
+
+
+def test_a_verify_step_costs_a_single_user_little_and_a_full_batch_much(vllm: Engine) -> None:
+    plain, verify = model_of(vllm), speculating("ngram")
+    assert 1.0 < verify.decode_s(1, 1000) / plain.decode_s(1, 1000) < 1.15
+    assert verify.decode_s(512, 1000) / plain.decode_s(512, 1000) > 1.5
+    assert verify.decode_s(512, 1000) == pytest.approx(plain.decode_s(2048, 250), rel=0.35)
+
+
+def test_drafting_pays_a_single_user_and_stops_under_load(vllm: Engine) -> None:
+    """Weights and cache are read once for all verified tokens, products are not: with long contexts drafting pays for longer."""
+    plain, eagle = model_of(vllm), speculating("eagle3")
+
+    def gain(users: int, context: int) -> float:
+        return plain.decode_s(users, context) / (eagle.decode_s(users, context) / eagle.tokens_per_step)
+
+    gains = [gain(users, 64) for users in (1, 16, 64, 256, 1024)]
+    assert gains == sorted(gains, reverse=True)
+    assert gains[0] > 1.7
+    assert gains[-1] < 1.1
+    assert gain(1024, 4096) > gain(1024, 64) + 0.1
+
+
+def test_more_drafts_take_longer_and_a_drafter_longer_than_a_look_up() -> None:
+    times = [speculating("eagle3", drafts).decode_s(8, 1000) for drafts in (2, 3, 5)]
+    assert times == sorted(times)
+    assert speculating("ngram").decode_s(8, 1000) < speculating("eagle3").decode_s(8, 1000)
+    assert speculating("eagle3").mixed_s(0, 0, [(512, 0)]) > speculating("ngram").mixed_s(0, 0, [(512, 0)])
+
+
+def test_more_tokens_draw_more_experts() -> None:
+    """A verify step of a mixture reads the experts that all its tokens draw: drafting costs more there than in a dense model."""
+    mixtral = "mistralai/Mixtral-8x7B-v0.1"
+    few, many = speculating("ngram", 2, model=mixtral), speculating("ngram", 7, model=mixtral)
+    dense = speculating("ngram", 7).decode_s(1, 1000) / speculating("ngram", 2).decode_s(1, 1000)
+    assert many.decode_s(1, 1000) / few.decode_s(1, 1000) > 1.2 * dense

@@ -18,6 +18,7 @@ from advisor.roofline.work import (
     PrefillAttention,
     Stream,
     drawn_share,
+    ranks_reached,
 )
 
 
@@ -137,3 +138,10 @@ def test_collective_carries_its_payload() -> None:
     work = Collective(name="c", op="all_reduce", axis="tp", payload_bytes=100, count=3)
     assert work.wire_bytes == 300
     assert work.flop == work.hbm_bytes == 0
+
+
+def test_the_ranks_that_a_token_reaches_by_hand() -> None:
+    # docs/physics.md (G2): 32 ranks, 8 draws.
+    assert ranks_reached(32, 8) == pytest.approx(7.18, abs=0.01)
+    assert ranks_reached(1, 8) == 1
+    assert ranks_reached(1000, 2) == pytest.approx(2, abs=0.002)

@@ -62,3 +62,10 @@ def test_more_users_than_memory_has_graphs_for_leave_room_for_the_cache() -> Non
     plan = with_ceiling(asked.problem, Plan(pp=12))
     assert rank_memory(asked.problem, plan).shortfall_bytes == 0
     assert settings_of(plan).max_sequences < MOST
+
+
+def test_the_longest_request_that_is_asked_for_goes_before_a_large_batch() -> None:
+    advice = advisor.recommend("qwen2.5-7b", gpu="rtx4090", gpus=2, context=32_768)
+    assert advice.choices
+    assert all(settings_of(p.plan).max_context_tokens == 32_768 for p in advice.choices)
+    assert all(p.kv_tokens / p.plan.dp >= 32_768 for p in advice.choices)

@@ -91,21 +91,21 @@ def test_of_plans_that_miss_the_one_that_carries_most_within_the_limits_is_first
 
 
 def test_what_cannot_be_told_apart_is_said_and_the_simpler_plan_comes_first(prediction: Build) -> None:
-    deep = prediction("tp=2,pp=2,dp=2", rate=1010, own=0.1)
-    flat = prediction("tp=4,dp=2", rate=1000, own=0.1)
+    deep = prediction("tp=2,pp=2,dp=2", rate=1010, independent=0.1)
+    flat = prediction("tp=4,dp=2", rate=1000, independent=0.1)
     advice = rank([deep, flat], load(), ())
     assert {plan.label for plan in advice.ties} == {deep.plan.label, flat.plan.label}
     assert advice.tie_reason == "simplest"
     assert advice.choices[0] is flat
-    equal = rank([prediction("tp=8", rate=1000, own=0.1), prediction("tp=4,dp=2", rate=1010, own=0.1)], load(), ())
+    equal = rank([prediction("tp=8", rate=1000, independent=0.1), prediction("tp=4,dp=2", rate=1010, independent=0.1)], load(), ())
     assert equal.tie_reason == "best_figure"  # neither is simpler
     assert advice.first_share is not None
     assert 0.4 < advice.first_share < 0.6
 
 
 def test_simplicity_never_costs_a_tenth_however_wide_the_error(prediction: Build) -> None:
-    spread = prediction("tp=2,adp=4,ep=8", rate=1100, own=0.5)
-    plain = prediction("tp=8", rate=1000, own=0.5)
+    spread = prediction("tp=2,adp=4,ep=8", rate=1100, independent=0.5)
+    plain = prediction("tp=8", rate=1000, independent=0.5)
     advice = rank([plain, spread], load(), ())
     assert not advice.ties
     assert advice.choices[0] is spread
@@ -119,15 +119,15 @@ def test_a_clear_lead_is_not_given_away_to_simplicity(prediction: Build) -> None
 
 
 def test_of_a_tie_the_fewest_gpus_are_taken(prediction: Build) -> None:
-    four, two = prediction("tp=4", tpot_s=0.00743, own=0.1), prediction("tp=2", tpot_s=0.00758, ttft_s=0.1, own=0.1)
+    four, two = prediction("tp=4", tpot_s=0.00743, independent=0.1), prediction("tp=2", tpot_s=0.00758, ttft_s=0.1, independent=0.1)
     advice = rank([four, two], load(goal="latency"), ())
     assert advice.choices[0] is two
     assert advice.tie_reason == "fewest_gpus"
 
 
 def test_a_tied_plan_with_the_worse_figure_and_the_smaller_cache_is_not_taken(prediction: Build) -> None:
-    plain = prediction("adp=8", rate=1000, own=0.1, kv_tokens=400_000)
-    spread = prediction("ep=8,adp=8", rate=1020, own=0.1, kv_tokens=480_000)
+    plain = prediction("adp=8", rate=1000, independent=0.1, kv_tokens=400_000)
+    spread = prediction("ep=8,adp=8", rate=1020, independent=0.1, kv_tokens=480_000)
     assert rank([plain, spread], load(), ()).choices[0] is spread
 
 
@@ -138,7 +138,7 @@ def test_replicas_that_cannot_fill_the_machine_stay_out_of_the_front(prediction:
 
 
 def test_certainty_is_the_same_every_time(prediction: Build) -> None:
-    plans = [prediction("tp=8", rate=1000, own=0.05), prediction("tp=4,dp=2", rate=1030, own=0.05)]
+    plans = [prediction("tp=8", rate=1000, independent=0.05), prediction("tp=4,dp=2", rate=1030, independent=0.05)]
     shares = {rank(plans, load(), ()).first_share for _ in range(3)}
     assert len(shares) == 1
 
@@ -179,7 +179,7 @@ def test_the_order_does_not_depend_on_the_order_of_input(prediction: Build, labe
 
 def test_the_chance_of_being_better_is_a_normal_tail(prediction: Build) -> None:
     # ln(1.1) / hypot(0.05, 0.05) = 1.348 standard deviations: 91.1%.
-    a, b = prediction("tp=8", rate=1100, own=0.05), prediction("tp=4,dp=2", rate=1000, own=0.05)
+    a, b = prediction("tp=8", rate=1100, independent=0.05), prediction("tp=4,dp=2", rate=1000, independent=0.05)
     assert better_chance(a, b, load()) == pytest.approx(0.911, abs=0.001)
 
 

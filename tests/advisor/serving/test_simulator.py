@@ -12,8 +12,8 @@ from fixed_steps import Fixed, replica, requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advisor.serving.request import Request
 from advisor.specs.engine import Scheduler
+from advisor.specs.trace import Request
 
 ONE_SLOT = Scheduler(family="slots", chunked_prefill=False, mixed_steps=False)
 VLLM = Scheduler(family="vllm", chunked_prefill=True, mixed_steps=True)
@@ -91,7 +91,7 @@ def test_running_equal_steps_at_once_changes_nothing(rules: Scheduler) -> None:
         simulator = replica(Fixed(rules), kv_tokens=250, budget=64)
         tiny = [Request(arrival_s=5.0 + i, input_tokens=1, output_tokens=1) for i in range(3)]
         simulator.run([*sent, *tiny] if disturbed else sent)
-        ends.append([round(r.end_s, 9) for r in simulator.records[:4]])
+        ends.append([round(r.end_s, 9) for r in list(simulator.records)[:4]])
     assert ends[0] == ends[1]
 
 
@@ -133,3 +133,23 @@ def test_a_scheduler_that_runs_ahead_sees_a_request_some_steps_later() -> None:
         simulator.run([*requests((10, 1000)), *requests((10, 5), at_s=3.0042)])
         waits.append(max(simulator.records, key=lambda r: r.arrival_s).queue_s)
     assert waits[1] - waits[0] == pytest.approx(0.020, abs=1e-6)
+
+
+def test_a_verify_step_yields_several_tokens_and_drops_what_is_beyond_the_last() -> None:
+    """10 tokens at 2.5 a step: the prompt's step gives the first, ceil(9 / 2.5) = 4 decode steps of 10 ms the other nine."""
+    model = Fixed(VLLM, prompt_s=0.0)
+    model.tokens_per_step = 2.5
+    found = replica(model)
+    found.run([Request(arrival_s=0.0, input_tokens=100, output_tokens=10) for _ in range(3)])
+    assert [record.end_s - record.first_s for record in found.records] == pytest.approx([0.04] * 3)
+    assert found.free_blocks == found.total_blocks
+
+
+def test_verified_tokens_take_the_budget() -> None:
+    """Budget 16, three decodes that verify four tokens each: 4 tokens are left for a prompt of 8, which takes two steps."""
+    model = Fixed(VLLM)
+    model.queries = 4
+    found = replica(model, budget=16)
+    first = [Request(arrival_s=0.0, input_tokens=4, output_tokens=50) for _ in range(3)]
+    found.run([*first, Request(arrival_s=0.05, input_tokens=8, output_tokens=5)])
+    assert [chunks for decodes, chunks in model.steps if decodes == 3] == [[4], [4]]

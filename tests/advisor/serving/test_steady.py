@@ -184,7 +184,7 @@ def test_intervals_hold_the_value_and_come_from_the_engine() -> None:
     for name in ("ttft_s", "tpot_s", "latency_s", "output_tokens_per_s"):
         estimate = getattr(found, name)
         assert estimate.low < estimate.value < estimate.high
-        assert estimate.own > 0
+        assert estimate.independent > 0
 
 
 def test_replicas_share_the_load_and_nothing_else() -> None:
@@ -196,6 +196,8 @@ def test_replicas_share_the_load_and_nothing_else() -> None:
 
 class _Fixed:
     """A replica whose steps take 10 ms, and 20 ms more for each prefill they carry; no host time."""
+
+    tokens_per_step = 1.0
 
     def __init__(self) -> None:
         engine = load_engine("vllm")
@@ -241,6 +243,7 @@ class _TwoStages(StepModel):
         self.plan = Plan(pp=2)
         self.stage_kinds = [(0, 1), (1, 1)]
         self.engine = load_engine("trtllm")
+        self._light = (-1.0, -1.0, 0.0, 0.0)
 
     def _stage_mixed_s(self, stage: int, decodes: float, context: float, chunks: object, heavy: int) -> float:
         return 0.010

@@ -37,8 +37,8 @@ def test_a_key_is_read_and_written_as_files_have_it(kind: type[KernelKey | WireK
         (WireKey, "all_reduce/nccl/carrier-pigeon/8", "write op/algorithm"),
         (WireKey, "all_reduce/nccl/nvswitch/four", "number of ranks"),
         (WireKey, "all_reduce/nccl/nvswitch/0", "number of ranks"),
-        (ScaleKey, "decoding", "one of decode, prefill"),
-        (ScaleKey, "decode//fp8", "no part of a step"),
+        (ScaleKey, "decoding", "part one of decode, prefill"),
+        (ScaleKey, "decode//fp8", "not a part of a step"),
     ],
 )
 def test_what_is_no_key_is_refused(kind: type[KernelKey | WireKey | ScaleKey], text: str, why: str) -> None:
@@ -55,5 +55,5 @@ def test_a_file_with_a_wrong_key_is_refused_with_its_place() -> None:
         "up_to_bytes": 1,
         "provenance": {"source": "", "closeness": "device"},
     }
-    with pytest.raises(ProfileError, match=r"x.yaml is no valid Calibration file: wires.0.0: .*must end in a number of ranks"):
+    with pytest.raises(ProfileError, match=r"x.yaml is not a valid Calibration file: wires.0.0: .*must end in a number of ranks"):
         from_data({**sound, "wires": [["all_reduce/nccl/nvswitch/four", line]]}, Calibration, origin="x.yaml")
