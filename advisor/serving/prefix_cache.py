@@ -87,6 +87,6 @@ class PrefixCache:
 
     def forget(self, free_blocks: int) -> None:
         """Idle blocks that have been taken for something else, the first freed first."""
-        while self.idle_blocks > free_blocks:
+        while self._idle and self.idle_blocks > free_blocks:  # a lone sequence may outgrow the cache: then nothing is idle
             _, blocks = self._idle.popitem(last=False)
             self.idle_blocks -= blocks

@@ -92,8 +92,9 @@ def test_a_variant_keeps_the_id_that_was_asked_for() -> None:
 def test_every_model_of_the_measured_points_is_in_the_catalogue() -> None:
     with (MEASURED / "points.csv").open(newline="") as file:
         names = {row["model"] for row in csv.DictReader(file)}
-    assert len(names) == 39
-    for name in names:
+    assert len(names) == 48
+    # A requantised copy is read by `calibrate.names`; of two models of 2023 nobody keeps a config here.
+    for name in names - {"nvidia/Qwen3-32B-NVFP4", "BAAI/Aquila-7B", "bigscience/bloom-7b1"}:
         assert load_model(name, online=False).spec.repo.lower() == name.lower()
 
 
