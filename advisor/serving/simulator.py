@@ -172,6 +172,11 @@ class Simulator:
         whole, rest = divmod(steps, page)
         return whole * len(self.alive) + sum(phases[(step + i) % page] for i in range(rest))
 
+    @property
+    def blocks_next(self) -> int:
+        """Blocks that the next step may need: a verify step yields several tokens."""
+        return self.blocks_due(math.ceil(self.model.tokens_per_step))
+
     def generated(self, sequence: Sequence) -> int:
         """Output tokens so far of a decoding sequence."""
         return sequence.generated + self.decode_steps - sequence.began_step
@@ -277,10 +282,11 @@ class Simulator:
         count = len(self.alive)
         while self._ending[0][2].last_step != self._ending[0][0]:
             heapq.heappop(self._ending)
-        tokens = self._ending[0][0] - self.decode_steps
-        if self.rules.grows and count * (tokens // self.page_tokens + 1) > self.free_blocks:
-            tokens = self._fitting(tokens)
-        self._run_steps = math.ceil(tokens / self.model.tokens_per_step)
+        tokens, each = self._ending[0][0] - self.decode_steps, self.model.tokens_per_step
+        self._run_steps = math.ceil(tokens / each)
+        most = math.ceil(self._run_steps * each)
+        if self.rules.grows and count * (most // self.page_tokens + 1) > self.free_blocks:
+            self._run_steps = max(1, min(self._run_steps, int(self._fitting(most) / each)))
         self._run_step_s = self._decode_s(count, self._context // count + tokens // 2)
 
     def _steps_left(self) -> int:

@@ -25,7 +25,7 @@ class DecodePoolRules:
 
     def schedule(self, simulator: Simulator) -> tuple[bool, Chunks]:
         """First come first served, as long as there is room; the youngest makes room where the others need it."""
-        while self.grows and simulator.blocks_due(1) > simulator.free_blocks and len(simulator.alive) > 1:
+        while self.grows and simulator.blocks_next > simulator.free_blocks and len(simulator.alive) > 1:
             simulator.waiting.appendleft(simulator.preempt(next(reversed(simulator.alive))))
         reserved = simulator.blocks_of(RESERVED_TOKENS) if self.grows else 0
         while simulator.waiting and len(simulator.alive) < self._most:

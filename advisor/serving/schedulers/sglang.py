@@ -87,7 +87,7 @@ class SglangRules:
     def _retract(self, simulator: Simulator) -> None:
         """Put back those with the fewest output tokens, of them the longest prompt first, until a step fits; one always stays."""
         retracted = 0
-        while simulator.blocks_due(1) > simulator.free_blocks and len(simulator.alive) > 1:
+        while simulator.blocks_next > simulator.free_blocks and len(simulator.alive) > 1:
 
             def least(sequence: Sequence) -> tuple[int, int]:
                 return simulator.generated(sequence), -sequence.request.input_tokens

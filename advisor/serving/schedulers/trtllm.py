@@ -28,7 +28,7 @@ class TrtllmRules:
         paused = self._pause(simulator)
         budget = self._budget - simulator.verified
         chunks: Chunks = []
-        kept = simulator.blocks_due(1)
+        kept = simulator.blocks_next
         for sequence in simulator.prefilling:
             new = self._chunk(simulator, sequence, budget)
             if not new:
@@ -70,7 +70,7 @@ class TrtllmRules:
     def _pause(self, simulator: Simulator) -> bool:
         """MAX_UTILIZATION: pause the request that started last until the next token of the others fits; whether any was."""
         paused = False
-        while simulator.blocks_due(1) > simulator.free_blocks and simulator.running > 1:
+        while simulator.blocks_next > simulator.free_blocks and simulator.running > 1:
             last = simulator.prefilling[-1] if simulator.prefilling else next(reversed(simulator.alive))
             simulator.waiting.appendleft(simulator.preempt(last))
             paused = True

@@ -35,7 +35,7 @@ class VllmRules:
         chunks, cut_off = self._continue(simulator, budget)
         if self._rules.mixed_steps and not preempted and not cut_off:
             budget -= sum(new for _, new in chunks)
-            self._admit(simulator, chunks, budget, kept=simulator.blocks_due(1))
+            self._admit(simulator, chunks, budget, kept=simulator.blocks_next)
         return True, chunks
 
     def decoded(self, steps: int) -> None:
@@ -47,7 +47,7 @@ class VllmRules:
     def _continue(self, simulator: Simulator, budget: int) -> tuple[Chunks, bool]:
         """The prompts already begun, in order; one whose next blocks are not free preempts itself, as the youngest."""
         chunks: Chunks = []
-        kept = simulator.blocks_due(1)
+        kept = simulator.blocks_next
         for sequence in list(simulator.prefilling):
             new = min(sequence.left, budget)
             if new <= 0:
@@ -85,7 +85,7 @@ class VllmRules:
 def _make_room(simulator: Simulator) -> bool:
     """Preempt the youngest until the next token of the others fits; whether anybody was."""
     preempted = False
-    while simulator.blocks_due(1) > simulator.free_blocks and simulator.running > 1:
+    while simulator.blocks_next > simulator.free_blocks and simulator.running > 1:
         youngest = simulator.prefilling[-1] if simulator.prefilling else next(reversed(simulator.alive))
         simulator.waiting.appendleft(simulator.preempt(youngest))
         preempted = True

@@ -145,6 +145,21 @@ def test_a_verify_step_yields_several_tokens_and_drops_what_is_beyond_the_last()
     assert found.free_blocks == found.total_blocks
 
 
+@pytest.mark.parametrize("per_step", [1.0, 1.7, 2.5, 3.0])
+@pytest.mark.parametrize("scheduler", FAMILIES, ids=lambda s: s.family)
+def test_a_verify_step_never_takes_more_blocks_than_are_free(scheduler: Scheduler, per_step: float) -> None:
+    """Five requests of up to 70 tokens in a cache of 160, with a prefix cache: blocks never run out, and all come back."""
+    model = Fixed(replace(scheduler, prefix_cache=True), page_tokens=4)
+    model.tokens_per_step = per_step
+    found = replica(model, kv_tokens=160)
+    least = []
+    taken = found._take
+    found._take = lambda blocks: (taken(blocks), least.append(found.free_blocks))  # type: ignore[method-assign,func-returns-value,assignment]
+    found.run(requests(*[(30 + i, 40 - i) for i in range(5)]))
+    assert least and min(least) >= 0
+    assert len(found.records) == 5 and found.free_blocks == found.total_blocks
+
+
 def test_verified_tokens_take_the_budget() -> None:
     """Budget 16, three decodes that verify four tokens each: 4 tokens are left for a prompt of 8, which takes two steps."""
     model = Fixed(VLLM)
