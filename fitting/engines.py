@@ -47,7 +47,7 @@ from advisor.catalog import published
 from advisor.catalog.engines import load_engine, reload
 from advisor.errors import AdvisorError
 from advisor.roofline.engine_scales import scale_scopes
-from advisor.serving.familiarity import UNSEEN, closeness
+from advisor.serving.familiarity import LENT, UNSEEN, closeness
 from advisor.specs import wire
 from advisor.specs.calibration import Spread
 from advisor.specs.engine import Engine, HostTime
@@ -57,8 +57,9 @@ from fitting.spreads import SpreadKey, completed
 
 Rows = Sequence[Mapping[str, str | None]]
 
-SAMPLE = 100  # rows a profile is fitted on: more change the coefficients by less than their scatter
-SCORED = 120  # rows that error bars come from
+# Rows a profile is fitted on: of a server, whose loads are simulated, and of an engine measured by static batches, which are not.
+SAMPLE, SAMPLE_STATIC = 100, 200
+SCORED = 240  # rows that error bars come from
 MOST_USERS = 64  # of a row that is fitted: larger crowds take long to simulate and are all left to the report
 PUBLISHED, COMPLETE = 320, 480  # rows carried in profiles/published: drawn evenly, then whole questions until there are so many
 BEYOND = math.log(6)  # a row this far off ran under conditions it does not state (kernels compiled inside the run, a queue)
@@ -178,7 +179,7 @@ def _fit(
     found: list[tuple[Point, Mapping[str, str | None]]], lookup: Lookup, key: tuple[str, str], processes: int
 ) -> tuple[Engine, tuple[tuple[str, Engine], ...]]:
     cases, points = [], {}
-    for point, row in _sample(found, SAMPLE, most_users=MOST_USERS):
+    for point, row in _sample(found, SAMPLE if START[key].request_s else SAMPLE_STATIC, most_users=MOST_USERS):
         try:
             problem = lookup.problem(point)
         except AdvisorError:
@@ -269,13 +270,16 @@ def _with_error_bars(engine: Engine, rows: Rows, left_out: LeftOut, lookup: Look
         scored = pool.map(_tried, range(len(_TRIALS)))
     for (near, kind, *_), found in zip(_TRIALS, scored, strict=True):
         usable = [row for row in found if not row.anomaly and (row.without or kind != UNSEEN)]
-        if near == "device":
-            usable = [row for row in usable if closeness(lookup.coefficients(lookup.cluster(row.point))) == "device"]
+        measured = [row for row in usable if closeness(lookup.coefficients(lookup.cluster(row.point))) == "device"]
+        parts = {near: measured if near in ("fitted", "device") else usable}
+        if near == "fitted":
+            parts[LENT] = [row for row in usable if row not in measured]
         if (near, kind) == ("fitted", ""):
             errors = scatter([r.log for r in usable if r.figure != "ttft_s"] or [r.log for r in usable])
-        for key, pairs in _by_spread(usable, near, kind).items():
-            if (spread := spread_of(pairs)) is not None:
-                spreads[key] = spread
+        for part, those in parts.items():
+            for key, pairs in _by_spread(those, part, kind).items():
+                if (spread := spread_of(pairs)) is not None:
+                    spreads[key] = spread
     return replace(
         engine,
         spreads=tuple(sorted(("/".join(filter(None, key)), spread) for key, spread in completed(spreads).items())),

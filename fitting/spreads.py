@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from advisor.serving.familiarity import CLOSENESS, UNSEEN
+from advisor.serving.familiarity import CLOSENESS, LENT, UNSEEN
 from advisor.specs.calibration import Spread
 
 SpreadKey = tuple[str, str, str]  # figure, closeness, family
@@ -54,6 +54,9 @@ def _grow(found: dict[SpreadKey, Spread], name: str, kind: str) -> None:
         here = wider(here, nearer)
         if here:
             found[name, near, kind] = nearer = here
+    lent = wider(found.get((name, LENT, kind)) or found.get((name, LENT, "")), found.get((name, CLOSENESS[0], kind)))
+    if (name, LENT, "") in found and lent:
+        found[name, LENT, kind] = lent
 
 
 def total(spread: Spread) -> float:

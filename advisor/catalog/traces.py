@@ -50,7 +50,7 @@ def read_trace(path: Path, *, strict: bool = False) -> Trace:
                     requests.append(found)
                     continue
                 if strict:
-                    raise QuestionError(f"line {number} of {shown(path)} is not a request: {found}; mend it or leave out --strict.")
+                    raise QuestionError(f"line {number} of {shown(path)} is not a request: {found}; correct it or omit --strict.")
                 skipped, reason = skipped + 1, reason or f"line {number}: {found}"
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):

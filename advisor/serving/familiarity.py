@@ -11,6 +11,7 @@ from advisor.specs.engine import Engine
 from advisor.specs.model import ModelSpec
 
 CLOSENESS = ("fitted", "device", "family", "default")
+LENT = "lent"  # the engine's own rows on this device, but another device's kernels
 UNSEEN = "unseen"  # of spreads: families that the engine's fit was made without
 UNKNOWN = Spread(shared=0.35, independent=0.15, points=0)  # no residuals at all: a factor of 1.9 either way
 # Kinds of kernel that no table holds (stream) or few (the others): they say nothing of how well a GPU is known.
@@ -27,16 +28,20 @@ def closeness(calibration: Calibration) -> str:
 def spread_for(engine: Engine, calibration: Calibration, figure: str, model: ModelSpec) -> Spread:
     """The residual spread of a figure: the machine's own where it has one, else the engine's for how familiar the question is.
 
-    "fitted": the engine's own rows on this device; "device": kernels measured on it, the engine only on others; "family" and
-    "default": another device's kernels. Of each, the spread of the model's family, or that of families left out.
+    "fitted": the engine's own rows on this device ("lent": with another device's kernels); "device": kernels measured on it, the
+    engine only on others; "family" and "default": another device's kernels. Of each, the spread of the model's family, or that of
+    families left out.
     """
     own = dict(calibration.spreads)
     if figure in own:
         return own[figure]
-    near = "fitted" if calibration.device in engine.fitted_on else closeness(calibration)
+    kernels = closeness(calibration)
+    fitted = calibration.device in engine.fitted_on
+    near = ("fitted" if kernels == "device" else LENT) if fitted else kernels
+    farther = (LENT, *CLOSENESS[CLOSENESS.index("family") :]) if near == LENT else CLOSENESS[CLOSENESS.index(near) :]
     family = model.family if is_familiar(engine, model) else UNSEEN
     shipped = dict(engine.spreads)
-    for name in CLOSENESS[CLOSENESS.index(near) :]:
+    for name in farther:
         for key in (f"{figure}/{name}/{family}", f"{figure}/{name}"):
             if key in shipped:
                 return shipped[key]

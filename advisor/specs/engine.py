@@ -123,9 +123,9 @@ class Engine:
     device whose kernels nobody measured ("prefill/mi300x", also "host/mi300x"): all names that match multiply.
     "attention/unsplit" is that of paged kernels on large batches. `fitted_on` names the devices whose rows were fitted,
     `fitted_families` the families of models (`ModelSpec.family`). `spreads` are the residuals of rows left out of the fit by figure
-    and closeness ("tpot/fitted", "tpot/device", "tpot/family", "tpot/default"), and of each family or of families left out
-    ("tpot/fitted/MoE", "tpot/fitted/unseen"). `image` is its container for NVIDIA GPUs, `rocm_images` those for AMD's by the
-    beginning of their target (gfx942). `source` says where the figures are from.
+    and closeness ("tpot/fitted", "tpot/lent", "tpot/device", "tpot/family", "tpot/default"), and of each family or of families
+    left out ("tpot/fitted/MoE", "tpot/fitted/unseen"). `image` is its container for NVIDIA GPUs, `rocm_images` those for AMD's by
+    the beginning of their target (gfx942). `source` says where the figures are from.
     """
 
     name: str

@@ -73,13 +73,13 @@ def test_a_line_that_cannot_be_meant_is_counted_or_refused(tmp_path: Path, line:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"a,b,c\n1,2,3\n", "no trace that is known"),
-        (b"", "no trace that is known"),
+        (b"a,b,c\n1,2,3\n", "not a trace that is known"),
+        (b"", "not a trace that is known"),
         (b"arrival_s,input_tokens,output_tokens\n", "no request that can be read"),
         (b"\x1f\x8b broken", "damaged gzip"),
         (gzip.compress(OWN.encode())[:-9], "damaged gzip"),
-        (b"arrival_s,input_tokens,output_tokens\n\xff\xfe", "no text"),
-        (b"[1, 2]\n", "no trace that is known"),
+        (b"arrival_s,input_tokens,output_tokens\n\xff\xfe", "not UTF-8 text"),
+        (b"[1, 2]\n", "not a trace that is known"),
         (b'{"timestamp": []}\n', "no request that can be read"),
     ],
 )

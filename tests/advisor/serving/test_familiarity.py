@@ -58,3 +58,10 @@ def test_a_family_that_the_fit_has_not_seen_is_said_in_words(engine: Engine) -> 
 
 def test_without_any_residual_the_interval_is_the_widest(engine: Engine) -> None:
     assert spread_for(replace(engine, spreads=()), H100, "tpot", DENSE) == UNKNOWN
+
+
+def test_rows_on_a_gpu_whose_kernels_are_lent_have_a_spread_of_their_own(engine: Engine) -> None:
+    mi300x = load_calibration(load_device("mi300x"), local=False)
+    known = replace(engine, fitted_on=("h100-80g-sxm", "mi300x"), spreads=(*engine.spreads, ("tpot/lent", width(0.3))))
+    assert spread_for(known, mi300x, "tpot", DENSE).shared == 0.3
+    assert spread_for(known, H100, "tpot", DENSE).shared == 0.10
