@@ -153,7 +153,6 @@ def test_limits_bound_the_load_that_is_recommended() -> None:
     assert found.plan.settings.max_sequences >= found.sequences
     hopeless = ask(problem(workload=replace(limits, tpot_limit_s=0.001)), Plan(tp=8))
     assert not hopeless.within_limits
-    assert "misses" in " ".join(hopeless.notes)
 
 
 def test_an_overload_is_said() -> None:
