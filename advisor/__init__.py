@@ -30,8 +30,8 @@ def recommend(model: str, **options: Unpack[Options]) -> Advice:
     """The plans for `model` on the machine and under the load that `options` say, best first, with the reason.
 
     Machine: gpu, gpus, nodes, cluster (a file, or a `Cluster`), node, network, price, calibration (a file).
-    Engine: engine, engine_version, dtype, kv_dtype.
-    Load: preset, input_tokens, output_tokens, users, rate, prefix_cached_tokens, context, ttft, tpot,
+    Engine: engine, engine_version, dtype, kv_dtype, speculate, acceptance.
+    Load: preset, input_tokens, output_tokens, users, rate, prefix_cached_tokens, context, ttft, tpot, e2e,
     confidence, goal.
     online: False never asks the Hugging Face hub. `advisor recommend --help` says what each means.
 
