@@ -135,7 +135,7 @@ def test_no_option_is_accepted_and_ignored() -> None:
     from advisor.api.options import Options
     from advisor.cli.recommend import recommend
 
-    own = {"model", "launch", "html", "top", "everything", "as_json", "offline"}
+    own = {"model", "launch", "html", "top", "everything", "as_json", "offline", "compare", "disaggregate"}
     assert set(inspect.signature(recommend).parameters) - own == set(Options.__annotations__) - {"online"}
 
 
