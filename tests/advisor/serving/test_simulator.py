@@ -156,8 +156,10 @@ def test_a_verify_step_never_takes_more_blocks_than_are_free(scheduler: Schedule
     taken = found._take
     found._take = lambda blocks: (taken(blocks), least.append(found.free_blocks))  # type: ignore[method-assign,func-returns-value,assignment]
     found.run(requests(*[(30 + i, 40 - i) for i in range(5)]))
-    assert least and min(least) >= 0
-    assert len(found.records) == 5 and found.free_blocks == found.total_blocks
+    assert least
+    assert min(least) >= 0
+    assert len(found.records) == 5
+    assert found.free_blocks == found.total_blocks
 
 
 def test_verified_tokens_take_the_budget() -> None:
