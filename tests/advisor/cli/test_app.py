@@ -135,11 +135,7 @@ def test_no_option_is_accepted_and_ignored() -> None:
     from advisor.api.options import Options
     from advisor.cli.recommend import recommend
 
-<<<<<<< HEAD
     own = {"model", "launch", "html", "compare", "disaggregate", "top", "everything", "as_json", "offline"}
-=======
-    own = {"model", "launch", "html", "top", "everything", "as_json", "offline", "compare", "disaggregate"}
->>>>>>> w-serving
     assert set(inspect.signature(recommend).parameters) - own == set(Options.__annotations__) - {"online"}
 
 
