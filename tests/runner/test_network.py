@@ -88,7 +88,7 @@ def running(ranks: Ranks, asked: Job) -> Iterator[int]:
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):
-            run_ranks(ranks, wire.to_json(asked), time_limit_s=60, progress=lambda _: None)
+            run_ranks(ranks, wire.to_json(asked), time_limit_s=240, progress=lambda _: None)
         os._exit(0)
     try:
         yield pid
@@ -100,7 +100,7 @@ def running(ranks: Ranks, asked: Job) -> Iterator[int]:
 def test_ranks_of_one_machine_listen_on_loopback_only_and_refuse_other_addresses() -> None:
     pytest.importorskip("torch")
     with running(hanging(), job()) as pid:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while len(places := listening(below(pid))) < 2 and time.monotonic() < until:  # gloo: one socket a rank
             time.sleep(0.1)
         assert len(places) >= 2
