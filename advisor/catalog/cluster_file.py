@@ -164,6 +164,7 @@ def _device(entry: FileDevice) -> Device:
             link_count=link.count if link else 0,
             price_usd_per_hour=entry.price,
             price_date=entry.price_date or "",
+            driver_names=tuple(entry.driver_names or ()),
         )
     changed: dict[str, Any] = {"name": entry.name} if entry.name else {}
     for field, target, _ in _FIGURES:
@@ -182,6 +183,8 @@ def _device(entry: FileDevice) -> Device:
         }  # fmt: skip
     if "price" in given:
         changed["price_usd_per_hour"] = entry.price
+    if "driver_names" in given:
+        changed["driver_names"] = tuple(_not_null(entry, "driver_names"))
     return replace(load_device(entry.gpu), **changed)
 
 
@@ -280,6 +283,8 @@ def _entry(device: Device) -> Any:
         full["link"] = None if link == (None, 0.0, 0) else {"kind": device.link_kind, "count": device.link_count, "bandwidth": rate}
     if sheet is None or device.price_usd_per_hour != sheet.price_usd_per_hour:
         full["price"] = None if device.price_usd_per_hour is None else f"{device.price_usd_per_hour!r} USD/h"
+    if device.driver_names != (sheet.driver_names if sheet else ()):
+        full["driver_names"] = list(device.driver_names)
     if sheet is None:
         return {"name": device.name, **full}
     return {"gpu": device.name, **full} if full else device.name

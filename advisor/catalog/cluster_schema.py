@@ -68,6 +68,7 @@ class FileDevice(Strict):
     power: Power | None = None
     price: Price | None = None
     price_date: Annotated[str, Field(max_length=40)] | None = None
+    driver_names: Annotated[list[Name], Field(max_length=20)] | None = None
 
 
 class FileNetwork(Strict):
