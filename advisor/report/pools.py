@@ -87,7 +87,7 @@ def speculation_words(found: SpeculationAdvice | None) -> str:
     if ratio <= 1:
         return f"Leave speculation off under this load, or let the engine switch it off by itself: {now}."
     if found.pays_below_users is None:
-        return f"Speculation pays: {now}, and as far as the cache reaches."
+        return f"Speculation pays: {now}, at every load that the cache holds."
     until = show_count(found.pays_below_users)
     return f"Speculation pays: {now}; from {until} users on it no longer does, where the engine should switch it off."
 

@@ -58,5 +58,5 @@ def unfamiliar(engine: Engine, model: ModelSpec) -> str:
     if is_familiar(engine, model):
         return ""
     seen = ", ".join(engine.fitted_families)
-    whose = f"{engine.name} {engine.version} was fitted on {seen} models, on no {model.family} one"
-    return f"{whose}: the intervals are those of a family left out of the fit"
+    fit = f"the fit of {engine.name} {engine.version} has seen {seen} models, no {model.family} one"
+    return f"{fit}: the intervals are those of a family left out of the fit"

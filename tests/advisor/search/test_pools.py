@@ -59,7 +59,7 @@ def test_drafting_pays_one_user_and_not_a_crowd_of_short_ones() -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (SpeculationAdvice(tpot_s=0.01, plain_tpot_s=0.02, pays_below_users=None), "as far as the cache reaches"),
+        (SpeculationAdvice(tpot_s=0.01, plain_tpot_s=0.02, pays_below_users=None), "at every load that the cache holds"),
         (SpeculationAdvice(tpot_s=0.01, plain_tpot_s=0.02, pays_below_users=128.0), "from 128 users on"),
         (SpeculationAdvice(tpot_s=0.02, plain_tpot_s=0.02, pays_below_users=0.0), "Leave speculation off"),
         (None, ""),

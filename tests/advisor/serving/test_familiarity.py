@@ -52,7 +52,7 @@ def test_a_family_that_the_fit_has_not_seen_is_said_in_words(engine: Engine) -> 
         for model in (DENSE, HYBRID)
     }
     assert notes["hybrid"][-1] == unfamiliar(engine, HYBRID)
-    assert "fitted on MoE, dense models, on no hybrid one" in notes["hybrid"][-1]
+    assert "has seen MoE, dense models, no hybrid one" in notes["hybrid"][-1]
     assert not any("left out" in note for note in notes["dense"])
 
 
