@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 from launch_questions import model, prediction, problem
-from launch_stand_ins import Box, until_ready
+from launch_stand_ins import Box, free_ports, until_ready
 
 from advisor.launch import render
 from advisor.launch.script import Options
@@ -99,18 +99,23 @@ def test_the_nginx_of_a_compose_file_balances_and_asks_for_the_key(box, key):
     here = box("trtllm", **FOUR)
     until_ready(here.start())
     question = problem("trtllm", spec=model(moe=True))
-    text = render(question, prediction(Plan(tp=2, dp=4)), target="compose", options=Options(port=here.port + 10))[0].text
+    front = free_ports(5)
+    text = render(question, prediction(Plan(tp=2, dp=4)), target="compose", options=Options(port=front))[0].text
     content = yaml.safe_load(text)["configs"]["nginx"]["content"]
     content = content.replace("${LISTEN:-127.0.0.1}", "127.0.0.1").replace("${API_KEY:+Bearer }", "Bearer " if key else "")
     content = content.replace("${API_KEY:-}", key).replace("$$", "$")
     for number in range(1, 5):
-        content = content.replace(f"127.0.0.1:{here.port + 10 + number};", f"127.0.0.1:{here.port + number};")
+        content = content.replace(f"127.0.0.1:{front + number};", f"127.0.0.1:{here.port + number};")
     conf = here.folder / "compose-nginx.conf"
     conf.write_text(f"daemon off; pid {here.folder}/pid; error_log stderr;\n" + content)
-    with subprocess.Popen(["nginx", "-c", str(conf), "-e", "stderr"], stderr=subprocess.DEVNULL) as started:
-        here.port += 10
+    with (
+        (here.folder / "nginx.log").open("w") as log,
+        subprocess.Popen(["nginx", "-c", str(conf), "-e", "stderr"], stderr=log) as started,
+    ):
+        here.port = front
         answers = []
-        for _ in range(50):
+        for _ in range(300):
+            assert started.poll() is None, (here.folder / "nginx.log").read_text()
             with contextlib.suppress(OSError):
                 answers = [post(here), post(here, key="k2"), post(here, 200_000, key="k1")]
                 break
