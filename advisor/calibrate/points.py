@@ -28,9 +28,10 @@ MODES = ("static_batch", "single_stream", "closed_loop", "open_loop", "offline")
 # A closed-loop benchmark as InferenceX runs it (its public recipe): all users start at once, ten requests a user, lengths
 # uniform between 80% and 100% of the nominal ones. Other clients start the same way. SGLang's (bench_serving.py) tells the engine
 # to ignore the end of text unless --disable-ignore-eos is given: all answers are equally long. vLLM's (benchmarks/serve.py) and
-# TensorRT-LLM's copy of it do so only with --ignore-eos: answers end by themselves, which a spread of a tenth stands for; so do
-# users that no source describes. The rows of InferenceX with prompts of whole thousands show no first burst (112 users at once,
-# 1,000 tokens each, a mean TTFT of 72 ms): they are a steady state.
+# TensorRT-LLM's copy of it do so only with --ignore-eos, and their rows do not say whether it was given. A spread of a tenth is
+# assumed for them and for users that no source describes: with equal lengths TTFT came out 40 to 50% too long on these rows.
+# The rows of InferenceX with prompts of whole thousands show no first burst (112 users at once, 1,000 tokens each, a mean TTFT of
+# 72 ms): they are a steady state.
 REQUESTS_PER_USER = 10
 INFERENCEX = "aiconfigurator-silicon-sample"
 INFERENCEX_LENGTHS = ((1024.0, 1024.0), (1024.0, 8192.0), (8192.0, 1024.0))
