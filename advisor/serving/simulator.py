@@ -111,7 +111,7 @@ class Simulator:
             return self.now_s + self._steps_left() * self._run_step_s
         if self.alive or self.prefilling or self.waiting:
             return self.now_s
-        return self._entering[0][0] if self._entering else math.inf
+        return max(self.now_s, self._entering[0][0]) if self._entering else math.inf
 
     def send(self, request: Request) -> None:
         """A request on its way to the scheduler; one that the empty cache cannot hold is rejected."""

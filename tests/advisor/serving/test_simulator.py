@@ -145,6 +145,15 @@ def test_a_verify_step_yields_several_tokens_and_drops_what_is_beyond_the_last()
     assert found.free_blocks == found.total_blocks
 
 
+def test_what_comes_during_a_step_begins_together_after_it() -> None:
+    """A prompt of 10 takes 1 s; two more come at 0.2 and 0.6 s. Both are in the next step, at 1 s, however they are sent."""
+    model = Fixed(VLLM, prompt_s=100.0)
+    found = replica(model)
+    found.run([Request(arrival_s=at_s, input_tokens=10, output_tokens=1) for at_s in (0.0, 0.2, 0.6)])
+    assert [chunks for _, chunks in model.steps] == [[10], [10, 10]]
+    assert [record.first_s for record in found.records] == pytest.approx([1.0, 3.0, 3.0])
+
+
 @pytest.mark.parametrize("per_step", [1.0, 1.7, 2.5, 3.0])
 @pytest.mark.parametrize("scheduler", FAMILIES, ids=lambda s: s.family)
 def test_a_verify_step_never_takes_more_blocks_than_are_free(scheduler: Scheduler, per_step: float) -> None:
